@@ -1,0 +1,1 @@
+"""Files -> Scene.  Knows formats and cameras; knows no network."""

@@ -1,0 +1,67 @@
+"""The one product of every loader: posed views by split, and where the scene is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class View:
+    """One posed image.
+
+    Attributes:
+        image: (H, W, 3) uint8, sRGB; where the file had alpha, already over the scene's background.
+        alpha: (H, W) uint8 coverage, or None where the file had none.
+        c2w: (3, 4) float32 camera-to-world, OpenGL axes (x right, y up, looking along -z).
+        fx, fy, cx, cy: intrinsics in pixels; the centre of the pixel (row i, column j) is
+            (j + 0.5, i + 0.5).
+        name: the file's name without extension, for messages and outputs.
+    """
+
+    image: Tensor
+    alpha: Tensor | None
+    c2w: Tensor
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    name: str
+
+    @property
+    def height(self) -> int:
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.image.shape[1]
+
+
+@dataclass
+class Scene:
+    """Views by split and the space that they look at.
+
+    Attributes:
+        name: for output paths.
+        train, val, test: the views of each split; `train` is never empty.
+        near, far: range of ray distances that holds the scene, scene units.
+        bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered.
+        background: (3,) float32 in [0, 1], the colour behind everything.
+        ndc: True where rays are to be warped to normalised device coordinates.
+    """
+
+    name: str
+    train: list[View]
+    val: list[View]
+    test: list[View]
+    near: float
+    far: float
+    bounds: Tensor
+    background: Tensor = field(default_factory=lambda: torch.ones(3))
+    ndc: bool = False
+
+    @property
+    def has_alpha(self) -> bool:
+        return all(view.alpha is not None for view in self.train)

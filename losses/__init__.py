@@ -1,0 +1,1 @@
+"""Tensors -> named scalars.  Owns its frozen feature networks.  Knows no field."""

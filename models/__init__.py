@@ -1,0 +1,1 @@
+"""Scene-free mathematics: encodings, fields, samplers, compositing.  Knows no file and no loss."""

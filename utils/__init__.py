@@ -1,0 +1,1 @@
+"""Small shared tools: errors, images, video, metrics, checkpoints.  Imports nothing above it."""
