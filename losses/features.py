@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# conv name -> position in torchvision's `vgg19().features`; a max-pool stands before conv2_1, conv3_1
+# convolution -> its place in torchvision's `vgg19().features`; conv2_1, conv3_1 follow a max-pool
 TORCHVISION_INDEX = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
 LAYERS = tuple(TORCHVISION_INDEX)
 VGG19_WIDTHS = (64, 64, 128, 128, 256)
@@ -24,7 +24,8 @@ class FeatureNetwork(nn.Module):
     Parameters never require gradients, so a backward pass costs only the gradient of the image.
 
     Args:
-        widths: output channels of the five convolutions.
+        widths: output channels of the convolutions, in the order of `LAYERS`; fewer than five make
+            a network that ends earlier.
         name: what it is called in messages.
     """
 
@@ -35,7 +36,7 @@ class FeatureNetwork(nn.Module):
         self.convs = nn.ModuleDict(
             {
                 layer: nn.Conv2d(channels[i], channels[i + 1], 3, padding=1)
-                for i, layer in enumerate(LAYERS)
+                for i, layer in enumerate(LAYERS[: len(widths)])
             }
         )
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -51,7 +52,12 @@ class FeatureNetwork(nn.Module):
 
         Returns:
             layer -> (B, C, h, w), h = H, H // 2, H // 4 for conv1_*, conv2_*, conv3_*.
+
+        Raises:
+            ValueError: for a layer that this network does not have.
         """
+        if unknown := [layer for layer in layers if layer not in self.convs]:
+            raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.convs)}")
         x = (image - self.mean) / self.std
         features: dict[str, Tensor] = {}
         for layer, conv in self.convs.items():

@@ -1,0 +1,83 @@
+"""Nearest-neighbour feature matching (Zhang et al., ARF: Artistic Radiance Fields, ECCV 2022,
+eq. 3): every place of the render goes to the style's most similar feature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from losses.masked import check_features, mask_like
+
+# the similarities looked at in one go: bounded, whatever the size of render and style
+_BLOCK_BYTES = 64 * 2**20
+# under the root of the norm, so that zero features have a gradient
+_NORM_FLOOR = 1e-6
+
+
+def unit_features(features: Tensor) -> Tensor:
+    """Features as rows of length 1.
+
+    Args:
+        features: (B, C, h, w).
+
+    Returns:
+        (B h w, C).
+
+    Raises:
+        ValueError: for wrong shapes.
+    """
+    check_features(features)
+    return _unit(features.permute(0, 2, 3, 1).flatten(0, 2))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / (rows.square().sum(dim=1, keepdim=True) + _NORM_FLOOR).sqrt()
+
+
+@torch.no_grad()
+def nearest_rows(queries: Tensor, bank: Tensor) -> Tensor:
+    """For each query the row of the bank with the largest inner product, found block by block.
+
+    Args:
+        queries: (N, C), rows of length 1.
+        bank: (M, C), rows of length 1.
+
+    Returns:
+        (N,) int64 rows of the bank.
+    """
+    block = max(1, _BLOCK_BYTES // (bank.shape[0] * queries.element_size()))
+    nearest = torch.empty(queries.shape[0], dtype=torch.int64, device=queries.device)
+    for start in range(0, queries.shape[0], block):
+        part = slice(start, start + block)
+        torch.argmax(queries[part] @ bank.T, dim=1, out=nearest[part])
+    return nearest
+
+
+def nnfm_loss(
+    features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
+) -> Tensor:
+    """Mean over the object's locations of the cosine distance to the nearest style feature.
+
+    Args:
+        features: (B, C, h, w) of the render.
+        style_bank: (M, C), `unit_features` of the style.
+        mask: (B, 1, H, W) in [0, 1], or None for everywhere.
+        threshold: locations with a mask at or below it take no part.
+
+    Returns:
+        Scalar, in [0, 2].
+
+    Raises:
+        ValueError: for wrong shapes.
+    """
+    weight = mask_like(features, mask).flatten()
+    if style_bank.dim() != 2 or style_bank.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"style_bank {tuple(style_bank.shape)} does not fit features {tuple(features.shape)}"
+        )
+    inside = (weight > threshold).nonzero().squeeze(1)
+    weight = weight[inside]
+    rows = _unit(features.permute(0, 2, 3, 1).flatten(0, 2)[inside])
+    neighbours = style_bank[nearest_rows(rows, style_bank)]
+    distance = 1 - (rows * neighbours).sum(dim=1)
+    return (distance * weight).sum() / weight.sum().clamp_min(1)

@@ -1,0 +1,30 @@
+"""How far rendered colours are from the photo's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of colours.
+
+    Args:
+        rendered: (N, 3) in [0, 1].
+        target: (N, 3) in [0, 1].
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: where the shapes differ, which would broadcast silently.
+    """
+    if rendered.shape != target.shape:
+        raise ValueError(
+            f"rendered {tuple(rendered.shape)} and target {tuple(target.shape)} differ in shape"
+        )
+    return (rendered - target).square().mean()
+
+
+def psnr_of(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio, dB, for colours in [0, 1]: -10 log10(mse); inf for mse = 0."""
+    return -10 * mse.log10()

@@ -1,0 +1,150 @@
+"""A style objective without any network: the patches of render and style, over scales, as clouds of
+points that are alike when all their one-dimensional projections are (Rabin et al. 2011;
+Elnekave & Weiss, GPDM, 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from losses.masked import check_image, mask_like
+
+# entries of the table that stands for the style's distribution along one projection
+_QUANTILES = 8192
+
+
+def quantile_table(values: Tensor, entries: int = _QUANTILES) -> Tensor:
+    """Sorted values, thinned out to at most ``entries`` evenly spaced quantiles.
+
+    Args:
+        values: (P, N).
+        entries: the most to keep.
+
+    Returns:
+        (P, min(N, entries)); entry j is the quantile (j + 1/2) / min(N, entries).
+    """
+    ordered = values.sort(dim=1).values
+    entries = min(entries, values.shape[1])
+    levels = (torch.arange(entries, device=values.device, dtype=torch.float64) + 0.5) / entries
+    return at_quantiles(ordered, levels.expand(values.shape[0], -1))
+
+
+def at_quantiles(table: Tensor, levels: Tensor) -> Tensor:
+    """Read a table of quantiles, linearly between its entries.
+
+    Args:
+        table: (P, Q) ascending; entry j is the quantile (j + 1/2) / Q.
+        levels: (P, N) in [0, 1].
+
+    Returns:
+        (P, N) of the table's dtype.
+    """
+    entries = table.shape[1]
+    position = (levels * entries - 0.5).clamp(0, entries - 1)
+    below = position.floor().long().clamp_max(max(entries - 2, 0))
+    above = (below + 1).clamp_max(entries - 1)
+    low = table.gather(1, below)
+    return low + (position - below).to(table.dtype) * (table.gather(1, above) - low)
+
+
+class SlicedWasserstein(nn.Module):
+    """Sliced 2-Wasserstein distance between the patches of a render and of a style image.
+
+    Each level of a pyramid of halvings is filtered by fixed random unit filters; along each filter
+    the sorted responses of the render are compared with the style's quantiles.  Off the object the
+    filters see the style's mean colour, and only places on the object count.
+
+    Args:
+        style: (1, 3, H, W) in [0, 1].
+        patch: side of the patches, pixels.
+        projections: filters per level.
+        levels: halvings plus one; levels smaller than a patch are left out.
+        seed: of the filters; equal seeds give equal losses.
+
+    Raises:
+        ValueError: for a style of wrong shape or smaller than a patch.
+    """
+
+    def __init__(
+        self,
+        style: Tensor,
+        patch: int = 7,
+        projections: int = 64,
+        levels: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_image(style, "style")
+        self.patch = patch
+        generator = torch.Generator().manual_seed(seed)
+        filters = torch.randn(projections, 3, patch, patch, generator=generator).to(style)
+        filters = filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        self.register_buffer("filters", filters, persistent=False)
+        mean = style.mean(dim=(0, 2, 3), keepdim=True)
+        self.register_buffer("mean", mean, persistent=False)
+        self.levels = 0
+        level = style - mean
+        while self.levels < levels and min(level.shape[2:]) >= patch:
+            responses = functional.conv2d(level, filters)[0].flatten(1)
+            self.register_buffer(f"table{self.levels}", quantile_table(responses), persistent=False)
+            self.levels += 1
+            level = _halved(level)
+        if self.levels == 0:
+            raise ValueError(f"style {tuple(style.shape)} is smaller than a {patch}-pixel patch")
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean squared difference of the sorted responses, over levels and projections.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            mask: (B, 1, H, W) in [0, 1], or None for everywhere.
+
+        Returns:
+            Scalar, averaged over the batch.
+
+        Raises:
+            ValueError: for wrong shapes or an image smaller than a patch.
+        """
+        check_image(image)
+        if min(image.shape[2:]) < self.patch:
+            raise ValueError(
+                f"image {tuple(image.shape)} is smaller than a {self.patch}-pixel patch"
+            )
+        weight = mask_like(image, mask)
+        level = (image - self.mean) * weight
+        margin = self.patch // 2
+        total = image.new_zeros(())
+        used = 0
+        while used < self.levels and min(level.shape[2:]) >= self.patch:
+            responses = functional.conv2d(level, self.filters)
+            height, width = responses.shape[2:]
+            centres = weight[:, :, margin : margin + height, margin : margin + width]
+            table = getattr(self, f"table{used}")
+            for response, centre in zip(responses, centres, strict=True):
+                total = total + _distance(response.flatten(1), centre.flatten(), table)
+            used += 1
+            level, weight = _halved(level), _halved(weight)
+        return total / (used * image.shape[0])
+
+
+def _halved(planes: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // 2, W // 2) by the binomial filter 1 3 3 1; the mean of 2x2 pixels
+    would send its gradient back in visible blocks."""
+    tap = planes.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = torch.outer(tap, tap).expand(planes.shape[1], 1, 4, 4)
+    return functional.conv2d(planes, kernel, stride=2, padding=1, groups=planes.shape[1])
+
+
+def _distance(values: Tensor, weight: Tensor, table: Tensor) -> Tensor:
+    """Squared 2-Wasserstein distance of weighted values (P, N), weight (N,), to a quantile table,
+    mean over P."""
+    inside = (weight > 0).nonzero().squeeze(1)
+    weight = weight[inside]
+    ordered, order = values[:, inside].sort(dim=1)
+    ordered_weight = weight[order]
+    # float64: in float32 the sum of many soft weights wanders by whole quantiles
+    levels = ordered_weight.cumsum(dim=1, dtype=torch.float64) - ordered_weight / 2
+    target = at_quantiles(table, levels / weight.sum(dtype=torch.float64))
+    squared = ((ordered - target).square() * ordered_weight).sum(dim=1).mean()
+    return squared / weight.sum().clamp_min(1)

@@ -1,0 +1,62 @@
+"""What the two families of field share: the interface, and the end of every style module."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.encoding import positional_encoding
+
+
+class Field(Protocol):
+    """``geometry(x (M, 3)) -> density (M,), feature (M, ...)`` and ``style(feature, x, d) -> rgb
+    (M, 3)``: two modules with parameters of their own.  ``feature`` is whatever the style module
+    wants to know of the geometry, one row a sample."""
+
+    geometry: nn.Module
+    style: Style
+
+
+class Style(nn.Module):
+    """Base of the style modules: what follows the last layer, and what precedes the direction.
+
+    Attributes:
+        view_dependent: () 1 or 0; with 0 the colour of a point is the same from everywhere, and a
+            stylised scene cannot flicker.
+        colour_matrix, colour_offset: (3, 3), (3,) affine map of the final colours; the identity
+            until colour transfer sets it.
+    """
+
+    view_dependent: Tensor
+    colour_matrix: Tensor
+    colour_offset: Tensor
+
+    def __init__(self, n_frequencies: int) -> None:
+        super().__init__()
+        self.n_frequencies = n_frequencies
+        self.register_buffer("view_dependent", torch.ones(()))
+        self.register_buffer("colour_matrix", torch.eye(3))
+        self.register_buffer("colour_offset", torch.zeros(3))
+
+    def encode_direction(self, d: Tensor) -> Tensor:
+        """Encoded directions (M, 3 + 6 L) of unit ``d (M, 3)``."""
+        return positional_encoding(d * self.view_dependent, self.n_frequencies)
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Colours (M, 3) in [0, 1] of the last layer's output."""
+        rgb = torch.sigmoid(logits)
+        if torch.equal(self.colour_matrix, torch.eye(3).to(self.colour_matrix)):
+            return rgb
+        return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers, first to last."""
+        return [module for module in self.modules() if isinstance(module, nn.Linear)]
+
+    def reset(self) -> None:
+        """Starts again: Xavier-uniform weights and zero biases, as styleNeRF does in stage 2."""
+        for layer in self.linears():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)

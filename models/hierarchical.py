@@ -1,0 +1,114 @@
+"""Hierarchical sampling: a coarse network proposes where the fine one looks (NeRF, section 5.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from datasets.cameras import Rays
+from models.occupancy import OccupancyGrid
+from models.render import render
+from models.samples import Samples, compositing_weights
+
+
+def stratified(near: Tensor, far: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """One distance in each of ``n`` equal bins of [near, far]: random with ``generator``, else its
+    middle.
+
+    Args:
+        near, far: (N,).
+
+    Returns:
+        (N, n) ascending.
+    """
+    shape = (len(near), n)
+    if generator is None:
+        u = torch.full(shape, 0.5, device=near.device, dtype=near.dtype)
+    else:
+        u = torch.rand(shape, generator=generator, device=near.device, dtype=near.dtype)
+    u = (torch.arange(n, device=near.device) + u) / n
+    return near[:, None] + (far - near)[:, None] * u
+
+
+def importance(edges: Tensor, weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """Inverse-CDF samples of a piecewise constant density.
+
+    Args:
+        edges: (N, S + 1) ascending.
+        weights: (N, S) >= 0, unnormalised; a ray of zeros counts as uniform.
+        n: samples per ray.
+        generator: random numbers (stratified in the CDF); None for the middles of the strata.
+
+    Returns:
+        (N, n) ascending distances.
+    """
+    pdf = weights + 1e-5
+    cdf = (pdf / pdf.sum(-1, keepdim=True)).cumsum(-1)
+    cdf = torch.cat([torch.zeros_like(cdf[:, :1]), cdf], -1)
+    zero, one = torch.zeros_like(edges[:, 0]), torch.ones_like(edges[:, 0])
+    u = stratified(zero, one, n, generator)
+    upper = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[-1])
+    low, high = cdf.gather(-1, upper - 1), cdf.gather(-1, upper)
+    fraction = ((u - low) / (high - low)).clamp(0, 1)
+    left, right = edges.gather(-1, upper - 1), edges.gather(-1, upper)
+    return left + fraction * (right - left)
+
+
+def partition(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
+    """Edges (N, S + 1) of the intervals that the sorted distances ``t (N, S)`` stand for: the
+    midpoints between them, closed by near and far."""
+    middles = (t[:, 1:] + t[:, :-1]) / 2
+    return torch.cat([near[:, None], middles, far[:, None]], -1)
+
+
+class HierarchicalSampler(nn.Module):
+    """Stratified samples through a coarse field, then as many again where it found something.
+
+    Args:
+        coarse: the proposing field.
+        n_coarse: stratified samples per ray.
+        n_fine: importance samples per ray; 0 renders the stratified ones.
+        grid: samples in its empty cells are left out, or None.
+    """
+
+    def __init__(
+        self, coarse: nn.Module, n_coarse: int, n_fine: int, grid: OccupancyGrid | None
+    ) -> None:
+        super().__init__()
+        self.coarse = coarse
+        self.n_coarse = n_coarse
+        self.n_fine = n_fine
+        self.grid = grid
+
+    def forward(self, field: nn.Module, rays: Rays, generator: torch.Generator | None) -> Samples:
+        """Samples for ``field``; while training they carry the coarse rendering as `proposal`."""
+        live = (rays.far > rays.near).nonzero()[:, 0]
+        near, far = rays.near[live], rays.far[live]
+        t = stratified(near, far, self.n_coarse, generator)
+        edges = partition(t, near, far)
+        samples, keep = self._pack(rays, live, t, edges)
+        if self.n_fine == 0:
+            return samples
+        proposal = None
+        if self.training and torch.is_grad_enabled():
+            proposal = render(self.coarse, rays, samples)
+            packed = proposal.weights.detach()
+        else:
+            with torch.no_grad():
+                density, _ = self.coarse.geometry(rays.points(samples.ray_index, samples.t))
+                packed = compositing_weights(density, samples)
+        weights = torch.zeros_like(t)
+        weights[keep] = packed.to(t.dtype)
+        fine = importance(edges, weights, self.n_fine, generator)
+        t = torch.cat([t, fine], -1).sort(-1).values
+        samples, _ = self._pack(rays, live, t, partition(t, near, far))
+        samples.proposal = proposal
+        return samples
+
+    def _pack(self, rays: Rays, live: Tensor, t: Tensor, edges: Tensor) -> tuple[Samples, Tensor]:
+        """Flattens (N, S) distances, without those in empty cells; also returns what was kept."""
+        ray = live[:, None].expand_as(t)
+        keep = torch.ones_like(t, dtype=torch.bool)
+        if self.grid is not None:
+            keep = self.grid.contains(rays.points(ray.flatten(), t.flatten())).view_as(t)
+        return Samples(ray[keep], t[keep], edges.diff(dim=-1)[keep], len(rays)), keep

@@ -1,0 +1,90 @@
+"""The NeRF field: the paper's MLP, cut in two where geometry ends and style begins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.encoding import encoded_width, positional_encoding
+from models.field import Style
+
+WIDTH = 256
+STYLE_WIDTH = 128
+FOG = 10.0  # density of a raw value of about 1, per half edge of the scene's box
+
+
+class NerfGeometry(nn.Module):
+    """Position -> density: eight layers of 256 with a skip connection, and a softplus head.
+
+    Args:
+        n_frequencies: of the positional encoding.
+        bounds: (2, 3) box that is mapped to [-pi, pi]^3 before it is encoded, so that the lowest
+            frequency spans the scene whatever its units are.
+        skip: layer (from 0) that sees the encoded position again.
+    """
+
+    bounds: Tensor
+
+    def __init__(self, n_frequencies: int, bounds: Tensor, skip: int = 4) -> None:
+        super().__init__()
+        self.n_frequencies = n_frequencies
+        self.skip = skip
+        self.register_buffer("bounds", bounds.clone())
+        width = encoded_width(3, n_frequencies)
+        inputs = [width] + [WIDTH + (width if i == skip else 0) for i in range(1, 8)]
+        self.layers = nn.ModuleList(nn.Linear(n, WIDTH) for n in inputs)
+        self.density = nn.Linear(WIDTH, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
+        half = (self.bounds[1] - self.bounds[0]).max() / 2
+        centred = (x - self.bounds.mean(0)) * (torch.pi / half)
+        encoded = positional_encoding(centred, self.n_frequencies)
+        h = encoded
+        for i, layer in enumerate(self.layers):
+            if i == self.skip:
+                h = torch.cat([encoded.to(h.dtype), h], -1)
+            h = functional.relu(layer(h))
+        # density in full precision: its exponential is what the picture is made of
+        with torch.autocast(h.device.type, enabled=False):
+            raw = self.density(h.to(self.density.weight.dtype))[:, 0]
+            return functional.softplus(raw) * (FOG / half), h
+
+
+class NerfStyle(Style):
+    """(feature, direction) -> colour: bottleneck, ``depth`` hidden layers of 128 (styleNeRF: 6).
+
+    Args:
+        n_frequencies: of the direction's encoding.
+        depth: hidden layers.
+    """
+
+    def __init__(self, n_frequencies: int, depth: int = 6) -> None:
+        super().__init__(n_frequencies)
+        self.bottleneck = nn.Linear(WIDTH, WIDTH)
+        widths = [WIDTH + encoded_width(3, n_frequencies), *[STYLE_WIDTH] * depth]
+        self.hidden = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(depth))
+        self.rgb = nn.Linear(STYLE_WIDTH, 3)
+
+    def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
+        """``feature (M, 256)``, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
+        h = self.bottleneck(feature)
+        h = torch.cat([h, self.encode_direction(d).to(h.dtype)], -1)
+        for layer in self.hidden:
+            h = functional.relu(layer(h))
+        return self.finish(self.rgb(h).to(x.dtype))
+
+
+class NerfField(nn.Module):
+    """One NeRF MLP: `geometry` and `style` are separate modules.
+
+    Args:
+        bounds: (2, 3) box of the scene.
+        n_xyz, n_dir: frequencies of the encodings of position and direction.
+    """
+
+    def __init__(self, bounds: Tensor, n_xyz: int = 10, n_dir: int = 4) -> None:
+        super().__init__()
+        self.geometry = NerfGeometry(n_xyz, bounds)
+        self.style = NerfStyle(n_dir)

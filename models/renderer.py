@@ -1,0 +1,140 @@
+"""Field + sampler + background: everything that turns rays into pixels, and can be saved whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from datasets.cameras import Rays
+from models.hierarchical import HierarchicalSampler
+from models.nerf import NerfField
+from models.occupancy import OccupancyGrid, OccupancySampler
+from models.render import over, render
+from models.samples import Rendering, Samples
+from models.voxels import VoxelField
+
+STEPS_PER_CELL = 4 / 3
+NEGLIGIBLE = 1e-4  # weight of a sample whose colour the voxel field does not compute
+
+
+class Renderer(nn.Module):
+    """Renders rays through a field, inside its bounds, over a background.
+
+    Args:
+        field: what is where.
+        sampler: where to look.
+        bounds: (2, 3) box outside of which nothing is.
+        background: (3,) colour behind everything.
+        threshold: samples that contribute no more are not coloured.
+        spec: plain values from which `from_state` builds the same modules again.
+    """
+
+    bounds: Tensor
+    background: Tensor
+
+    def __init__(
+        self,
+        field: nn.Module,
+        sampler: nn.Module,
+        bounds: Tensor,
+        background: Tensor,
+        threshold: float,
+        spec: dict[str, object],
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.sampler = sampler
+        self.register_buffer("bounds", bounds.clone())
+        self.register_buffer("background", background.clone())
+        self.threshold = threshold
+        self.spec = spec
+
+    def clip(self, rays: Rays) -> Rays:
+        """The part of the rays that is inside the bounds (slab method)."""
+        inverse = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
+        a = (self.bounds[0] - rays.origins) * inverse
+        b = (self.bounds[1] - rays.origins) * inverse
+        near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)
+        far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
+        return Rays(rays.origins, rays.directions, near, far)
+
+    def samples(self, rays: Rays, generator: torch.Generator | None = None) -> Samples:
+        """Samples of rays that are already clipped; random only with ``generator``."""
+        return self.sampler(self.field, rays, generator)
+
+    def forward(self, rays: Rays, generator: torch.Generator | None = None) -> Rendering:
+        """Colour over the background, depth and opacity of ``rays``.
+
+        Args:
+            rays: N rays in scene units.
+            generator: random numbers for the samples' places; None for the middles.
+        """
+        rays = self.clip(rays)
+        return self.finish(render(self.field, rays, self.samples(rays, generator), self.threshold))
+
+    def finish(self, rendering: Rendering) -> Rendering:
+        """The rendering over the background."""
+        rendering.rgb = over(rendering, self.background)
+        return rendering
+
+    @classmethod
+    def nerf(
+        cls,
+        bounds: Tensor,
+        background: Tensor,
+        occupied: Tensor,
+        n_coarse: int = 64,
+        n_fine: int = 64,
+        n_xyz: int = 10,
+        n_dir: int = 4,
+    ) -> Renderer:
+        """Coarse and fine NeRF; samples where ``occupied (R0, R1, R2)`` is False are left out."""
+        spec = {"field": "nerf", "n_coarse": n_coarse, "n_fine": n_fine}
+        spec |= {"n_xyz": n_xyz, "n_dir": n_dir}
+        grid = OccupancyGrid(occupied, bounds)
+        coarse = NerfField(bounds, n_xyz, n_dir)
+        field = NerfField(bounds, n_xyz, n_dir) if n_fine else coarse
+        sampler = HierarchicalSampler(coarse, n_coarse, n_fine, grid)
+        return cls(field, sampler, bounds, background, 0.0, spec)
+
+    @classmethod
+    def voxels(
+        cls, bounds: Tensor, background: Tensor, occupied: Tensor, n_features: int = 12
+    ) -> Renderer:
+        """Sparse voxels on the cells of ``occupied (R0, R1, R2)``."""
+        grid = OccupancyGrid(occupied, bounds)
+        step = float(grid.cell.min()) / STEPS_PER_CELL
+        field = VoxelField(occupied, bounds, n_features)
+        spec = {"field": "voxels", "n_features": n_features}
+        return cls(field, OccupancySampler(grid, step), bounds, background, NEGLIGIBLE, spec)
+
+    @classmethod
+    def from_state(cls, spec: Mapping[str, object], state: Mapping[str, Tensor]) -> Renderer:
+        """The renderer that was saved as (spec, state_dict)."""
+        values = dict(spec)
+        make = {"nerf": cls.nerf, "voxels": cls.voxels}[values.pop("field")]
+        grid = state["sampler.grid.occupied"]
+        if spec["field"] == "voxels":
+            renderer = make(
+                state["bounds"],
+                state["background"],
+                state["field.geometry.lattice.active"],
+                **values,
+            )
+            renderer.set_occupancy(grid)
+        else:
+            renderer = make(state["bounds"], state["background"], grid, **values)
+        renderer.load_state_dict(state)
+        return renderer
+
+    def set_occupancy(self, occupied: Tensor) -> None:
+        """Replaces the occupancy; an occupancy sampler's step follows its cell size."""
+        self.sampler.grid.set(occupied)
+        if isinstance(self.sampler, OccupancySampler):
+            self.sampler.step = float(self.sampler.grid.cell.min()) / STEPS_PER_CELL
+
+    def geometry_state(self) -> dict[str, Tensor]:
+        """Every tensor that decides where things are: all but the style modules."""
+        return {name: tensor for name, tensor in self.state_dict().items() if ".style." not in name}

@@ -1,0 +1,96 @@
+"""Samples packed along rays, and the two reductions over them that everything is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Samples:
+    """Sample points of a batch of rays, all rays' samples in one flat list.
+
+    Attributes:
+        ray_index: (M,) int64, ascending: the ray of each sample.
+        t: (M,) distance along the ray, scene units, ascending within a ray.
+        delta: (M,) length of the interval that the sample stands for, scene units.
+        n_rays: number of rays N; a ray may have no sample.
+        proposal: what the proposing network rendered on the way, for its own loss; or None.
+    """
+
+    ray_index: Tensor
+    t: Tensor
+    delta: Tensor
+    n_rays: int
+    proposal: Rendering | None = None
+
+    def __len__(self) -> int:
+        return self.t.shape[0]
+
+    def __getitem__(self, keep: Tensor) -> Samples:
+        return Samples(self.ray_index[keep], self.t[keep], self.delta[keep], self.n_rays)
+
+
+@dataclass
+class Rendering:
+    """What the rays see.
+
+    Attributes:
+        rgb: (N, 3) colour over the background.
+        depth: (N,) expected distance of what is hit, scene units; 0 where nothing is.
+        opacity: (N,) in [0, 1].
+        weights: (M,) contribution of each sample to its ray.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+    weights: Tensor
+
+
+def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
+    """Contribution of every sample, ``w_i = T_i (1 - exp(-density_i delta_i))`` with
+    ``T_i = exp(-sum_{j<i} density_j delta_j)`` (Max 1995; Mildenhall et al. 2020, eq. 3).
+
+    Args:
+        density: (M,) per scene unit, >= 0.
+
+    Returns:
+        (M,) weights; those of one ray sum to at most 1.
+    """
+    if len(samples) == 0:
+        return density
+    optical = density * samples.delta
+    # One running sum over all rays: in double, or the later rays would lose their digits.
+    before = optical.double().cumsum(0) - optical
+    counts = torch.bincount(samples.ray_index, minlength=samples.n_rays)
+    first = (counts.cumsum(0) - counts)[samples.ray_index]
+    transmittance = torch.exp(before[first] - before).to(density.dtype)
+    return transmittance * -torch.expm1(-optical)
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Sum of rows by segment.  On a CPU by columns: `index_add_` on rows is ten times slower."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, segment: Tensor, n_segments: int) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(segment)
+        out = values.new_zeros((n_segments, *values.shape[1:]))
+        if values.ndim == 1 or values.is_cuda:
+            return out.index_add_(0, segment, values)
+        for column in range(values.shape[1]):
+            total = values.new_zeros(n_segments)
+            out[:, column] = total.index_add_(0, segment, values[:, column].contiguous())
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+        (segment,) = ctx.saved_tensors
+        return grad[segment], None, None
+
+
+def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """Sums ``values (M,) or (M, C)`` over equal ``segment (M,)``; returns (n_segments, ...)."""
+    return _SegmentSum.apply(values, segment, n_segments)

@@ -1,0 +1,68 @@
+"""PSNR and SSIM against values worked out another way."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate1d
+
+from utils.metrics import psnr, ssim
+
+
+def images(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(height, width, 3, generator=generator)
+    b = (a + 0.2 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
+    return a, b
+
+
+def plain_ssim(a: np.ndarray, b: np.ndarray, window: int) -> float:
+    """SSIM by the formula of Wang et al. 2004, on the pixels with a whole window."""
+    place = np.arange(window) - window // 2
+    weight = np.exp(-(place**2) / (2 * 1.5**2))
+    weight /= weight.sum()
+
+    def blur(x):
+        return correlate1d(correlate1d(x, weight, axis=0), weight, axis=1)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    both = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    value = ((2 * mean_a * mean_b + c1) * (2 * both + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    )
+    edge = window // 2
+    return value[edge : a.shape[0] - edge, edge : a.shape[1] - edge].mean()
+
+
+def test_psnr_of_a_known_difference():
+    black = torch.zeros(5, 7, 3)
+    assert psnr(black, black + 0.1) == pytest.approx(20, abs=1e-5)
+    assert psnr(black, black + 1) == 0
+    assert psnr(black, black) == math.inf
+
+
+@pytest.mark.parametrize(
+    "size, window", [((20, 31), 11), ((11, 11), 11), ((10, 30), 9), ((3, 8), 3), ((2, 2), 1)]
+)
+def test_ssim_is_the_formula(size, window):
+    a, b = images(*size)
+    want = plain_ssim(a.double().numpy(), b.double().numpy(), window)
+    assert ssim(a, b) == pytest.approx(want, abs=1e-12)
+    assert ssim(a, b) == pytest.approx(ssim(b, a), abs=1e-12)
+
+
+def test_equal_images_have_ssim_one():
+    a, _ = images(16, 16)
+    assert ssim(a, a) == pytest.approx(1, abs=1e-12)
+    assert ssim(torch.zeros(12, 12, 3), torch.zeros(12, 12, 3)) == 1
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_shapes_are_checked(metric):
+    with pytest.raises(ValueError, match="expected two"):
+        metric(torch.zeros(4, 5, 3), torch.zeros(5, 4, 3))
+    with pytest.raises(ValueError, match="expected two"):
+        metric(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5))

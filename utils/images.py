@@ -1,0 +1,134 @@
+"""Image files in and out: every format and mode that Pillow reads, as 8-bit RGB and alpha."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from utils.errors import UserError
+
+# What Pillow's decoders raise on damaged files, besides OSError for the common ones.
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an image file, turned upright where its EXIF data say so.
+
+    16-bit greyscale is scaled to 8 bit by rounding; of 16-bit colour Pillow keeps the high byte,
+    which is within one level of it.  Floats are taken as [0, 1].  Of an animation the first frame.
+
+    Args:
+        path: any format and mode that Pillow reads.
+
+    Returns:
+        rgb (H, W, 3) uint8, not premultiplied, and alpha (H, W) uint8 or None where the file has
+        none.
+
+    Raises:
+        UserError: the file is missing, is no image or is damaged.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return _eight_bit(ImageOps.exif_transpose(file))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image file; check the path") from None
+    except DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable image ({reason}); it may be damaged or cut short, replace it"
+        ) from None
+
+
+def _eight_bit(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        top = 1.0 if image.mode == "F" else 65535.0
+        grey = np.rint(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2), None
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
+        rgba = np.array(image.convert("RGBA"))
+        return rgba[:, :, :3], rgba[:, :, 3]
+    return np.array(image.convert("RGB")), None
+
+
+def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
+    """Write an image in the format that the file's extension names; folders are made as needed.
+
+    Args:
+        path: the file; an existing one is overwritten.
+        image: (H, W), (H, W, 3) or (H, W, 4); floats are in [0, 1] (see `to_uint8`), or uint8.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    values = to_uint8(torch.as_tensor(image)).cpu().numpy()
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); choose another place") from None
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """8-bit levels of an image in [0, 1]; what lies outside is clamped, never wrapped.
+
+    Args:
+        image: floats of any shape; uint8 is passed through.
+    """
+    if image.dtype == torch.uint8:
+        return image
+    return image.detach().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+
+
+def resize(image: Tensor, width: int, height: int) -> Tensor:
+    """Resize with an antialiasing (triangle) filter, whose weights are never negative.
+
+    Colour with alpha is to be premultiplied, or the colour hidden under alpha 0 bleeds out as a
+    dark or bright fringe around the object.
+
+    Args:
+        image: (H, W, C) float.
+        width, height: the new size in pixels.
+
+    Returns:
+        (height, width, C) float.
+    """
+    if tuple(image.shape[:2]) == (height, width):
+        return image
+    planes = image.permute(2, 0, 1)[None]
+    planes = functional.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
+    return planes[0].permute(1, 2, 0)
+
+
+def over(premultiplied: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """Composite over a background: ``C + (1 - alpha) * background`` (Porter & Duff 1984, "over").
+
+    Args:
+        premultiplied: (..., 3) colour times alpha, in [0, 1].
+        alpha: (...) coverage in [0, 1].
+        background: (3,) in [0, 1], or (..., 3).
+
+    Returns:
+        (..., 3) opaque colour.
+    """
+    return premultiplied + (1.0 - alpha)[..., None] * background

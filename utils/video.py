@@ -1,0 +1,116 @@
+"""Frames to GIF and MP4, and images to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from utils.errors import NumericalError, UserError
+
+WHITE_INDEX = 255
+# Browsers slow a GIF down that asks for less than 20 ms per frame.
+SHORTEST_FRAME_MS = 20
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """An image in [0, 1] as bytes: clamped and rounded, so that 1 + epsilon stays white.
+
+    Args:
+        image: float tensor of any shape and device.
+
+    Raises:
+        NumericalError: it holds NaN.
+    """
+    image = image.detach().float().cpu()
+    if image.isnan().any():
+        raise NumericalError(f"image to be written: NaN in {int(image.isnan().sum())} values")
+    return (image.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def write_gif(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write an endlessly looping GIF.
+
+    Every frame has its own palette of 255 colours, dithered, and exact white: what is white in
+    the frame stays free of dither.
+
+    Args:
+        path: the file.
+        frames: (H, W, 3) uint8 each, all of one size.
+        fps: frames per second; a GIF counts in 10 ms, so the frames' durations vary by that
+            much in order to keep the rate.  More than 50 are shown as 50.
+    """
+    _require_frames(frames)
+    ends = [round(100 * i / fps) * 10 for i in range(len(frames) + 1)]
+    durations = [max(end - start, SHORTEST_FRAME_MS) for start, end in pairwise(ends)]
+    first, *rest = [_with_palette(frame) for frame in frames]
+    try:
+        first.save(
+            path, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0
+        )
+    except OSError as error:
+        raise UserError(f"{path}: GIF cannot be written ({error})") from error
+
+
+def write_mp4(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write an H.264 video that every player opens (yuv420p, colours marked as BT.709).
+
+    Args:
+        path: the file.
+        frames: (H, W, 3) uint8 each, all of one size; an odd side gets its last row or column
+            twice, because the format has even sizes only.
+        fps: frames per second.
+    """
+    _require_frames(frames)
+    height, width = frames[0].shape[:2]
+    margin = ((0, height % 2), (0, width % 2), (0, 0))
+    colours = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+    matrix = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_range", "tv"]
+    try:
+        with imageio.get_writer(
+            path,
+            format="FFMPEG",
+            mode="I",
+            fps=fps,
+            codec="libx264",
+            pixelformat="yuv420p",
+            quality=None,
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=["-crf", "16", "-movflags", "+faststart", *matrix, *colours],
+        ) as writer:
+            for frame in frames:
+                writer.append_data(np.pad(frame, margin, mode="edge"))
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise UserError(f"{path}: MP4 cannot be written by ffmpeg ({reason})") from error
+
+
+def _with_palette(frame: np.ndarray) -> Image.Image:
+    """A palette image of one frame, in which white is white."""
+    image = Image.fromarray(frame)
+    # The octree was both the fastest of Pillow's methods on renderings and the most accurate.
+    table = image.quantize(WHITE_INDEX, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    colours = table.getpalette("RGB")[: 3 * WHITE_INDEX]
+    colours += [255] * (3 * (WHITE_INDEX + 1) - len(colours))
+    table.putpalette(colours)
+    dithered = image.quantize(palette=table, dither=Image.Dither.FLOYDSTEINBERG)
+    index = np.where((frame == 255).all(axis=-1), WHITE_INDEX, np.asarray(dithered))
+    result = Image.fromarray(index.astype(np.uint8))
+    result.putpalette(colours)
+    return result
+
+
+def _require_frames(frames: Sequence[np.ndarray]) -> None:
+    if not frames:
+        raise ValueError("no frames")
+    for frame in frames:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"expected (H, W, 3) uint8 frames, got {frame.dtype} {frame.shape}")
+        if frame.shape != frames[0].shape:
+            raise ValueError(f"frames of two sizes: {frames[0].shape} and {frame.shape}")
