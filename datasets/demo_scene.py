@@ -27,8 +27,8 @@ TOLERANCE = 1e-5  # where a ray counts as arrived, scene units
 
 
 def surface_distance(points: Tensor) -> Tensor:
-    """Signed distance (N,) of ``points (N, 3)`` to the scene's surface, scene units, exact outside and a
-    bound inside, where it is negative."""
+    """Signed distance (N,) of ``points (N, 3)`` to the scene's surface, scene units: exact outside,
+    negative and no more than a bound inside."""
     return union(points.T.contiguous())
 
 
@@ -127,8 +127,8 @@ def trace(
         sun: (N, 3) direction of the light for each ray, any length; None is `SUN` for all.
 
     Returns:
-        rgb (N, 3) linear in [0, 1] (its power 1 / 2.2 is what pictures hold), 0 where nothing is hit; depth (N,) along the unit ray, inf
-        where nothing is hit; hit (N,) bool.
+        rgb (N, 3) linear in [0, 1] (pictures hold its power 1 / 2.2), 0 where nothing is hit;
+        depth (N,) along the unit ray, inf where nothing is hit; hit (N,) bool.
     """
     o, d = origins.T.contiguous(), directions.T.contiguous()
     depth = o.new_full((o.shape[1],), math.inf)

@@ -53,7 +53,7 @@ class SlicedWasserstein(nn.Module):
 
     Each level of a pyramid of halvings is filtered by fixed random unit filters; along each filter
     the sorted responses of the render are compared with the style's quantiles.  Off the object the
-    filters see the style's mean colour, and only places on the object count.
+    filters see the style's mean colour, and a patch counts as far as it lies on the object.
 
     Args:
         style: (1, 3, H, W) in [0, 1].
@@ -69,9 +69,9 @@ class SlicedWasserstein(nn.Module):
     def __init__(
         self,
         style: Tensor,
-        patch: int = 7,
+        patch: int = 5,
         projections: int = 64,
-        levels: int = 4,
+        levels: int = 3,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -113,16 +113,16 @@ class SlicedWasserstein(nn.Module):
             )
         weight = mask_like(image, mask)
         level = (image - self.mean) * weight
-        margin = self.patch // 2
         total = image.new_zeros(())
         used = 0
         while used < self.levels and min(level.shape[2:]) >= self.patch:
             responses = functional.conv2d(level, self.filters)
-            height, width = responses.shape[2:]
-            centres = weight[:, :, margin : margin + height, margin : margin + width]
-            table = getattr(self, f"table{used}")
-            for response, centre in zip(responses, centres, strict=True):
-                total = total + _distance(response.flatten(1), centre.flatten(), table)
+            # patches that reach off the object lack variation there; were they to count in full,
+            # the inside would be driven to gaudy extremes to make up for it
+            coverage = functional.avg_pool2d(weight, self.patch, stride=1) ** 4
+            table = self.get_buffer(f"table{used}")
+            for response, counts in zip(responses, coverage, strict=True):
+                total = total + _distance(response.flatten(1), counts.flatten(), table)
             used += 1
             level, weight = _halved(level), _halved(weight)
         return total / (used * image.shape[0])
@@ -133,7 +133,8 @@ def _halved(planes: Tensor) -> Tensor:
     would send its gradient back in visible blocks."""
     tap = planes.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kernel = torch.outer(tap, tap).expand(planes.shape[1], 1, 4, 4)
-    return functional.conv2d(planes, kernel, stride=2, padding=1, groups=planes.shape[1])
+    padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
+    return functional.conv2d(padded, kernel, stride=2, groups=planes.shape[1])
 
 
 def _distance(values: Tensor, weight: Tensor, table: Tensor) -> Tensor:

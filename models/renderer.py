@@ -72,7 +72,11 @@ class Renderer(nn.Module):
             generator: random numbers for the samples' places; None for the middles.
         """
         rays = self.clip(rays)
-        return self.finish(render(self.field, rays, self.samples(rays, generator), self.threshold))
+        return self.shade(rays, self.samples(rays, generator))
+
+    def shade(self, rays: Rays, samples: Samples) -> Rendering:
+        """The picture of clipped ``rays`` through given ``samples``: a pure function of both."""
+        return self.finish(render(self.field, rays, samples, self.threshold))
 
     def finish(self, rendering: Rendering) -> Rendering:
         """The rendering over the background."""

@@ -1,1 +1,1 @@
-"""LightningModules: the schedule of one kind of training.  Ties fields, losses and data together."""
+"""LightningModules: the schedule of one kind of training.  Ties fields, losses and data."""

@@ -94,7 +94,7 @@ def write_sphere_scene(
             if mode != "RGBA":
                 white = Image.new("RGBA", image.size, (255, 255, 255, 255))
                 image = Image.alpha_composite(white, image).convert(mode)
-            image.save(root / split / f"r_{i}{extension}")
+            image.save(root / split / f"r_{i}{extension}", quality=100, subsampling=0)
             frames.append(
                 {
                     "file_path": f"{prefix}{split}/r_{i}{named_extension}",

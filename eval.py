@@ -1,0 +1,136 @@
+"""Render and measure a trained field: PNG, depth, GIF, MP4, metrics.json.
+
+python eval.py --ckpt_path ckpts/lego_geometry.ckpt
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.cameras import Cameras
+from datasets.load import load_scene
+from datasets.paths import circle_path
+from datasets.scene import Scene
+from models.renderer import Renderer
+from opt import EvalOptions, parse_eval
+from systems.checkpoints import geometry_digest, load_field
+from systems.rendering import Picture, render_view
+from systems.style_metrics import StyleMeter
+from utils.checkpoint import ensure_writable
+from utils.colormap import depth_to_colour, write_depth_png16
+from utils.errors import UserError, exits_cleanly
+from utils.images import to_uint8, write_image
+from utils.machine import accelerator
+from utils.metrics import psnr, ssim
+from utils.video import write_gif, write_mp4
+
+INHERITED = ("root_dir", "dataset_name", "scene_name", "img_wh", "near", "far")
+
+
+def evaluate(options: EvalOptions) -> dict[str, Any]:
+    """Renders the views asked for and measures them.
+
+    Returns:
+        What is written to metrics.json.
+
+    Raises:
+        UserError: bad input.
+    """
+    payload = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
+    if geometry_digest(payload["state"]) != payload["digest"]:
+        raise UserError("the geometry in the checkpoint is not the one its digest was made of")
+    options = options.filled_from(payload["options"], INHERITED)
+    directory = options.output_dir / options.dataset_name / options.scene_name
+    ensure_writable(directory)
+    device = accelerator(options.device)
+    scene = load_scene(options)
+    scene.near, scene.far = payload["scene"]["near"], payload["scene"]["far"]
+    renderer = Renderer.from_state(payload["spec"], payload["state"]).to(device).eval()
+    cameras, photos = views_of(scene, options)
+    meter = StyleMeter.of(payload, device) if payload["kind"] == "style" else None
+
+    frames, views, seconds = [], {}, []
+    for index in tqdm(range(len(cameras)), desc="rendering", unit="view"):
+        start = time.perf_counter()
+        picture = render_view(renderer, cameras.to(device), index, options.chunk)
+        rgb = picture.rgb.cpu()
+        seconds.append(time.perf_counter() - start)
+        write_view(directory, f"{index:03d}", picture, scene)
+        frames.append(to_uint8(rgb).numpy())
+        photo = photos[index].image if photos else None
+        views[f"{index:03d}"] = measure(picture, photo, meter)
+    name = options.gif_name
+    write_gif(Path(f"{name}.gif"), frames, options.fps)
+    write_mp4(directory / f"{name}.mp4", frames, options.fps)
+
+    report = {key: mean_of(views, key) for key in next(iter(views.values()))}
+    report |= {
+        "views": views,
+        "seconds_per_frame": sum(seconds) / len(seconds),
+        "split": options.split,
+        "kind": payload["kind"],
+        "digest": payload["digest"],
+        "options": payload["options"],
+        "versions": {"torch": str(torch.__version__)},
+    }
+    (directory / "metrics.json").write_text(json.dumps(report, indent=2))
+    print_report(report, directory, name)
+    return report
+
+
+def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list]:
+    """The cameras to render, and the photos to compare with where there are any."""
+    if options.split == "circle":
+        return circle_path(scene, options.n_frames), []
+    views = getattr(scene, options.split)
+    return Cameras.of(views, scene.near, scene.far), views
+
+
+def measure(picture: Picture, photo: Tensor | None, meter: StyleMeter | None) -> dict[str, float]:
+    """Likeness to the photo; for a stylised field its distances to painting and photo instead."""
+    if meter is not None:
+        return meter(picture, photo)
+    if photo is None:
+        return {}
+    truth = photo.float() / 255
+    rgb = picture.rgb.cpu()
+    return {"psnr": psnr(rgb, truth), "ssim": ssim(rgb, truth)}
+
+
+def mean_of(views: dict[str, dict[str, float]], key: str) -> float:
+    """Mean of one measure over the views."""
+    return sum(values[key] for values in views.values()) / len(views)
+
+
+def write_view(directory: Path, name: str, picture: Picture, scene: Scene) -> None:
+    """The frame, its depth in colours, and its depth as a 16-bit PNG."""
+    depth, opacity = picture.depth.cpu(), picture.opacity.cpu()
+    write_image(directory / f"{name}.png", picture.rgb.cpu())
+    colours = depth_to_colour(depth, opacity, scene.near, scene.far)
+    write_image(directory / f"depth_{name}_colour.png", colours)
+    write_depth_png16(directory / f"depth_{name}.png", depth, opacity, scene.near, scene.far)
+
+
+def print_report(report: dict[str, Any], directory: Path, name: str) -> None:
+    """The means in one line, then where everything is."""
+    shown = [k for k, v in report.items() if isinstance(v, float)]
+    print("  ".join(f"{key} {report[key]:.4g}" for key in shown))
+    print(f"frames, depth, video and metrics.json: {directory}    GIF: {name}.gif")
+
+
+@exits_cleanly
+def main() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    evaluate(parse_eval())
+
+
+if __name__ == "__main__":
+    main()

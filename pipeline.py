@@ -1,0 +1,144 @@
+"""Train: options -> scene -> system -> Trainer.fit -> checkpoint.
+
+python pipeline.py --stage geometry --root_dir SCENE
+python pipeline.py --stage style --root_dir SCENE --style_dir PAINTING --ckpt_path CHECKPOINT
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from datasets.load import load_scene
+from datasets.scene import Scene
+from models.renderer import Renderer
+from opt import TrainOptions, parse_train
+from systems.base import TrainingSystem
+from systems.checkpoints import Checkpointing, load_field, run_directory, save_field
+from systems.geometry import GeometrySystem, new_renderer
+from systems.style import StyleSystem
+from utils.checkpoint import ensure_writable, newest_checkpoint
+from utils.errors import UserError, exits_cleanly
+from utils.images import read_image
+from utils.machine import accelerator, trainer_precision
+
+# what a style run takes over from the geometry that it paints, unless told otherwise
+INHERITED = ("dataset_name", "scene_name", "img_wh", "field", "near", "far")
+
+
+def train(options: TrainOptions) -> list[Path]:
+    """Runs one stage.
+
+    Returns:
+        The files of the finished field.
+
+    Raises:
+        UserError: bad input, before anything is trained.
+        NumericalError: NaN or infinity in training.
+    """
+    geometry = None
+    if options.stage == "style":
+        geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
+        options = options.filled_from(geometry["options"], INHERITED)
+    device = accelerator(options.device)
+    ensure_writable(options.ckpt_dir)
+    run = ensure_writable(run_directory(options))
+    ensure_writable(options.log_dir)
+    unfinished = newest_checkpoint(run, options.stage) if options.resume else None
+    scene = load_scene(options)
+    if options.stage == "geometry":
+        system = geometry_system(options, scene, unfinished)
+    else:
+        system = style_system(options, scene, geometry, unfinished)
+    if unfinished is not None:
+        check_continues(system, *unfinished)
+    start = time.perf_counter()
+    trainer = make_trainer(options, scene, device)
+    trainer.fit(system)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    system.require_finite_weights()
+    paths = save_field(options, scene, system.renderer)
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
+    print("written:", *paths)
+    return paths
+
+
+def geometry_system(
+    options: TrainOptions, scene: Scene, unfinished: tuple[Path, dict] | None
+) -> GeometrySystem:
+    """Stage 1, new or continued."""
+    if unfinished is None:
+        return GeometrySystem(options, scene, new_renderer(options, scene))
+    payload = unfinished[1]
+    return GeometrySystem(options, scene, Renderer.from_state(payload["spec"], payload["state"]))
+
+
+def style_system(
+    options: TrainOptions, scene: Scene, geometry: dict, unfinished: tuple[Path, dict] | None
+) -> StyleSystem:
+    """Stage 2, new or continued, on the finished field ``geometry``."""
+    if unfinished is not None and unfinished[1]["digest"] != geometry["digest"]:
+        raise UserError(
+            f"{unfinished[0]}: belongs to another geometry; give the checkpoint that the run was "
+            "started with, or start again without --resume"
+        )
+    rgb, _ = read_image(options.style_dir)
+    source = geometry if unfinished is None else unfinished[1]
+    scene.near, scene.far = geometry["scene"]["near"], geometry["scene"]["far"]
+    renderer = Renderer.from_state(source["spec"], source["state"])
+    system = StyleSystem(options, scene, renderer, torch.from_numpy(rgb))
+    if unfinished is None:
+        system.start_from_photo()
+    return system
+
+
+def check_continues(system: TrainingSystem, path: Path, payload: dict) -> None:
+    """Continues ``system`` from ``payload``, which must be of the same run."""
+    if payload["n_steps"] != system.n_steps:
+        raise UserError(
+            f"{path}: belongs to a run of {payload['n_steps']} steps, this one has "
+            f"{system.n_steps}; give the same options, or start again without --resume"
+        )
+    system.restore(payload)
+    print(f"resuming {path} at step {payload['step']} of {payload['n_steps']}")
+
+
+def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer:
+    """Lightning's trainer for one run."""
+    logger = TensorBoardLogger(
+        options.log_dir, name=f"{options.prefix}_{options.stage}_{options.suffix}", version=""
+    )
+    return pl.Trainer(
+        accelerator=device,
+        devices=options.num_gpus if device == "cuda" else 1,
+        precision=trainer_precision(options.precision, device, options.field),
+        max_epochs=1,
+        logger=logger,
+        log_every_n_steps=10,
+        callbacks=[Checkpointing(options, scene), TQDMProgressBar(refresh_rate=10)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+@exits_cleanly
+def main() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # the "data loader" yields step numbers: workers would not help
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    train(parse_train())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What both stages share: steps, seeded randomness, guarded descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from models.renderer import Renderer
+from opt import TrainOptions
+from systems.schedule import make_optimizer, rate_factor
+from utils.errors import NumericalError
+
+LOG_EVERY = 20
+
+
+class TrainingSystem(pl.LightningModule):
+    """A LightningModule whose batches are step numbers.
+
+    Everything random in a step is drawn from generators that are a function of (seed, step), and
+    the learning rate is a function of the step: a resumed run continues as if never interrupted.
+
+    Args:
+        options: of the run.
+        renderer: what is trained.
+        n_steps: length of the run.
+    """
+
+    def __init__(self, options: TrainOptions, renderer: Renderer, n_steps: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.options = options
+        self.renderer = renderer
+        self.n_steps = n_steps
+        self.first_step = 0
+        self.done = 0  # steps whose effect is in the weights
+        self._optimizer_state: Mapping[str, Any] | None = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters and learning rates."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = make_optimizer(self.options.optimizer, self.parameter_groups())
+        if self._optimizer_state is not None:
+            optimizer.load_state_dict(self._optimizer_state)
+            self._optimizer_state = None
+        return optimizer
+
+    def train_dataloader(self) -> Iterable[int]:
+        return DataLoader(range(self.first_step, self.n_steps), batch_size=None)
+
+    def restore(self, payload: Mapping[str, Any]) -> None:
+        """Continues from a checkpoint's ``payload``; the renderer holds its weights already."""
+        self.first_step = self.done = payload["step"]
+        self._optimizer_state = payload["optimizer"]
+
+    def generator(self, step: int, stream: int = 0, device: str = "cpu") -> torch.Generator:
+        """Random numbers of one step; different ``stream`` numbers are independent."""
+        key = (self.options.seed * 1_000_003 + step) * 7 + stream
+        return torch.Generator(device).manual_seed(key % (1 << 63))
+
+    def descend(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """One step of the optimiser on the sum of ``terms``."""
+        self.require_finite(terms, step)
+        self.optimizers().zero_grad()
+        self.manual_backward(sum(terms.values()))
+        self.apply_gradients(step)
+
+    def apply_gradients(self, step: int) -> None:
+        """One step of the optimiser with the gradients that are there."""
+        optimizer = self.optimizers()
+        factor = rate_factor(self.options, step, self.n_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimizer.step()
+
+    def require_finite(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Stops where a loss is not a finite number, naming step, term and tensor."""
+        for name, value in terms.items():
+            if not torch.isfinite(value).all():
+                tensor = first_bad_tensor(self.renderer) or "the loss itself; weights are finite"
+                raise NumericalError(
+                    f"step {step}: the term '{name}' is {float(value.detach())}; first bad "
+                    f"tensor: {tensor}; lower --lr, or resume from the last checkpoint"
+                )
+
+    def require_finite_weights(self) -> None:
+        """Stops before a damaged weight could reach a checkpoint."""
+        tensor = first_bad_tensor(self.renderer)
+        if tensor is not None:
+            raise NumericalError(
+                f"step {self.done}: the term 'gradient' spoiled a weight; first bad tensor: "
+                f"{tensor}; lower --lr, or resume from the last checkpoint"
+            )
+
+    def record(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Writes scalars to TensorBoard, at the run's own step."""
+        if step % LOG_EVERY == 0 and self.logger is not None:
+            for name, value in scalars.items():
+                self.logger.experiment.add_scalar(name, float(value), step)
+
+    def record_image(self, name: str, image: Tensor, step: int) -> None:
+        """Writes an image (H, W, 3) in [0, 1] to TensorBoard."""
+        if self.logger is not None:
+            self.logger.experiment.add_image(name, image.clamp(0, 1).cpu(), step, dataformats="HWC")
+
+
+def first_bad_tensor(module: nn.Module) -> str | None:
+    """Name of the first parameter, gradient or buffer with a NaN or infinity, or None."""
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return name
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"gradient of {name}"
+    return None

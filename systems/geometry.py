@@ -1,0 +1,178 @@
+"""Stage 1: learns density (and photographic colour) from random rays of all training views."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets.cameras import Cameras
+from datasets.hull import visual_hull
+from datasets.pixels import TrainingPixels
+from datasets.scene import Scene
+from losses.photometric import photometric_loss, psnr_of
+from models.occupancy import dilate
+from models.renderer import Renderer
+from models.voxels import grid_shape
+from opt import TrainOptions
+from systems.base import TrainingSystem
+from systems.rendering import render_view
+from utils.colormap import depth_to_colour
+from utils.metrics import psnr
+
+NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF out of empty space
+# the voxel field's course: fraction of the run at which it has which fraction of its resolution
+GROWTH = ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0))
+PRUNE_EVERY = 500
+PRUNE_CHUNK = 1 << 18
+RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
+NERF_RATE = 5e-4
+
+
+def first_occupancy(scene: Scene, resolution: int) -> Tensor:
+    """(R0, R1, R2) bool: the visual hull where there are alpha masks, everything otherwise."""
+    shape = grid_shape(scene.bounds, resolution)
+    if not scene.has_alpha:
+        return torch.ones(shape, dtype=torch.bool)
+    return visual_hull(scene.train, scene.bounds, shape)
+
+
+def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
+    """An untrained renderer for ``scene``, initialised from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        if options.field == "voxels":
+            resolution = round(options.voxel_resolution * GROWTH[0][1])
+            occupied = first_occupancy(scene, resolution)
+            return Renderer.voxels(scene.bounds, scene.background, occupied)
+        return Renderer.nerf(
+            scene.bounds,
+            scene.background,
+            first_occupancy(scene, NERF_GRID),
+            options.N_samples,
+            options.N_importance,
+            options.N_emb_xyz,
+            options.N_emb_dir,
+        )
+
+
+def training_pixels(scene: Scene) -> TrainingPixels:
+    """The pixels to learn from: all, or with alpha masks those that the hull may reach."""
+    pixels = TrainingPixels.of(scene.train)
+    if scene.has_alpha:
+        masks = []
+        for view in scene.train:
+            # the hull's voxels reach a little over the silhouettes
+            reach = 2 * math.ceil(max(view.height, view.width) / 100) + 1
+            alpha = view.alpha[None, None].float()
+            grown = functional.max_pool2d(alpha, 2 * reach + 1, stride=1, padding=reach)
+            masks.append(grown.flatten() > 0)
+        pixels.candidates = torch.cat(masks).nonzero()[:, 0].to(torch.int32)
+    return pixels
+
+
+def n_steps(options: TrainOptions, pixels: TrainingPixels) -> int:
+    """Steps of the run: an epoch sees as many rays as there are pixels to learn from."""
+    if options.max_steps:
+        return options.max_steps
+    count = len(pixels) if pixels.candidates is None else len(pixels.candidates)
+    return max(1, options.num_epochs_density * count // options.batch_size)
+
+
+class GeometrySystem(TrainingSystem):
+    """Photometric training of either field.
+
+    Args:
+        options: of the run.
+        scene: with at least one training view.
+        renderer: to be trained.
+    """
+
+    def __init__(self, options: TrainOptions, scene: Scene, renderer: Renderer) -> None:
+        self.pixels = training_pixels(scene)
+        super().__init__(options, renderer, n_steps(options, self.pixels))
+        self.scene = scene
+        self.cameras = Cameras.of(scene.train, scene.near, scene.far)
+        self.val_cameras = Cameras.of(scene.val, scene.near, scene.far)
+        self.val_every = options.val_every or max(200, self.n_steps // 8)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        if self.renderer.spec["field"] == "nerf":
+            return [
+                {"params": list(self.renderer.parameters()), "lr": self.options.lr or NERF_RATE}
+            ]
+        scale = (self.options.lr or RATES["features"]) / RATES["features"]
+        field = self.renderer.field
+        return [
+            {"params": [field.geometry.raw], "lr": RATES["density"] * scale},
+            {"params": [field.style.features], "lr": RATES["features"] * scale},
+            {"params": list(field.style.mlp.parameters()), "lr": RATES["mlp"] * scale},
+        ]
+
+    def on_fit_start(self) -> None:
+        self.pixels = self.pixels.to(self.device)
+        self.cameras = self.cameras.to(self.device)
+        self.val_cameras = self.val_cameras.to(self.device)
+
+    def training_step(self, step: int, _: int) -> None:
+        self._grow(step)
+        crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
+        flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
+        rays = self.renderer.clip(self.cameras.rays(*self.pixels.locate(flat)))
+        target = self.pixels.colors(flat)
+        samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
+        rendering = self.renderer.shade(rays, samples)
+        terms = {"fine": photometric_loss(rendering.rgb, target)}
+        if samples.proposal is not None:
+            coarse = self.renderer.finish(samples.proposal)
+            terms["coarse"] = photometric_loss(coarse.rgb, target)
+        self.descend(terms, step)
+        self.done = step + 1
+        self._report(step, terms)
+
+    def _report(self, step: int, terms: dict[str, Tensor]) -> None:
+        quality = psnr_of(terms["fine"].detach())
+        self.log("psnr", quality, prog_bar=True, logger=False)
+        rate = self.optimizers().param_groups[0]["lr"]
+        self.record(step, {"loss": sum(terms.values()), "psnr": quality, "learning_rate": rate})
+        if self.done % self.val_every == 0 or self.done == self.n_steps:
+            self.validate(step)
+
+    def _grow(self, step: int) -> None:
+        """Voxels: empties what has turned out empty, and goes to the next finer grid in time."""
+        if self.renderer.spec["field"] != "voxels" or step == 0:
+            return
+        due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
+        if not due and step % PRUNE_EVERY:
+            return
+        grid, field = self.renderer.sampler.grid, self.renderer.field
+        # what turns less than 1 % of the light on its way through a cell is taken for empty
+        grid.prune(lambda x: field.geometry(x)[0], 0.01 / float(grid.cell.min()), PRUNE_CHUNK)
+        if due:
+            shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))
+            finer = functional.interpolate(dilate(grid.occupied)[None, None].half(), shape)[0, 0]
+            self.renderer.field = field.refined(finer > 0)
+            self.renderer.set_occupancy(finer > 0)
+            self.trainer.strategy.optimizers = [self.configure_optimizers()]
+
+    @torch.no_grad()
+    def validate(self, step: int) -> None:
+        """Renders one validation view, each time the next, and logs it beside the truth."""
+        self.renderer.eval()
+        view = (self.done // self.val_every) % len(self.scene.val)
+        picture = render_view(self.renderer, self.val_cameras, view, self.options.chunk)
+        self.renderer.train()
+        truth = self.scene.val[view].image.float() / 255
+        rgb = picture.rgb.cpu()
+        quality = psnr(rgb, truth)
+        if self.logger is not None:
+            self.logger.experiment.add_scalar("val/psnr", quality, step)
+        depth = depth_to_colour(
+            picture.depth.cpu(), picture.opacity.cpu(), self.scene.near, self.scene.far
+        )
+        depth = torch.from_numpy(depth).float() / 255
+        self.record_image("val/truth_prediction_depth", torch.cat([truth, rgb, depth], 1), step)
+        self.log("val_psnr", quality, prog_bar=True, logger=False)

@@ -1,0 +1,65 @@
+"""How far a stylised picture is from the painting in style, and from the photo in content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losses.objective import StyleObjective, prepare_style
+from losses.weights import load_features
+from systems.rendering import Picture
+from utils.errors import UserError
+from utils.images import read_image
+
+
+class StyleMeter:
+    """Gram distance to the painting, feature distance to the photo; nothing here is a PSNR.
+
+    Args:
+        painting: (H, W, 3) uint8.
+        features, vgg_weights: the network, as the options of the same names.
+    """
+
+    def __init__(
+        self, painting: Tensor, features: str, vgg_weights: Path | None, device: str
+    ) -> None:
+        self.painting = painting
+        self.network = load_features(features, vgg_weights)
+        self.device = device
+        self.objectives: dict[int, StyleObjective] = {}
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any], device: str) -> StyleMeter | None:
+        """The meter for a style checkpoint; None where its painting or network is gone."""
+        options = payload["options"]
+        weights = options["vgg_weights"]
+        try:
+            rgb, _ = read_image(Path(options["style_dir"]))
+            path = Path(weights) if weights else None
+            return cls(torch.from_numpy(rgb), options["features"], path, device)
+        except UserError as error:
+            print(f"style distances are not measured: {error}")
+            return None
+
+    @torch.no_grad()
+    def __call__(self, picture: Picture, photo: Tensor | None) -> dict[str, float]:
+        """Distances of one picture; ``photo (H, W, 3)`` uint8 or None."""
+        height, width, _ = picture.rgb.shape
+        size = min(height, width)
+        if size not in self.objectives:
+            style = prepare_style(self.painting, size)
+            weights = {"gram": 1.0, "content": 1.0}
+            self.objectives[size] = StyleObjective(style, self.network, weights).to(self.device)
+        objective = self.objectives[size]
+        image = picture.rgb.permute(2, 0, 1)[None]
+        truth = image if photo is None else photo.to(image).permute(2, 0, 1)[None] / 255
+        content = objective.content_features(truth)
+        terms = objective(image, content, picture.opacity[None, None])
+        distances = {"style_distance": float(terms["gram"])}
+        if photo is not None:
+            distances["content_distance"] = float(terms["content"])
+        return distances

@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+
+from datasets.blender import load_blender
+from datasets.paths import circle_path, look_at, up_axis
+
+UP = torch.tensor([0.0, 0.0, 1.0])
+
+
+def check_is_pose(c2w):
+    axes = c2w[:, :3]
+    torch.testing.assert_close(axes.T @ axes, torch.eye(3), atol=1e-5, rtol=0)
+    assert float(torch.linalg.det(axes)) > 0
+
+
+class TestLookAt:
+    def test_known_pose(self):
+        pose = look_at(torch.tensor([0.0, -5.0, 0.0]), torch.zeros(3), UP)
+        expected = torch.tensor(
+            [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, -5.0], [0.0, 1.0, 0.0, 0.0]]
+        )
+        torch.testing.assert_close(pose, expected)
+
+    def test_looks_at_the_target_upright(self):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            eye, target = torch.randn(2, 3, generator=generator)
+            pose = look_at(eye, target, UP)
+            check_is_pose(pose)
+            aim = (target - eye) / (target - eye).norm()
+            torch.testing.assert_close(-pose[:, 2], aim, atol=1e-5, rtol=0)
+            assert abs(float(pose[2, 0])) < 1e-5  # the x axis is level
+            assert float(pose[2, 1]) > 0
+
+    @pytest.mark.parametrize("height", [3.0, -3.0])
+    def test_along_the_up_axis(self, height):
+        pose = look_at(torch.tensor([0.0, 0.0, height]), torch.zeros(3), UP)
+        check_is_pose(pose)
+        assert float(pose[2, 2]) == math.copysign(1.0, height)
+
+    def test_same_point(self):
+        with pytest.raises(ValueError, match="same point"):
+            look_at(torch.ones(3), torch.ones(3), UP)
+
+
+class TestUpAxis:
+    def poses(self, up, azimuths, elevation=0.6):
+        side = torch.linalg.cross(up, torch.tensor([1.0, 0.0, 0.0]))
+        side = side / side.norm()
+        front = torch.linalg.cross(side, up)
+        return torch.stack(
+            [
+                look_at(
+                    math.cos(elevation) * (math.cos(a) * front + math.sin(a) * side)
+                    + math.sin(elevation) * up,
+                    torch.zeros(3),
+                    up,
+                )
+                for a in azimuths
+            ]
+        )
+
+    @pytest.mark.parametrize("azimuths", [(0.0, 1.0), (0.0, 0.8, 1.6), tuple(range(6))])
+    def test_level_cameras(self, azimuths):
+        """Also from cameras on one side only, whose mean y axis leans backwards."""
+        up = torch.tensor([0.6, 0.0, -0.8])
+        torch.testing.assert_close(up_axis(self.poses(up, azimuths)), up, atol=0.01, rtol=0)
+
+    def test_single_camera_takes_its_own(self):
+        poses = self.poses(UP, [0.3])
+        torch.testing.assert_close(up_axis(poses), poses[0, :, 1], atol=1e-4, rtol=0)
+
+
+class TestCirclePath:
+    def test_circle(self, tiny_scene_dir, sphere):
+        scene = load_blender(tiny_scene_dir)
+        centre = torch.tensor(sphere[0]).float()
+        path = circle_path(scene, 12)
+        assert len(path) == 12
+        assert (path.near, path.far) == (scene.near, scene.far)
+        assert path.sizes.tolist() == [[20, 24]] * 12
+        view = scene.train[0]
+        expected = torch.tensor([view.fx, view.fy, view.cx, view.cy])
+        torch.testing.assert_close(path.intrinsics, expected.expand(12, 4))
+        arms = path.c2w[:, :, 3] - centre
+        torch.testing.assert_close(arms.norm(dim=1), torch.full((12,), 3.0), atol=1e-3, rtol=0)
+        heights = torch.stack([v.c2w[:, 3] for v in scene.train])[:, 2] - centre[2]
+        elevation = float((heights / 3.0).asin().mean())
+        torch.testing.assert_close(
+            (arms[:, 2] / 3.0).asin(), torch.full((12,), elevation), atol=5e-3, rtol=0
+        )
+        # closed and even: every step is as long, the last back to the first as well
+        steps = (arms - arms.roll(1, dims=0)).norm(dim=1)
+        expected = 2 * 3.0 * math.cos(elevation) * math.sin(math.pi / 12)
+        torch.testing.assert_close(steps, torch.full((12,), expected), atol=5e-3, rtol=0)
+        start = view.c2w[:2, 3] - centre[:2]
+        cosine = (arms[0, :2] @ start) / (arms[0, :2].norm() * start.norm())
+        assert float(cosine) > 0.999
+
+    def test_middle_ray_meets_the_look_at_point(self, tiny_scene_dir, sphere):
+        path = circle_path(load_blender(tiny_scene_dir), 5)
+        path.intrinsics[:, 2:] = torch.tensor([12.5, 10.5])  # the middle of pixel (10, 12)
+        rays = path.rays(torch.arange(5), torch.full((5,), 10), torch.full((5,), 12))
+        arm = torch.tensor(sphere[0]).float() - rays.origins
+        across = arm - (arm * rays.directions).sum(dim=1, keepdim=True) * rays.directions
+        assert across.norm(dim=1).max() < 1e-3
+        for pose in path.c2w:
+            check_is_pose(pose)
+
+    def test_single_view(self, tmp_path, write_scene):
+        scene = load_blender(write_scene(tmp_path / "s", counts={"train": 1}))
+        path = circle_path(scene, 4)
+        assert torch.isfinite(path.c2w).all()
+        torch.testing.assert_close(path.c2w[0], scene.train[0].c2w, atol=1e-3, rtol=0)

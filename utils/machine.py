@@ -1,0 +1,43 @@
+"""Which device and which arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from utils.errors import UserError
+
+
+def accelerator(asked: str) -> str:
+    """'cuda' or 'cpu' for the option --device.
+
+    Raises:
+        UserError: CUDA was asked for and is not there.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether matrix products in bfloat16 run in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def trainer_precision(asked: str, device: str, field: str) -> str:
+    """Lightning's name for the option --precision.
+
+    'auto' takes bfloat16 for the matrix products of a NeRF where the hardware has it, and single
+    precision otherwise: the voxel field's time goes elsewhere.
+
+    Raises:
+        UserError: half precision was asked for on a CPU.
+    """
+    if asked == "16" and device == "cpu":
+        raise UserError("--precision 16: not on a CPU; use bf16 or 32")
+    if asked == "auto":
+        asked = "bf16" if field == "nerf" and has_fast_bfloat16(device) else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[asked]
