@@ -80,10 +80,12 @@ def write_demo_painting(path: Path, size: tuple[int, int] = (512, 384), seed: in
         image.save(partial, format="PNG")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another file"
         ) from error
+    finally:
+        if partial.exists():
+            partial.unlink()
 
 
 def paint(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
@@ -141,7 +143,8 @@ def _compose(rng: np.random.Generator, shape: tuple[int, int]) -> Composition:
     flow /= np.linalg.norm(flow, axis=-1, keepdims=True) + 1e-9
 
     fine = 0.5 * _noise(rng, shape, 0.12) + 0.5 * _noise(rng, shape, 0.05)
-    sky = 0.26 + 0.17 * np.sin(42 * stream) + 0.5 * np.exp(-(((y - crest) / 0.13) ** 2)) + 0.05 * fine + glow
+    glow += 0.5 * np.exp(-(((y - crest) / 0.13) ** 2))
+    sky = 0.26 + 0.17 * np.sin(42 * stream) + 0.05 * fine + glow
     slope = 0.42 + 0.22 * np.sin(48 * stream) + 0.10 * fine
     grain = 0.56 + 0.2 * np.sin(60 * stream) + 0.1 * fine - 0.25 * (y - brow)
     tone = np.choose(region, [sky, slope, grain]).clip(0, 1)
@@ -239,7 +242,7 @@ def _stroke(
     blend = np.interp(v, np.linspace(-1, 1, 5), rng.random(5)) ** 2
     streak = first + (second - first) * blend[:, None] + 0.13 * (bristle[:, None] - 0.5)
     ridge = 0.5 * bristle + 0.35 * np.abs(v) ** 4
-    thickness = (0.35 + ridge) * (0.7 + 0.3 * t[:, None]) * min(width, 14.0)
+    thickness = (0.35 + ridge) * (0.7 + 0.3 * t[:, None]) * min(width, 0.018 * min(relief.shape))
     row, column = row[wet], column[wet]
     canvas[row, column] = np.broadcast_to(streak, (*load.shape, 3))[wet]
     relief[row, column] = 0.35 * relief[row, column] + np.broadcast_to(thickness, load.shape)[wet]

@@ -41,13 +41,12 @@ def _march(part: Part, o: Tensor, d: Tensor) -> Tensor:
     index = (closest < sum(h * h for h in part.half)).nonzero().squeeze(1)
     o, d = part.local(o[:, index], True), part.local(d[:, index], False)
     half = o.new_tensor(part.half)[:, None] + TOLERANCE
-    inverse = 1 / d
-    middle, reach = -o * inverse, half * inverse.abs()
-    near = (middle - reach).amax(dim=0).clamp(min=0)
-    far = (middle + reach).amin(dim=0)
+    low, high = (-half - o) / d, (half - o) / d
+    near = torch.minimum(low, high).amax(dim=0).clamp(min=0)
+    far = torch.maximum(low, high).amin(dim=0)
     inside = (near < far).nonzero().squeeze(1)
     index, t, far, o, d = index[inside], near[inside], far[inside], o[:, inside], d[:, inside]
-    for _ in range(16):
+    for _ in range(64):
         if len(index) == 0:
             break
         for _ in range(4):  # cheaper than sorting out the finished rays after every step
@@ -232,12 +231,7 @@ def write_demo_scene(
         raise UserError(
             f"demo scene: size {size} or views {counts} below 1; use at least 1 of each"
         )
-    generator = torch.Generator().manual_seed(seed)
-    offsets = (torch.rand(3, generator=generator, dtype=torch.float64) * 2 * math.pi).tolist()
-    poses = {
-        split: [camera(i, count, offset) for i in range(count)]
-        for (split, count), offset in zip(counts.items(), offsets, strict=True)
-    }
+    poses = _poses(counts, seed)
     texts = {f"transforms_{split}.json": _transforms(split, poses[split], size) for split in poses}
     try:
         if all(_holds(directory / name, text) for name, text in texts.items()):
@@ -252,6 +246,15 @@ def write_demo_scene(
         raise UserError(
             f"{directory}: cannot be written ({error.strerror}); choose another folder"
         ) from error
+
+
+def _poses(counts: dict[str, int], seed: int) -> dict[str, list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.rand(len(counts), generator=generator, dtype=torch.float64) * 2 * math.pi
+    return {
+        split: [camera(i, count, offset) for i in range(count)]
+        for (split, count), offset in zip(counts.items(), offsets.tolist(), strict=True)
+    }
 
 
 def _transforms(split: str, poses: list[Tensor], size: tuple[int, int]) -> str:

@@ -117,14 +117,18 @@ def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
     )
 
 
-def draw_batch(bank: TextureBank, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two crops each of `count` textures; twelve share a palette, so colour cannot tell them apart.
+def draw_batch(
+    bank: TextureBank, count: int, generator: torch.Generator, per_palette: int = 12
+) -> tuple[Tensor, Tensor]:
+    """Two crops each of `count` textures; several share a palette, so that colour alone cannot tell
+    them apart.
 
     Returns:
         (2 * count, 3, 48, 48) images, the second crops after the first, and (2 * count,) classes.
     """
     chosen = torch.randint(len(bank.kind), (count,), generator=generator)
-    palettes = random_palettes(-(-count // 12), generator).repeat_interleave(12, 0)[:count]
+    palettes = random_palettes(-(-count // per_palette), generator)
+    palettes = palettes.repeat_interleave(per_palette, 0)[:count]
     lit = (torch.rand(count, generator=generator) < 0.5).float()
     relief = lit * torch.rand(count, generator=generator)
     crops = [
@@ -225,7 +229,8 @@ def train(
     for fold in folds:
         fold()
     network.requires_grad_(False)
-    normalise_activations(network, draw_batch(bank, 64, generator)[0])
+    generator.manual_seed(seed + 1)
+    normalise_activations(network, draw_batch(bank, 64, generator, per_palette=1)[0])
     return network
 
 
@@ -241,7 +246,7 @@ def save(network: FeatureNetwork, path: Path) -> None:
 def main() -> None:
     """Generate the textures, train, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=450, help="optimiser steps")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
     options = parser.parse_args()
     if options.steps < 1:

@@ -24,8 +24,8 @@ def edit(root, change, name=TRAIN):
 
 
 def check_rays(scene, sphere):
-    """The camera model agrees with the images: a ray meets the sphere where, and only where, its
-    pixel is covered, and the pixel's colour is that of the normal there, but for what JPEG loses."""
+    """The camera model agrees with the images, but for what JPEG loses: a ray meets the sphere
+    where, and only where, its pixel is covered, and the pixel's colour tells the normal there."""
     centre, radius = torch.tensor(sphere[0]).float(), sphere[1]
     cameras = Cameras.of(scene.train, scene.near, scene.far)
     for i, view in enumerate(scene.train):
@@ -443,11 +443,12 @@ class TestErrors:
     def test_perturbation(self, tiny_scene_dir):
         self.check(tiny_scene_dir, "--data_perturb: 'blur' is unknown", data_perturb=["blur"])
 
-    def test_masks_without_a_common_object(self, tiny_scene_dir):
+    def test_masks_without_a_common_object(self, tmp_path, write_scene):
+        root = write_scene(tmp_path / "s", lens={"fl_x": 15.0})
         image = Image.new("RGBA", (24, 20))
         image.putpixel((1, 10), (255, 255, 255, 255))
-        image.save(tiny_scene_dir / "train" / "r_0.png")
-        self.check(tiny_scene_dir, "no common object", "check the poses")
+        image.save(root / "train" / "r_0.png")
+        self.check(root, "no common object", "check the poses")
 
     def test_distortion_is_told(self, tiny_scene_dir, caplog):
         edit(tiny_scene_dir, lambda d: d.update(k1=0.1))
