@@ -82,6 +82,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         "versions": {"torch": str(torch.__version__)},
     }
     (directory / "metrics.json").write_text(json.dumps(report, indent=2))
+    report |= {"directory": str(directory), "video": str(directory / f"{name}.mp4")}
     print_report(report, directory, name)
     return report
 

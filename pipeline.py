@@ -131,12 +131,20 @@ def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer
     )
 
 
+def quiet_lightning() -> None:
+    """Leaves Lightning's progress bar, without its advice."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # the "data loader" yields step numbers: workers would not help
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec.*")
+
+
 @exits_cleanly
 def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # the "data loader" yields step numbers: workers would not help
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    quiet_lightning()
     train(parse_train())
 
 

@@ -238,17 +238,10 @@ def _blobs(count: int, size: int, shape: torch.Generator, generator: torch.Gener
     return torch.stack([x * 0.8 + 0.1 + grain * 0.5 * fine, x + 0.3 * grain * fine], 1)
 
 
-# strokes twice: a painting is made of them
+# strokes three times: paintings are made of them
 FAMILIES: tuple[Callable[..., Tensor], ...] = (
-    _strokes,
-    _noise,
-    _strokes,
-    _cells,
-    _turbulence,
-    _strokes,
-    _periodic,
-    _blobs,
-)
+    _strokes, _noise, _strokes, _cells, _turbulence, _strokes, _periodic, _blobs,
+)  # fmt: skip
 
 
 def make_bank(kinds: int, per_kind: int, size: int = 96, seed: int = 0) -> TextureBank:

@@ -139,7 +139,7 @@ def draw_batch(
 
 
 def attach_batch_norms(network: FeatureNetwork) -> list[Callable[[], None]]:
-    """Put a batch normalisation behind every convolution while training lasts.
+    """Start every convolution anew, with a batch normalisation behind it while training lasts.
 
     Returns:
         Functions, one per convolution, that remove it and fold its running statistics and its gain
@@ -149,6 +149,8 @@ def attach_batch_norms(network: FeatureNetwork) -> list[Callable[[], None]]:
 
 
 def _attach_batch_norm(conv: nn.Conv2d) -> Callable[[], None]:
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)
     norm = nn.BatchNorm2d(conv.out_channels, momentum=0.02)
     conv.register_module("norm", norm)
     hook = conv.register_forward_hook(lambda _conv, _inputs, output: norm(output))
@@ -178,6 +180,17 @@ def normalise_activations(network: FeatureNetwork, images: Tensor) -> None:
         conv.bias /= incoming
 
 
+def _terms(
+    features: dict[str, Tensor], heads: TrainingHeads, images: Tensor, kind: Tensor
+) -> dict[str, Tensor]:
+    return {
+        "classes": heads.classification(features, kind) / len(HEAD_LAYERS),
+        "contrast": contrast(features) / len(GRAM_LAYERS),
+        "redundancy": 0.5 * redundancy({layer: features[layer] for layer in HEAD_LAYERS}),
+        "reconstruction": 2 * heads.reconstruction(features, images),
+    }
+
+
 def train(
     bank: TextureBank, steps: int, count: int = 48, seed: int = 0, report_every: int = 50
 ) -> FeatureNetwork:
@@ -196,31 +209,21 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = FeatureNetwork(WIDTHS, name="texture")
-    for conv in network.convs.values():
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        nn.init.zeros_(conv.bias)
     folds = attach_batch_norms(network)
     network.requires_grad_(True)
     heads = TrainingHeads(int(bank.kind.max()) + 1)
-    parameters = [*network.parameters(), *heads.parameters()]
     # a class is seen once in eight steps: its row of a head must move fast
-    groups = [{"params": list(network.parameters())}, {"params": list(heads.parameters())}]
+    groups = [{"params": list(module.parameters())} for module in (network, heads)]
     optimiser = torch.optim.AdamW(groups, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=[3e-3, 1e-2], total_steps=max(steps, 2), pct_start=0.1
     )
     for step in range(steps):
         images, kind = draw_batch(bank, count, generator)
-        features = network(images)
-        terms = {
-            "classes": heads.classification(features, kind) / len(HEAD_LAYERS),
-            "contrast": contrast(features) / len(GRAM_LAYERS),
-            "redundancy": 0.5 * redundancy({layer: features[layer] for layer in HEAD_LAYERS}),
-            "reconstruction": 2 * heads.reconstruction(features, images),
-        }
+        terms = _terms(network(images), heads, images, kind)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values(), torch.zeros(())).backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 5.0)
         optimiser.step()
         schedule.step()
         if report_every and (step % report_every == 0 or step == steps - 1):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opt import EvalOptions, TrainOptions, options_of, parse_eval, parse_train
+from opt import EvalOptions, TrainOptions, parse_eval, parse_train
 from utils.errors import UserError
+from utils.options import options_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GEOMETRY = ["--stage", "geometry", "--root_dir", "data/lego"]

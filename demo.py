@@ -1,0 +1,74 @@
+"""The main job on the embedded scene, without any download: geometry, style, GIF.
+
+make demo, or python demo.py
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets.demo import write_demo
+from eval import evaluate
+from losses.weights import vgg_at_hand
+from opt import parse_eval, parse_train
+from pipeline import quiet_lightning, train
+from systems.checkpoints import final_path
+from utils.errors import exits_cleanly
+
+CONFIG = "configs/demo.yaml"
+DATA = Path("data/demo")
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of ``work`` and the seconds it took."""
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+@exits_cleanly
+def main() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    warnings.filterwarnings("ignore")
+    quiet_lightning()
+    (scene, painting), making = timed(lambda: write_demo(DATA))
+    common = ["--config", CONFIG, "--root_dir", str(scene)]
+    looking = "VGG-19" if vgg_at_hand() else "our own encoder (VGG-19's weights are not at hand)"
+    print(f"the style loss looks through {looking}")
+
+    geometry = parse_train([*common, "--stage", "geometry"])
+    _, learning = timed(lambda: train(geometry))
+    photo = evaluate(parse_eval(["--ckpt_path", str(final_path(geometry)), "--gif_name", "demo"]))
+
+    where = ["--style_dir", str(painting), "--ckpt_path", str(final_path(geometry))]
+    style = parse_train([*common, "--stage", "style", *where])
+    _, painting_time = timed(lambda: train(style))
+    circle = ["--split", "circle", "--gif_name", "demo_stylised"]
+    stylised = evaluate(parse_eval(["--ckpt_path", str(final_path(style)), *circle]))
+
+    rows = {
+        "scene and painting": f"{making:.0f} s",
+        "stage geometry": f"{learning:.0f} s",
+        "stage style": f"{painting_time:.0f} s",
+        "PSNR on held-out views": f"{photo['psnr']:.2f} dB",
+        "SSIM on held-out views": f"{photo['ssim']:.3f}",
+        "rendering, photographic": f"{photo['seconds_per_frame']:.2f} s a frame",
+        "rendering, stylised": f"{stylised['seconds_per_frame']:.2f} s a frame",
+        "stylised GIF": "demo_stylised.gif",
+        "stylised video": stylised["video"],
+        "photographic GIF": "demo.gif",
+        "frames and metrics": stylised["directory"],
+        "checkpoints": f"{final_path(geometry)}, {final_path(style)}",
+        "TensorBoard": f"tensorboard --logdir {geometry.log_dir}",
+    }
+    print()
+    for name, value in rows.items():
+        print(f"{name:<26}{value}")
+
+
+if __name__ == "__main__":
+    main()
