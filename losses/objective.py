@@ -66,7 +66,9 @@ def prepare_style(image: Tensor, size: int) -> Tensor:
 class StyleObjective(nn.Module):
     """Named, weighted terms that say how far a render is from the style and from the photo.
 
-    The style is looked at once, here; a term of weight 0 costs nothing.
+    The style is looked at once, here; a term of weight 0 costs nothing.  Where there is a mask, the
+    network sees the object over the style's mean colour: over white, every feature near an outline
+    is one of the background, and thin parts fade.
 
     Args:
         style: (3, H, W) or (1, 3, H, W) in [0, 1], see `prepare_style`.
@@ -101,6 +103,7 @@ class StyleObjective(nn.Module):
         self.network = network if self.needed else None
         style = style if style.dim() == 4 else style[None]
         check_image(style, "style")
+        self.register_buffer("backdrop", style.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
         self._keep_style(style.detach(), seed)
 
     @torch.no_grad()
@@ -131,11 +134,13 @@ class StyleObjective(nn.Module):
         return "content" in self.layers
 
     @torch.no_grad()
-    def content_features(self, photo: Tensor) -> Tensor | None:
+    def content_features(self, photo: Tensor, mask: Tensor | None = None) -> Tensor | None:
         """The photo's features for `forward`, to be computed once per view.
 
         Args:
             photo: (B, 3, H, W) in [0, 1].
+            mask: (B, 1, H, W) in [0, 1], the object's alpha or opacity; None if `forward` will
+                have none.
 
         Returns:
             (B, C, h, w), or None where the content term has no weight.
@@ -147,7 +152,7 @@ class StyleObjective(nn.Module):
         if not self.needs_content:
             return None
         layer = self.layers["content"]
-        return self.network(photo, layer)[layer[0]]
+        return self.network(self._over_backdrop(photo, mask), layer)[layer[0]]
 
     def forward(
         self, image: Tensor, content: Tensor | None = None, mask: Tensor | None = None
@@ -190,7 +195,7 @@ class StyleObjective(nn.Module):
             if box is None:
                 return {term: image.sum() * 0 for term in self.layers}
             image, mask = image[..., box[0], box[1]], mask[..., box[0], box[1]]
-        features = self.network(image, self.needed)
+        features = self.network(self._over_backdrop(image, mask), self.needed)
         terms = {}
         for term, names in self.layers.items():
             if term == "content":
@@ -201,6 +206,11 @@ class StyleObjective(nn.Module):
             else:
                 terms[term] = sum(self._style_term(term, n, features[n], mask) for n in names)
         return terms
+
+    def _over_backdrop(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            return image
+        return self.backdrop + mask_like(image, mask) * (image - self.backdrop)
 
     def _style_term(self, term: str, layer: str, features: Tensor, mask: Tensor | None) -> Tensor:
         if term == "gram":

@@ -54,6 +54,18 @@ def importance(edges: Tensor, weights: Tensor, n: int, generator: torch.Generato
     return left + fraction * (right - left)
 
 
+def blurred(weights: Tensor) -> Tensor:
+    """The larger of each weight and its neighbours, averaged (mip-NeRF, Barron et al. 2021):
+    a surface just before the first bin that saw it is found too.
+
+    Args:
+        weights: (N, S).
+    """
+    padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
+    larger = torch.maximum(padded[:, 1:], padded[:, :-1])
+    return (larger[:, 1:] + larger[:, :-1]) / 2
+
+
 def partition(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
     """Edges (N, S + 1) of the intervals that the sorted distances ``t (N, S)`` stand for: the
     midpoints between them, closed by near and far."""
@@ -99,7 +111,7 @@ class HierarchicalSampler(nn.Module):
                 packed = compositing_weights(density, samples)
         weights = torch.zeros_like(t)
         weights[keep] = packed.to(t.dtype)
-        fine = importance(edges, weights, self.n_fine, generator)
+        fine = importance(edges, blurred(weights), self.n_fine, generator)
         t = torch.cat([t, fine], -1).sort(-1).values
         samples, _ = self._pack(rays, live, t, partition(t, near, far))
         samples.proposal = proposal

@@ -1,0 +1,129 @@
+"""Volume rendering against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from datasets.cameras import Rays
+from models.hierarchical import stratified
+from models.render import over, render
+from models.samples import Samples, compositing_weights, segment_sum
+
+
+class Slabs(nn.Module):
+    """Slabs across z: (from, to, density, colour), the analytic field of these tests."""
+
+    def __init__(self, *slabs):
+        super().__init__()
+        self.slabs = slabs
+        self.style = self._style
+
+    def _inside(self, x):
+        z = x[:, 2]
+        return [(z > a) & (z < b) for a, b, _, _ in self.slabs]
+
+    def geometry(self, x):
+        density = sum(
+            m * s[2] for m, s in zip(self._inside(x), self.slabs, strict=True)
+        ) + torch.zeros_like(x[:, 0])
+        return density, x
+
+    def _style(self, feature, x, d):
+        colour = torch.zeros_like(x)
+        for mask, slab in zip(self._inside(x), self.slabs, strict=True):
+            colour[mask] = torch.tensor(slab[3], dtype=x.dtype)
+        return colour
+
+
+def rays_along_z(n, far=4.0, dtype=torch.float64):
+    origins = torch.zeros(n, 3, dtype=dtype)
+    directions = torch.tensor([0.0, 0, 1], dtype=dtype).expand(n, 3)
+    return Rays(origins, directions, torch.zeros(n, dtype=dtype), torch.full((n,), far).to(dtype))
+
+
+def dense_samples(rays, n):
+    t = stratified(rays.near, rays.far, n, None)
+    delta = ((rays.far - rays.near) / n)[:, None].expand_as(t)
+    ray = torch.arange(len(rays))[:, None].expand_as(t)
+    return Samples(ray.flatten(), t.flatten(), delta.flatten(), len(rays))
+
+
+def test_homogeneous_slab_has_the_closed_form():
+    rays = rays_along_z(3)
+    field = Slabs((1.0, 2.0, 1.7, (0.2, 0.5, 0.9)))
+    rendering = render(field, rays, dense_samples(rays, 400))
+    opacity = 1 - math.exp(-1.7)
+    expected = opacity * torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    torch.testing.assert_close(
+        rendering.opacity, torch.full((3,), opacity).double(), rtol=1e-7, atol=0
+    )
+    torch.testing.assert_close(rendering.rgb, expected.expand(3, 3), rtol=1e-7, atol=0)
+    # mean free path inside the slab: integral of t 1.7 exp(-1.7 (t - 1)) over 1..2
+    depth = (1 + 1 / 1.7 - math.exp(-1.7) * (2 + 1 / 1.7)) / opacity
+    torch.testing.assert_close(rendering.depth, torch.full((3,), depth).double(), rtol=2e-5, atol=0)
+
+
+def test_two_slabs_the_first_hides_the_second():
+    rays = rays_along_z(2)
+    field = Slabs((0.5, 1.0, 2.0, (1.0, 0.0, 0.0)), (2.0, 3.0, 3.0, (0.0, 1.0, 0.0)))
+    rendering = render(field, rays, dense_samples(rays, 800))
+    first = 1 - math.exp(-1.0)
+    second = math.exp(-1.0) * (1 - math.exp(-3.0))
+    expected = torch.tensor([first, second, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(rendering.rgb[0], expected, rtol=1e-6, atol=1e-9)
+    white = over(rendering, torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(white[0], expected + math.exp(-4.0), rtol=1e-6, atol=1e-9)
+
+
+def test_weights_of_many_rays_do_not_lose_digits():
+    """A running sum over all rays in single precision would spoil the last rays."""
+    n, per_ray = 2000, 32
+    generator = torch.Generator().manual_seed(0)
+    density = torch.rand(n * per_ray, generator=generator) * 1000
+    ray = torch.arange(n).repeat_interleave(per_ray)
+    samples = Samples(ray, torch.zeros(n * per_ray), torch.full((n * per_ray,), 0.01), n)
+    weights = compositing_weights(density, samples)
+    optical = (density * 0.01).double().view(n, per_ray)
+    before = optical.cumsum(1) - optical
+    expected = torch.exp(-before) * (1 - torch.exp(-optical))
+    torch.testing.assert_close(weights.view(n, per_ray).double(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_gradient():
+    ray = torch.tensor([0, 0, 0, 2, 2])
+    delta = torch.tensor([0.3, 0.2, 0.5, 0.1, 0.9], dtype=torch.float64)
+    density = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.2], dtype=torch.float64, requires_grad=True)
+    samples = Samples(ray, torch.zeros_like(delta), delta, 3)
+    assert torch.autograd.gradcheck(lambda s: compositing_weights(s, samples), density)
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 3)])
+def test_segment_sum_equals_its_twin_forward_and_backward(shape):
+    values = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    segment = torch.tensor([0, 0, 1, 3, 3, 3, 3])
+    plain = torch.stack([values[segment == k].sum(0) for k in range(5)])
+    assert torch.allclose(segment_sum(values, segment, 5), plain)
+    assert torch.autograd.gradcheck(lambda v: segment_sum(v, segment, 5), values)
+
+
+def test_threshold_leaves_out_only_what_cannot_matter():
+    rays = rays_along_z(4)
+    field = Slabs((1.0, 2.0, 5.0, (0.2, 0.5, 0.9)))
+    samples = dense_samples(rays, 300)
+    exact = render(field, rays, samples)
+    fast = render(field, rays, samples, threshold=1e-4)
+    assert (exact.rgb - fast.rgb).abs().max() < 300 * 1e-4
+    assert torch.equal(exact.opacity, fast.opacity)
+    assert torch.equal(exact.depth, fast.depth)
+
+
+def test_rays_without_samples_show_the_background():
+    rays = rays_along_z(3)
+    samples = dense_samples(rays, 8)
+    samples = samples[samples.ray_index == 1]
+    rendering = render(Slabs((0.0, 4.0, 50.0, (1.0, 0.0, 0.0))), rays, samples)
+    colours = over(rendering, torch.tensor([0.0, 0, 1], dtype=torch.float64))
+    assert torch.allclose(colours[[0, 2]], torch.tensor([0.0, 0, 1], dtype=torch.float64))
+    assert colours[1, 0] > 0.99
