@@ -47,6 +47,11 @@ def train(options: TrainOptions) -> list[Path]:
     if options.stage == "style":
         geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
         options = options.filled_from(geometry["options"], INHERITED)
+        if options.field != geometry["spec"]["field"]:
+            raise UserError(
+                f"--field {options.field}: the checkpoint holds a field of the kind "
+                f"'{geometry['spec']['field']}'; leave --field out"
+            )
     device = accelerator(options.device)
     ensure_writable(options.ckpt_dir)
     run = ensure_writable(run_directory(options))

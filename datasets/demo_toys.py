@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FLOOR = -0.56  # height of the plinth's top
+FLOOR = -0.45  # height of the plinth's top
 
 Shape = Callable[[Tensor], Tensor]
 

@@ -27,12 +27,13 @@ TERM_LAYERS: dict[str, tuple[str, ...]] = {
     "nnfm": ("conv3_1",),
     "content": ("conv2_2",),
 }
-# "gram" is styleNeRF's
+# "gram" is styleNeRF's.  Cosine distance alone leaves contrast open and finds the dull colours, so
+# "nnfm" gets a little of the statistics.
 OBJECTIVES: dict[str, dict[str, float]] = {
     "gram": {"gram": 1e6, "content": 1.0},
-    "nnfm": {"nnfm": 1.0, "content": 1e-3, "tv": 1e-2},
-    "adain": {"statistics": 1.0, "content": 0.1},
-    "swd": {"swd": 1.0, "tv": 1e-2},
+    "nnfm": {"nnfm": 1.0, "statistics": 0.1, "content": 3e-3, "tv": 1.0},
+    "adain": {"statistics": 1.0, "content": 0.03, "tv": 10.0},
+    "swd": {"swd": 1.0, "content": 2e-5},
 }
 
 

@@ -102,7 +102,8 @@ class TrainingSystem(pl.LightningModule):
         """Writes scalars to TensorBoard, at the run's own step."""
         if step % LOG_EVERY == 0 and self.logger is not None:
             for name, value in scalars.items():
-                self.logger.experiment.add_scalar(name, float(value), step)
+                number = value.item() if isinstance(value, Tensor) else value
+                self.logger.experiment.add_scalar(name, number, step)
 
     def record_image(self, name: str, image: Tensor, step: int) -> None:
         """Writes an image (H, W, 3) in [0, 1] to TensorBoard."""

@@ -107,6 +107,20 @@ class TestVisualHull:
         assert torch.equal(visual_hull([towards, past, away], BOX, (32, 32, 32)), expected)
         assert not visual_hull([away], BOX, (32, 32, 32)).any()
 
+    def test_edge_of_the_image_carves_nothing(self):
+        """A ball just out of the frame: voxels that stick into the frame are partly unseen."""
+        eye, radius = torch.tensor([4.0, 0.0, 0.0]), 0.3
+        towards = orbit(10, [(BALL, radius)])
+        turned = (
+            ball_view(eye, torch.tensor([0.0, y / 100, 0.0]), [(BALL, radius)])
+            for y in range(150, 400)
+        )
+        past = next(view for view in turned if not view.alpha.any())
+        alone, both = (visual_hull(v, BOX, (20, 20, 20)) for v in (towards, [*towards, past]))
+        inside = (grid(BOX, (20, 20, 20)) - BALL).norm(dim=-1) < radius + 0.05
+        assert torch.equal(alone[inside], both[inside])
+        assert both[inside].all()
+
     def test_seen_share(self):
         """Of two balls one is out of sight of the narrow second view."""
         eye = torch.tensor([0.0, -9.0, 0.0])

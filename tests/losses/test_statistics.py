@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from losses.statistics import channel_statistics, statistics_loss
+
+
+def test_known_statistics():
+    features = torch.tensor([[1.0, 3.0], [5.0, 7.0]])[None, None]
+    mean, std = channel_statistics(features)
+    assert mean.item() == pytest.approx(4)
+    assert std.item() == pytest.approx(5**0.5)
+    mean, std = channel_statistics(features, torch.tensor([[1.0, 1.0], [0.0, 0.0]])[None, None])
+    assert mean.item() == pytest.approx(2)
+    assert std.item() == pytest.approx(1)
+
+
+def test_loss_is_the_two_squared_differences():
+    features = torch.randn(1, 3, 6, 8)
+    mean, std = channel_statistics(features)
+    assert statistics_loss(features, mean, std).item() == 0
+    assert statistics_loss(features, mean + 2, std - 1).item() == pytest.approx(5, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask", [None, torch.zeros(1, 1, 6, 8)])
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_degenerate_input_has_finite_gradient(mask, value):
+    features = torch.full((1, 4, 6, 8), value, requires_grad=True)
+    loss = statistics_loss(features, torch.ones(1, 4), torch.ones(1, 4), mask)
+    loss.backward()
+    assert features.grad.isfinite().all()
+    if mask is not None:
+        assert loss.item() == 0 and not features.grad.any()
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match=r"\(4, 6\)"):
+        channel_statistics(torch.zeros(4, 6))
+    with pytest.raises(ValueError, match=r"\(1, 5\)"):
+        statistics_loss(torch.zeros(1, 4, 6, 8), torch.zeros(1, 5), torch.zeros(1, 4))
+
+
+def test_gradient():
+    features = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(2, 1, 3, dtype=torch.float64)
+    mask = torch.rand(2, 1, 8, 10, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda f: statistics_loss(f, target[0], target[1], mask), features
+    )

@@ -1,0 +1,238 @@
+"""Both stages and evaluation end to end, on a tiny scene: in process where that is enough, as
+commands where exit codes and interruptions matter."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval import evaluate
+from opt import parse_eval, parse_train
+from pipeline import train
+from systems.checkpoints import geometry_digest
+from utils.checkpoint import load_checkpoint
+from utils.errors import NumericalError
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = {
+    "nerf": "--N_samples 8 --N_importance 8 --batch_size 64 --precision 32",
+    "voxels": "--field voxels --voxel_resolution 24 --batch_size 64",
+}
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch, tiny_scene_dir):
+    """A working directory with the scene `sphere` and a painting in it."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((64, 48)).save(tmp_path / "painting.png")
+    return tmp_path
+
+
+def geometry(field, steps=6, more=""):
+    line = (
+        f"--stage geometry --root_dir sphere --max_steps {steps} --suffix g {QUICK[field]} {more}"
+    )
+    return train(parse_train(line.split()))
+
+
+def style(more="", ckpt="ckpts/sphere_g.ckpt"):
+    line = (
+        f"--stage style --root_dir sphere --style_dir painting.png --features own --suffix s {more}"
+    )
+    return train(parse_train([*line.split(), "--ckpt_path", ckpt]))
+
+
+def weights(path):
+    return load_checkpoint(path)["state"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def command(*words, cwd, timeout=300):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(ROOT / words[0]), *words[1:]]
+    return subprocess.run(
+        script, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.parametrize("field", ["nerf", "voxels"])
+@pytest.mark.parametrize("mode", ["memory_saving", "patch", "small"])
+def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
+    geometry(field)
+    (path, *_) = style(f"--style_mode {mode} --patch_size 9 --small_size 10 --max_steps 3")
+    before, after = load_checkpoint("ckpts/sphere_g.ckpt"), load_checkpoint(path)
+    assert after["kind"] == "style"
+    # law 2: the geometry has not moved by a bit, the style has
+    assert before["digest"] == after["digest"] == geometry_digest(after["state"])
+    assert not same(before["state"], after["state"])
+    report = evaluate(parse_eval(["--ckpt_path", str(path), "--gif_name", "out"]))
+    assert report["digest"] == before["digest"]
+    assert "psnr" not in report
+    assert report["style_distance"] > 0
+    frames = imageio.mimread("out.gif")
+    assert len(frames) == 2
+    assert frames[0].shape[:2] == (20, 24)
+    assert len(list((at / "runs").rglob("events.*"))) == 2
+
+
+def test_learning_learns(at):
+    geometry("voxels", steps=150)
+    report = evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_g.ckpt"]))
+    assert report["psnr"] > 24
+    assert report["ssim"] > 0.8
+    written = json.loads(Path("results/blender/sphere/metrics.json").read_text())
+    assert written["psnr"] == pytest.approx(
+        np.mean([view["psnr"] for view in written["views"].values()])
+    )
+    assert written["seconds_per_frame"] > 0
+    depth = np.asarray(Image.open("results/blender/sphere/depth_000.png"))
+    assert depth.dtype in (np.uint16, np.int32)
+    assert 0 < (depth > 0).mean() < 1
+    assert Image.open("results/blender/sphere/000.png").size == (24, 20)
+
+
+def test_the_seeds_commands_verbatim(at):
+    common = "--dataset_name blender --root_dir sphere --img_wh 18 16"
+    small = "--max_steps 2 --N_samples 8 --N_importance 8"
+    first = (
+        f"--stage geometry --prefix P --suffix S {common} --num_epochs_density 1 "
+        f"--batch_size 1024 --lr 5e-4 {small}"
+    )
+    networks = "--coarse_path ckpts/P_nerf_coarse_{0}.pt --fine_path ckpts/P_nerf_fine_{0}.pt"
+    second = (
+        f"--stage style --prefix P --suffix S2 --style_dir painting.png --style_mode patch "
+        f"{networks.format('S')} {common} --num_epochs_style 1 --lr 1e-3 {small} --features own"
+    )
+    third = f"{common} --scene_name lego {networks.format('S2')} --gif_name G"
+    for script, line in (("pipeline.py", first), ("pipeline.py", second), ("eval.py", third)):
+        done = command(script, *line.split(), cwd=at)
+        assert done.returncode == 0, done.stderr
+    for name in ("P_nerf_coarse_S", "P_nerf_fine_S", "P_nerf_coarse_S2", "P_nerf_fine_S2"):
+        assert (at / f"ckpts/{name}.pt").is_file()
+    assert len(imageio.mimread("G.gif")) == 2
+    assert (at / "results/blender/lego/000.png").is_file()
+    assert (at / "results/blender/lego/metrics.json").is_file()
+
+
+def test_a_circle_where_asked(at):
+    geometry("voxels")
+    line = "--ckpt_path ckpts/sphere_g.ckpt --split circle --n_frames 5 --gif_name c"
+    report = evaluate(parse_eval(line.split()))
+    assert len(report["views"]) == 5
+    assert "psnr" not in report
+    assert len(imageio.mimread("results/blender/sphere/c.mp4")) == 5
+
+
+@pytest.mark.parametrize("field", ["nerf", "voxels"])
+def test_a_resumed_run_ends_with_the_same_weights(at, field):
+    """Stopped after a checkpoint in both stages; growth and optimiser state included."""
+    whole = weights(geometry(field, 12)[0])
+    style("--max_steps 9 --checkpoint_every 1000")
+    painted = weights("ckpts/sphere_s.ckpt")
+    for stop, every in ((7, 3), (11, 5)):
+        run_until(stop, lambda e=every: geometry(field, 12, f"--checkpoint_every {e}"))
+        again = geometry(field, 12, f"--checkpoint_every {every} --resume")
+        assert same(weights(again[0]), whole)
+    run_until(36, lambda: style("--max_steps 9 --checkpoint_every 17"))
+    assert same(weights(style("--max_steps 9 --checkpoint_every 17 --resume")[0]), painted)
+
+
+def run_until(step, run):
+    """Runs, and stops it like a crash after ``step`` steps."""
+    from systems.base import TrainingSystem
+
+    original = TrainingSystem.apply_gradients
+
+    def crash(self, at_step):
+        if at_step == step:
+            raise RuntimeError("crash")
+        original(self, at_step)
+
+    TrainingSystem.apply_gradients = crash
+    try:
+        with pytest.raises(RuntimeError, match="crash"):
+            run()
+    finally:
+        TrainingSystem.apply_gradients = original
+
+
+def test_killed_at_random_moments_and_resumed(at):
+    """SIGKILL of the real command, several times, whatever it is doing; then it finishes."""
+    line = (
+        f"--stage geometry --root_dir sphere --max_steps 300 --suffix k {QUICK['voxels']} "
+        "--checkpoint_every 10 --device cpu"
+    ).split()
+    done = command("pipeline.py", *line, cwd=at)
+    assert done.returncode == 0, done.stderr
+    whole = weights("ckpts/sphere_k.ckpt")
+    (at / "ckpts/sphere_k.ckpt").unlink()
+    for left in (at / "ckpts/sphere_geometry_k").glob("*"):
+        left.unlink()
+    generator = random.Random(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(ROOT / "pipeline.py"), *line, "--resume"]
+    for _ in range(3):
+        process = subprocess.Popen(
+            script, cwd=at, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        known = newest(at)
+        while newest(at) == known and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = command("pipeline.py", *line, "--resume", cwd=at)
+    assert done.returncode == 0, done.stderr
+    assert same(weights("ckpts/sphere_k.ckpt"), whole)
+
+
+def newest(at):
+    return sorted(p.name for p in (at / "ckpts/sphere_geometry_k").glob("step_*.ckpt"))[-1:]
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(at, caplog):
+    whole = weights(geometry("voxels", 10)[0])
+    run_until(9, lambda: geometry("voxels", 10, "--checkpoint_every 3"))
+    newest_file = sorted((at / "ckpts/sphere_geometry_g").glob("step_*.ckpt"))[-1]
+    newest_file.write_bytes(newest_file.read_bytes()[:1000])
+    again = geometry("voxels", 10, "--checkpoint_every 3 --resume")
+    assert newest_file.name in caplog.text
+    assert same(weights(again[0]), whole)
+
+
+def test_not_a_number_stops_with_step_term_and_tensor(at):
+    def spoil(self, step):
+        if step == 3:
+            with torch.no_grad():
+                self.renderer.field.style.features[:] = float("nan")
+        original(self, step)
+
+    from systems.base import TrainingSystem
+
+    original = TrainingSystem.apply_gradients
+    TrainingSystem.apply_gradients = spoil
+    try:
+        with pytest.raises(NumericalError, match=r"step 4: the term 'fine'.*style\.features"):
+            geometry("voxels", 8)
+    finally:
+        TrainingSystem.apply_gradients = original
+
+
+def test_initial_weights_are_a_function_of_the_seed(at):
+    first = weights(geometry("nerf", 2)[0])
+    assert same(weights(geometry("nerf", 2)[0]), first)
+    assert not same(weights(geometry("nerf", 2, "--seed 1")[0]), first)
