@@ -64,16 +64,6 @@ def _march(part: Part, o: Tensor, d: Tensor) -> Tensor:
     return result
 
 
-def _normals(part: Part, o: Tensor) -> Tensor:
-    """World unit normals (3, M) at world points of one part: differences over a tetrahedron."""
-    h = 1e-3
-    total = torch.zeros_like(o)
-    for corner in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
-        step = o.new_tensor(corner)[:, None]
-        total += step * part.shape(part.local(o + h * step, True))
-    return total / length(*total)
-
-
 def _sky(d: Tensor) -> Tensor:
     """What a mirror would see: a bright zenith, a pale horizon, a warm floor, a window."""
     up = d[2]
@@ -100,7 +90,7 @@ def _shade(p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
         index = (own == i).nonzero().squeeze(1)
         mine = p[:, index]
         albedo[:, index] = part.paint(part.local(mine, True))
-        normal[:, index] = _normals(part, mine)
+        normal[:, index] = part.normals(mine)
         gloss[index] = part.gloss
     outside = p + 2e-3 * normal
     facing = dot(normal, sun).clamp(min=0)
@@ -183,7 +173,13 @@ def render(pose: Tensor, size: tuple[int, int]) -> Tensor:
     """
     width, height = size
     rows = max(1, CHUNK // (width * SUBPIXELS**2))
-    return torch.cat([_strip(pose, size, i, min(i + rows, height)) for i in range(0, height, rows)])
+    starts = range(0, height, rows)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many operations on little: threads would wait for one another
+    try:
+        return torch.cat([_strip(pose, size, i, min(i + rows, height)) for i in starts])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _strip(pose: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:

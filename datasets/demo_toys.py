@@ -48,6 +48,15 @@ class Part:
         x, y = c * x + s * y, c * y - s * x
         return torch.stack([x, k * y + m * z, k * z - m * y])
 
+    def normals(self, points: Tensor) -> Tensor:
+        """World unit normals (3, M) at world points of its surface: differences over a
+        tetrahedron."""
+        total = torch.zeros_like(points)
+        for corner in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+            step = points.new_tensor(corner)[:, None]
+            total += step * self.shape(self.local(points + 1e-3 * step, True))
+        return total / length(*total)
+
 
 def _turn(angle: float) -> tuple[float, float]:
     return math.cos(angle), math.sin(angle)

@@ -11,7 +11,7 @@ from losses.masked import check_features, mask_like
 # the similarities looked at in one go: bounded, whatever the size of render and style
 _BLOCK_BYTES = 64 * 2**20
 # under the root of the norm, so that zero features have a gradient
-_NORM_FLOOR = 1e-6
+_NORM_FLOOR = 1e-8
 
 
 def unit_features(features: Tensor) -> Tensor:

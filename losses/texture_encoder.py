@@ -91,18 +91,6 @@ def contrast(features: dict[str, Tensor], temperature: float = 0.1) -> Tensor:
     return loss
 
 
-def redundancy(features: dict[str, Tensor]) -> Tensor:
-    """log(||R||^2 / C) summed over layers, R the correlations (C, C) of a layer's filters: 0 where
-    no two filters say the same, log C where all do.  Without it a few filters rule the Gram matrix
-    and nearest neighbours (cf. Barlow twins, Zbontar et al. 2021)."""
-    loss = torch.zeros(())
-    for feature in features.values():
-        x = feature.movedim(1, 0).flatten(1)
-        x = functional.normalize(x - x.mean(1, keepdim=True), dim=1)
-        loss = loss + ((x @ x.T).square().sum() / len(x)).log()
-    return loss
-
-
 def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
     """One crop (B, 2, 48, 48) of each of (B, 2, S, S), at a random place, scaled by 0.85-1.2."""
     count, _, size, _ = structure.shape
@@ -186,7 +174,6 @@ def _terms(
     return {
         "classes": heads.classification(features, kind) / len(HEAD_LAYERS),
         "contrast": contrast(features) / len(GRAM_LAYERS),
-        "redundancy": 0.5 * redundancy({layer: features[layer] for layer in HEAD_LAYERS}),
         "reconstruction": 2 * heads.reconstruction(features, images),
     }
 
@@ -249,7 +236,7 @@ def save(network: FeatureNetwork, path: Path) -> None:
 def main() -> None:
     """Generate the textures, train, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=450, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
     options = parser.parse_args()
     if options.steps < 1:

@@ -18,7 +18,9 @@ def test_only_the_masked_part_counts():
     mask[..., :3] = 1
     torch.testing.assert_close(gram_matrix(features, mask), gram_matrix(features[..., :3]))
     # a uniform mask, however faint, is no mask
-    torch.testing.assert_close(gram_matrix(features, 0.1 * torch.ones_like(mask)), gram_matrix(features))
+    torch.testing.assert_close(
+        gram_matrix(features, 0.1 * torch.ones_like(mask)), gram_matrix(features)
+    )
 
 
 def test_identity_is_zero_and_difference_is_not():

@@ -152,7 +152,7 @@ def test_wrong_weights(network, style, weights):
 def test_wrong_use(network, style):
     with pytest.raises(ValueError, match="need a feature network"):
         StyleObjective(style, None, {"gram": 1.0})
-    with pytest.raises(ValueError, match=r"\(1, 24, 30\)"):
+    with pytest.raises(ValueError, match=r"\(1, 1, 24, 30\)"):
         StyleObjective(style[0, :1], network, {"gram": 1.0})
     with pytest.raises(ValueError, match="content takes one layer"):
         StyleObjective(style, network, ALL, {"content": ["conv1_1", "conv2_2"]})
@@ -177,7 +177,9 @@ def test_style_is_resized_by_its_shorter_side(shape, expected):
 def test_style_keeps_its_mean_and_does_not_alias():
     stripes = torch.zeros(64, 64, 3)
     stripes[::2] = 1
-    torch.testing.assert_close(prepare_style(stripes, 8), torch.full((1, 3, 8, 8), 0.5), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        prepare_style(stripes, 8), torch.full((1, 3, 8, 8), 0.5), atol=0.02, rtol=0
+    )
 
 
 def test_style_of_wrong_shape():

@@ -89,6 +89,7 @@ class Evil:
         return (print, ("code was run",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_files_that_are_no_state_dict(tmp_path, capsys):
     files = {name: tmp_path / name for name in ("none", "text", "empty", "cut", "evil", "old")}
     files["text"].write_text("not a checkpoint")
@@ -135,7 +136,7 @@ def test_choice(tmp_path):
     given = saved(torchvision_state(), tmp_path / "vgg.pth")
     assert load_features("auto", given).name == "vgg19"
     # a file that was asked for is never passed over in silence
-    with pytest.raises(UserError, match="missing.pth"):
+    with pytest.raises(UserError, match=r"missing\.pth"):
         load_features("auto", tmp_path / "missing.pth")
     with pytest.raises(UserError, match="--features resnet"):
         load_features("resnet")
