@@ -19,6 +19,7 @@ from opt import parse_eval, parse_train
 from pipeline import quiet_lightning, train
 from systems.checkpoints import final_path
 from utils.errors import exits_cleanly
+from utils.machine import keep_memory
 
 CONFIG = "configs/demo.yaml"
 DATA = Path("data/demo")
@@ -35,6 +36,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     warnings.filterwarnings("ignore")
     quiet_lightning()
+    keep_memory()
     (scene, painting), making = timed(lambda: write_demo(DATA))
     common = ["--config", CONFIG, "--root_dir", str(scene)]
     looking = "VGG-19" if vgg_at_hand() else "our own encoder (VGG-19's weights are not at hand)"

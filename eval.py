@@ -28,7 +28,7 @@ from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
 from utils.errors import UserError, exits_cleanly
 from utils.images import to_uint8, write_image
-from utils.machine import accelerator
+from utils.machine import accelerator, keep_memory
 from utils.metrics import psnr, ssim
 from utils.video import write_gif, write_mp4
 
@@ -130,6 +130,7 @@ def print_report(report: dict[str, Any], directory: Path, name: str) -> None:
 @exits_cleanly
 def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    keep_memory()
     evaluate(parse_eval())
 
 

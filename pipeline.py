@@ -27,7 +27,7 @@ from systems.style import StyleSystem
 from utils.checkpoint import ensure_writable, newest_checkpoint
 from utils.errors import UserError, exits_cleanly
 from utils.images import read_image
-from utils.machine import accelerator, trainer_precision
+from utils.machine import accelerator, keep_memory, trainer_precision
 
 # what a style run takes over from the geometry that it paints, unless told otherwise
 INHERITED = ("dataset_name", "scene_name", "img_wh", "field", "near", "far")
@@ -125,7 +125,7 @@ def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer
     return pl.Trainer(
         accelerator=device,
         devices=options.num_gpus if device == "cuda" else 1,
-        precision=trainer_precision(options.precision, device, options.field),
+        precision=trainer_precision(options.precision, device),
         max_epochs=1,
         logger=logger,
         log_every_n_steps=10,
@@ -150,6 +150,7 @@ def quiet_lightning() -> None:
 def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     quiet_lightning()
+    keep_memory()
     train(parse_train())
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.cameras import Rays
-from models.samples import Samples
+from models.samples import Samples, transmittance
 
+HIDDEN = 1e-3  # transmittance from which on nothing behind can be seen
 BLOCK = 8  # cells along a block of the coarse grid that the sampler looks at first
 
 
@@ -23,17 +24,19 @@ class OccupancyGrid(nn.Module):
     """
 
     occupied: Tensor
+    lit: Tensor
     bounds: Tensor
 
     def __init__(self, occupied: Tensor, bounds: Tensor) -> None:
         super().__init__()
         self.register_buffer("occupied", occupied)
+        self.register_buffer("lit", torch.zeros_like(occupied))
         self.register_buffer("bounds", bounds.clone())
         self.register_buffer("blocks", torch.zeros(1, 1, 1, dtype=torch.bool), persistent=False)
         self._pool()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: object) -> None:
-        self.occupied = torch.empty_like(state[prefix + "occupied"], device=self.occupied.device)
+        self.set(state[prefix + "occupied"])
         super()._load_from_state_dict(state, prefix, *args)
         self._pool()
 
@@ -54,6 +57,7 @@ class OccupancyGrid(nn.Module):
     def set(self, occupied: Tensor) -> None:
         """Replaces the grid by ``occupied (R0, R1, R2) bool``, of any resolution."""
         self.occupied = occupied.to(self.bounds.device)
+        self.lit = torch.zeros_like(self.occupied)
         self._pool()
 
     def contains(self, x: Tensor) -> Tensor:
@@ -70,25 +74,26 @@ class OccupancyGrid(nn.Module):
         """(K, 3) centres of the cells given by integer coordinates ``cells (K, 3)``."""
         return self.bounds[0] + (cells + 0.5) * self.cell
 
+    def mark(self, x: Tensor) -> None:
+        """Remembers that light reaches the cells of ``x (M, 3)``."""
+        index = torch.minimum(((x - self.bounds[0]) / self.cell).long(), self.resolution - 1)
+        flat = (index[:, 0] * self.lit.shape[1] + index[:, 1]) * self.lit.shape[2] + index[:, 2]
+        self.lit.view(-1)[flat] = True
+
     @torch.no_grad()
     def prune(self, density: Callable[[Tensor], Tensor], threshold: float, chunk: int) -> None:
-        """Empties cells whose density stays under ``threshold`` at 8 points and in all neighbours.
+        """Empties what no light has reached since the last time, and what is thin; a cell beside
+        one that stays, stays.
 
         Args:
             density: (K, 3) positions -> (K,) density per scene unit.
-            threshold: density under which a point counts as empty.
+            threshold: density at a cell's centre under which the cell counts as thin.
             chunk: positions per call.
         """
-        cells = self.occupied.nonzero()
-        offsets = torch.tensor([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
-        offsets = offsets.to(self.cell) * 0.25 * self.cell
-        alive = torch.zeros(len(cells), dtype=torch.bool, device=cells.device)
-        for start in range(0, len(cells), chunk // 8):
-            part = slice(start, start + chunk // 8)
-            x = (self.centres(cells[part])[:, None] + offsets).flatten(0, 1)
-            alive[part] = (density(x).view(-1, 8) > threshold).any(1)
+        cells = (self.occupied & self.lit).nonzero()
+        alive = [density(self.centres(part)) > threshold for part in cells.split(chunk)]
         grid = torch.zeros_like(self.occupied)
-        grid[tuple(cells[alive].T)] = True
+        grid[tuple(cells[torch.cat(alive)].T)] = True
         self.set(dilate(grid) & self.occupied)
 
 
@@ -143,4 +148,12 @@ class OccupancySampler(nn.Module):
         ray = ray[:, None].expand(-1, per_block).flatten()
         keep = (t < rays.far[ray]) & grid.contains(rays.points(ray, t))
         ray, t = ray[keep], t[keep]
-        return Samples(ray, t, torch.full_like(t, self.step), len(rays))
+        samples = Samples(ray, t, torch.full_like(t, self.step), len(rays))
+        if field is None:
+            return samples
+        x = rays.points(ray, t)
+        density, _ = field.geometry(x)
+        visible = transmittance(density, samples) > HIDDEN
+        if self.training:
+            grid.mark(x[visible])
+        return samples[visible]

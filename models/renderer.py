@@ -105,40 +105,35 @@ class Renderer(nn.Module):
 
     @classmethod
     def voxels(
-        cls, bounds: Tensor, background: Tensor, occupied: Tensor, n_features: int = 12
+        cls,
+        bounds: Tensor,
+        background: Tensor,
+        occupied: Tensor,
+        active: Tensor,
+        n_features: int = 12,
     ) -> Renderer:
-        """Sparse voxels on the cells of ``occupied (R0, R1, R2)``."""
-        grid = OccupancyGrid(occupied, bounds)
-        step = float(grid.cell.min()) / STEPS_PER_CELL
-        field = VoxelField(occupied, bounds, n_features)
+        """Sparse voxels on the cells ``active (R0, R1, R2)``, sampled where ``occupied``, a grid of
+        its own resolution, is True."""
+        field = VoxelField(active, bounds, n_features)
+        sampler = OccupancySampler(OccupancyGrid(occupied, bounds), field.cell / STEPS_PER_CELL)
         spec = {"field": "voxels", "n_features": n_features}
-        return cls(field, OccupancySampler(grid, step), bounds, background, NEGLIGIBLE, spec)
+        return cls(field, sampler, bounds, background, NEGLIGIBLE, spec)
 
     @classmethod
     def from_state(cls, spec: Mapping[str, object], state: Mapping[str, Tensor]) -> Renderer:
         """The renderer that was saved as (spec, state_dict)."""
         values = dict(spec)
-        make = {"nerf": cls.nerf, "voxels": cls.voxels}[values.pop("field")]
-        grid = state["sampler.grid.occupied"]
-        if spec["field"] == "voxels":
-            renderer = make(
-                state["bounds"],
-                state["background"],
-                state["field.geometry.lattice.active"],
-                **values,
-            )
-            renderer.set_occupancy(grid)
+        grids = [state["sampler.grid.occupied"]]
+        if values.pop("field") == "voxels":
+            make = cls.voxels
+            grids.append(state["field.geometry.lattice.active"])
         else:
-            renderer = make(state["bounds"], state["background"], grid, **values)
+            make = cls.nerf
+        renderer = make(state["bounds"], state["background"], *grids, **values)
         renderer.load_state_dict(state)
         return renderer
 
-    def set_occupancy(self, occupied: Tensor) -> None:
-        """Replaces the occupancy; an occupancy sampler's step follows its cell size."""
-        self.sampler.grid.set(occupied)
-        if isinstance(self.sampler, OccupancySampler):
-            self.sampler.step = float(self.sampler.grid.cell.min()) / STEPS_PER_CELL
-
-    def geometry_state(self) -> dict[str, Tensor]:
-        """Every tensor that decides where things are: all but the style modules."""
-        return {name: tensor for name, tensor in self.state_dict().items() if ".style." not in name}
+    def refine(self, active: Tensor) -> None:
+        """Voxels: the same field on other cells ``active (R0, R1, R2)``; the step follows."""
+        self.field = self.field.refined(active)
+        self.sampler.step = self.field.cell / STEPS_PER_CELL

@@ -50,15 +50,14 @@ class Rendering:
     weights: Tensor
 
 
-def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
-    """Contribution of every sample, ``w_i = T_i (1 - exp(-density_i delta_i))`` with
-    ``T_i = exp(-sum_{j<i} density_j delta_j)`` (Max 1995; Mildenhall et al. 2020, eq. 3).
+def transmittance(density: Tensor, samples: Samples) -> Tensor:
+    """Light that reaches every sample, ``T_i = exp(-sum_{j<i} density_j delta_j)``.
 
     Args:
         density: (M,) per scene unit, >= 0.
 
     Returns:
-        (M,) weights; those of one ray sum to at most 1.
+        (M,) in (0, 1].
     """
     if len(samples) == 0:
         return density
@@ -67,8 +66,20 @@ def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
     before = optical.double().cumsum(0) - optical
     counts = torch.bincount(samples.ray_index, minlength=samples.n_rays)
     first = (counts.cumsum(0) - counts)[samples.ray_index]
-    transmittance = torch.exp(before[first] - before).to(density.dtype)
-    return transmittance * -torch.expm1(-optical)
+    return torch.exp(before[first] - before).to(density.dtype)
+
+
+def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
+    """Contribution of every sample, ``w_i = T_i (1 - exp(-density_i delta_i))`` (Max 1995;
+    Mildenhall et al. 2020, eq. 3).
+
+    Args:
+        density: (M,) per scene unit, >= 0.
+
+    Returns:
+        (M,) weights; those of one ray sum to at most 1.
+    """
+    return transmittance(density, samples) * -torch.expm1(-density * samples.delta)
 
 
 class _SegmentSum(torch.autograd.Function):

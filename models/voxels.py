@@ -12,6 +12,7 @@ from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
 HIDDEN = 64
 DIRECTION_FREQUENCIES = 2
+FOG = -2.0  # raw density to start from: light goes about 8 hundredths of the box deep
 
 
 class Lattice(nn.Module):
@@ -89,7 +90,7 @@ class VoxelGeometry(nn.Module):
     def __init__(self, lattice: Lattice) -> None:
         super().__init__()
         self.lattice = lattice
-        self.raw = nn.Parameter(torch.zeros(lattice.n_vertices, 1))
+        self.raw = nn.Parameter(torch.full((lattice.n_vertices, 1), FOG))
         self.register_buffer(
             "unit", (lattice.bounds[1] - lattice.bounds[0]).max() / 100, persistent=False
         )
@@ -98,7 +99,7 @@ class VoxelGeometry(nn.Module):
         """``x (M, 3)`` -> density (M,) per scene unit, and the cell (M,) that x lies in or -1."""
         cell, _ = self.lattice.locate(x)
         raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), x)[:, 0]
-        density = functional.softplus(raw - 4) / self.unit
+        density = functional.softplus(raw) / self.unit
         return density * (cell >= 0), cell
 
 
@@ -144,6 +145,12 @@ class VoxelField(nn.Module):
         lattice = Lattice(active, bounds)
         self.geometry = VoxelGeometry(lattice)
         self.style = VoxelStyle(lattice, n_features)
+
+    @property
+    def cell(self) -> float:
+        """Shortest edge of a cell, scene units."""
+        lattice = self.geometry.lattice
+        return float(((lattice.bounds[1] - lattice.bounds[0]) / lattice.resolution).min())
 
     @torch.no_grad()
     def refined(self, active: Tensor) -> VoxelField:

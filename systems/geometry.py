@@ -28,6 +28,7 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 GROWTH = ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0))
 PRUNE_EVERY = 500
 PRUNE_CHUNK = 1 << 18
+THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
 
@@ -40,14 +41,20 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     return visual_hull(scene.train, scene.bounds, shape)
 
 
+def resampled(grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The boolean grid at another resolution: a cell is True where any of it was."""
+    return functional.adaptive_max_pool3d(grid[None].float(), shape)[0] > 0
+
+
 def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
     """An untrained renderer for ``scene``, initialised from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         if options.field == "voxels":
-            resolution = round(options.voxel_resolution * GROWTH[0][1])
-            occupied = first_occupancy(scene, resolution)
-            return Renderer.voxels(scene.bounds, scene.background, occupied)
+            occupied = first_occupancy(scene, options.voxel_resolution)
+            shape = grid_shape(scene.bounds, round(options.voxel_resolution * GROWTH[0][1]))
+            active = resampled(occupied, shape)
+            return Renderer.voxels(scene.bounds, scene.background, occupied, active)
         return Renderer.nerf(
             scene.bounds,
             scene.background,
@@ -66,7 +73,7 @@ def training_pixels(scene: Scene) -> TrainingPixels:
         masks = []
         for view in scene.train:
             # the hull's voxels reach a little over the silhouettes
-            reach = 2 * math.ceil(max(view.height, view.width) / 100) + 1
+            reach = math.ceil(max(view.height, view.width) / 128)
             alpha = view.alpha[None, None].float()
             grown = functional.max_pool2d(alpha, 2 * reach + 1, stride=1, padding=reach)
             masks.append(grown.flatten() > 0)
@@ -149,13 +156,11 @@ class GeometrySystem(TrainingSystem):
         if not due and step % PRUNE_EVERY:
             return
         grid, field = self.renderer.sampler.grid, self.renderer.field
-        # what turns less than 1 % of the light on its way through a cell is taken for empty
-        grid.prune(lambda x: field.geometry(x)[0], 0.01 / float(grid.cell.min()), PRUNE_CHUNK)
+        thin = THIN / float(grid.cell.min())
+        grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK)
         if due:
             shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))
-            finer = functional.interpolate(dilate(grid.occupied)[None, None].half(), shape)[0, 0]
-            self.renderer.field = field.refined(finer > 0)
-            self.renderer.set_occupancy(finer > 0)
+            self.renderer.refine(resampled(dilate(grid.occupied), shape))
             self.trainer.strategy.optimizers = [self.configure_optimizers()]
 
     @torch.no_grad()

@@ -147,12 +147,12 @@ def test_a_renderer_comes_back_from_its_state(kind):
     renderer = (
         Renderer.nerf(BOUNDS, white, occupied, 8, 8)
         if kind == "nerf"
-        else Renderer.voxels(BOUNDS, white, occupied)
+        else Renderer.voxels(BOUNDS, white, occupied, occupied)
     )
     if kind == "voxels":
         torch.nn.init.normal_(renderer.field.geometry.raw, mean=4.0)
         torch.nn.init.normal_(renderer.field.style.features)
-        renderer.set_occupancy(occupied & (torch.rand(8, 8, 6) > 0.1))
+        renderer.sampler.grid.set(torch.rand(16, 16, 12) > 0.1)
     origins = torch.randn(20, 3) * 0.2 + torch.tensor([0.0, 0, 3])
     directions = torch.nn.functional.normalize(-origins + 0.3 * torch.randn(20, 3), dim=-1)
     rays = Rays(origins, directions, torch.full((20,), 1.0), torch.full((20,), 6.0))
@@ -163,7 +163,7 @@ def test_a_renderer_comes_back_from_its_state(kind):
 
 
 def test_clipped_rays_end_at_the_box():
-    renderer = Renderer.voxels(BOUNDS, torch.ones(3), ACTIVE)
+    renderer = Renderer.voxels(BOUNDS, torch.ones(3), ACTIVE, ACTIVE)
     origins = torch.tensor([[0.0, 0, 3], [0, 5, 3], [0, 0, 0]])
     directions = torch.tensor([[0.0, 0, -1], [0, 0, -1], [1.0, 0, 0]])
     rays = renderer.clip(Rays(origins, directions, torch.zeros(3), torch.full((3,), 9.0)))

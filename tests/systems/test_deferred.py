@@ -24,8 +24,8 @@ def scene_of(kind, dtype):
         renderer = Renderer.nerf(BOUNDS, torch.ones(3), ball, 12, 12)
         renderer.field.geometry.density.bias.data.fill_(1.0)
     else:
-        renderer = Renderer.voxels(BOUNDS, torch.ones(3), ball)
-        torch.nn.init.normal_(renderer.field.geometry.raw, mean=3.0)
+        renderer = Renderer.voxels(BOUNDS, torch.ones(3), ball, ball)
+        torch.nn.init.normal_(renderer.field.geometry.raw, mean=-1.0)
         torch.nn.init.normal_(renderer.field.style.features)
     c2w = torch.tensor([[[1.0, 0, 0, 0.1], [0, 1, 0, -0.1], [0, 0, 1, 3]]])
     intrinsics = torch.tensor([[16.0, 17.0, SIZE[1] / 2, SIZE[0] / 2]])
