@@ -92,7 +92,8 @@ class Cameras:
             [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, -torch.ones_like(fx)], dim=-1
         )
         c2w = self.c2w[view]
-        directions = torch.einsum("nij,nj->ni", c2w[:, :, :3], local)
+        # not a matrix product, which autocast would round to half precision: pixels off
+        directions = (c2w[:, :, :3] * local[:, None]).sum(-1)
         directions = directions / directions.norm(dim=-1, keepdim=True)
         near = torch.full_like(fx, self.near)
         return Rays(c2w[:, :, 3], directions, near, torch.full_like(fx, self.far))

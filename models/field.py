@@ -51,6 +51,15 @@ class Style(nn.Module):
             return rgb
         return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
 
+    def last(self, layer: nn.Linear, h: Tensor) -> Tensor:
+        """Colours (M, 3) of the last hidden layer's output ``h (M, C)``.
+
+        In full precision, also under autocast: the gradient of the density is made of differences
+        of colours, and drowns in bfloat16's rounding.
+        """
+        with torch.autocast(h.device.type, enabled=False):
+            return self.finish(layer(h.to(layer.weight.dtype)))
+
     def linears(self) -> list[nn.Linear]:
         """The linear layers, first to last."""
         return [module for module in self.modules() if isinstance(module, nn.Linear)]

@@ -73,7 +73,7 @@ class NerfStyle(Style):
         h = torch.cat([h, self.encode_direction(d).to(h.dtype)], -1)
         for layer in self.hidden:
             h = functional.relu(layer(h))
-        return self.finish(self.rgb(h).to(x.dtype))
+        return self.last(self.rgb, h)
 
 
 class NerfField(nn.Module):

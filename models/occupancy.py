@@ -81,16 +81,18 @@ class OccupancyGrid(nn.Module):
         self.lit.view(-1)[flat] = True
 
     @torch.no_grad()
-    def prune(self, density: Callable[[Tensor], Tensor], threshold: float, chunk: int) -> None:
-        """Empties what no light has reached since the last time, and what is thin; a cell beside
-        one that stays, stays.
+    def prune(
+        self, density: Callable[[Tensor], Tensor], threshold: float, chunk: int, lit_only: bool
+    ) -> None:
+        """Empties what is thin; a cell beside one that stays, stays.
 
         Args:
             density: (K, 3) positions -> (K,) density per scene unit.
             threshold: density at a cell's centre under which the cell counts as thin.
             chunk: positions per call.
+            lit_only: empty what no light has reached since the last time, too.
         """
-        cells = (self.occupied & self.lit).nonzero()
+        cells = (self.occupied & self.lit if lit_only else self.occupied).nonzero()
         alive = [density(self.centres(part)) > threshold for part in cells.split(chunk)]
         grid = torch.zeros_like(self.occupied)
         grid[tuple(cells[torch.cat(alive)].T)] = True

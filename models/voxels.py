@@ -116,8 +116,8 @@ class VoxelStyle(Style):
             nn.ReLU(),
             nn.Linear(HIDDEN, HIDDEN),
             nn.ReLU(),
-            nn.Linear(HIDDEN, 3),
         )
+        self.rgb = nn.Linear(HIDDEN, 3)
 
     def reset(self) -> None:
         """Starts again from a colourless field."""
@@ -128,7 +128,7 @@ class VoxelStyle(Style):
         """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
         h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
         h = self.mlp(torch.cat([h, self.encode_direction(d).to(h.dtype)], -1))
-        return self.finish(h.to(x.dtype))
+        return self.last(self.rgb, h)
 
 
 class VoxelField(nn.Module):
@@ -167,7 +167,7 @@ class VoxelField(nn.Module):
             known = cell >= 0
             new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell[known], x[known])
             new.style.features[known] = old.interpolate(self.style.features, cell[known], x[known])
-        new.style.mlp = self.style.mlp
+        new.style.mlp, new.style.rgb = self.style.mlp, self.style.rgb
         return new
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.cameras import Cameras
@@ -26,7 +26,9 @@ from utils.metrics import psnr
 NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF out of empty space
 # the voxel field's course: fraction of the run at which it has which fraction of its resolution
 GROWTH = ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0))
-PRUNE_EVERY = 500
+# fractions of the run at which cells that turned out empty are given up; growth among them
+PRUNING = (0.06, 0.12, 0.22, 0.35, 0.5, 0.7)
+ENOUGH_RAYS = 1 << 18  # rays after which a cell that no light has reached counts as hidden
 PRUNE_CHUNK = 1 << 18
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
@@ -89,6 +91,11 @@ def n_steps(options: TrainOptions, pixels: TrainingPixels) -> int:
     return max(1, options.num_epochs_density * count // options.batch_size)
 
 
+def network_parameters(style: nn.Module) -> list[nn.Parameter]:
+    """All parameters of a voxel style but its features."""
+    return [p for name, p in style.named_parameters() if name != "features"]
+
+
 class GeometrySystem(TrainingSystem):
     """Photometric training of either field.
 
@@ -116,7 +123,7 @@ class GeometrySystem(TrainingSystem):
         return [
             {"params": [field.geometry.raw], "lr": RATES["density"] * scale},
             {"params": [field.style.features], "lr": RATES["features"] * scale},
-            {"params": list(field.style.mlp.parameters()), "lr": RATES["mlp"] * scale},
+            {"params": network_parameters(field.style), "lr": RATES["mlp"] * scale},
         ]
 
     def on_fit_start(self) -> None:
@@ -152,12 +159,14 @@ class GeometrySystem(TrainingSystem):
         """Voxels: empties what has turned out empty, and goes to the next finer grid in time."""
         if self.renderer.spec["field"] != "voxels" or step == 0:
             return
-        due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
-        if not due and step % PRUNE_EVERY:
+        pruning = [round(at * self.n_steps) for at in PRUNING]
+        if step not in pruning:
             return
         grid, field = self.renderer.sampler.grid, self.renderer.field
+        rays = (step - max([0, *(at for at in pruning if at < step)])) * self.options.batch_size
         thin = THIN / float(grid.cell.min())
-        grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK)
+        grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= ENOUGH_RAYS)
+        due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
         if due:
             shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))
             self.renderer.refine(resampled(dilate(grid.occupied), shape))

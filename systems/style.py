@@ -24,6 +24,7 @@ from opt import TrainOptions
 from systems.base import TrainingSystem
 from systems.deferred import chunks_of, deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
+from systems.geometry import network_parameters
 from utils.images import resize
 
 RATES = {"features": 0.05, "mlp": 1e-3}
@@ -122,7 +123,7 @@ class StyleSystem(TrainingSystem):
         scale = (self.options.lr or RATES["features"]) / RATES["features"]
         return [
             {"params": [style.features], "lr": RATES["features"] * scale},
-            {"params": list(style.mlp.parameters()), "lr": RATES["mlp"] * scale},
+            {"params": network_parameters(style), "lr": RATES["mlp"] * scale},
         ]
 
     def on_fit_start(self) -> None:
@@ -221,9 +222,11 @@ class StyleSystem(TrainingSystem):
         self, index: int, opacity: Tensor, size: tuple[int, int], pixels: Tensor | None = None
     ) -> Any:
         """The objective as a function of an image's pixels (N, 3)."""
-        photo = as_image(self._target(index, pixels), size)
-        content = self.objective.content_features(photo) if self.objective.needs_content else None
         mask = opacity.view(1, 1, *size)
+        content = None
+        if self.objective.needs_content:
+            photo = as_image(self._target(index, pixels), size)
+            content = self.objective.content_features(photo, mask)
         return lambda colours: self.objective(as_image(colours, size), content, mask)
 
     @torch.no_grad()

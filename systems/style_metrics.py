@@ -57,8 +57,8 @@ class StyleMeter:
         objective = self.objectives[size]
         image = picture.rgb.permute(2, 0, 1)[None]
         truth = image if photo is None else photo.to(image).permute(2, 0, 1)[None] / 255
-        content = objective.content_features(truth)
-        terms = objective(image, content, picture.opacity[None, None])
+        mask = picture.opacity[None, None]
+        terms = objective(image, objective.content_features(truth, mask), mask)
         distances = {"style_distance": float(terms["gram"])}
         if photo is not None:
             distances["content_distance"] = float(terms["content"])

@@ -132,7 +132,7 @@ def test_depth_of_a_ball_through_the_occupancy_sampler():
     grid = OccupancyGrid(torch.ones(64, 64, 64, dtype=torch.bool), BOUNDS)
     ball = Ball()
     grid.lit[:] = True
-    grid.prune(lambda x: ball.geometry(x)[0], threshold=1.0, chunk=4096)
+    grid.prune(lambda x: ball.geometry(x)[0], threshold=1.0, chunk=4096, lit_only=True)
     share = float(grid.occupied.float().mean())
     assert 4 / 3 * 3.1416 * 0.5**3 / 8 < share < 0.1
     offsets = torch.tensor([0.0, 0.1, 0.3, 0.4])
