@@ -27,7 +27,7 @@ from systems.frozen import FrozenGeometry, FrozenView
 from systems.geometry import network_parameters
 from utils.images import resize
 
-RATES = {"features": 0.05, "mlp": 1e-3}
+RATES = {"features": 0.1, "mlp": 2e-3}
 NERF_RATE = 1e-3
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the photographic start
