@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from datasets.demo import write_demo
 from eval import evaluate
 from losses.weights import vgg_at_hand
@@ -19,16 +21,29 @@ from opt import parse_eval, parse_train
 from pipeline import quiet_lightning, train
 from systems.checkpoints import final_path
 from utils.errors import exits_cleanly
+from utils.images import read_image, resize, write_image
 from utils.machine import keep_memory
 
 CONFIG = "configs/demo.yaml"
 DATA = Path("data/demo")
+PHOTOS = ["--gif_name", "demo", "--output_dir", "results/photographic"]
+PAINTED = ["--gif_name", "demo_stylised", "--output_dir", "results/stylised"]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """The result of ``work`` and the seconds it took."""
     start = time.perf_counter()
     return work(), time.perf_counter() - start
+
+
+def write_sheet(path: Path, photos: str, painting: Path, stylised: str) -> None:
+    """A photographic frame, the painting, and two painted frames, side by side."""
+    files = [Path(photos) / "003.png", painting]
+    files += [Path(stylised) / f"{number:03d}.png" for number in (0, 20)]
+    images = [torch.from_numpy(read_image(file)[0]).float() / 255 for file in files]
+    height = 2 * images[0].shape[0]
+    scaled = [resize(i, round(i.shape[1] * height / i.shape[0]), height) for i in images]
+    write_image(path, torch.cat(scaled, 1))
 
 
 @exits_cleanly
@@ -44,14 +59,16 @@ def main() -> None:
 
     geometry = parse_train([*common, "--stage", "geometry"])
     _, learning = timed(lambda: train(geometry))
-    photo = evaluate(parse_eval(["--ckpt_path", str(final_path(geometry)), "--gif_name", "demo"]))
+    photo = evaluate(parse_eval(["--ckpt_path", str(final_path(geometry)), *PHOTOS]))
 
     where = ["--style_dir", str(painting), "--ckpt_path", str(final_path(geometry))]
     style = parse_train([*common, "--stage", "style", *where])
     _, painting_time = timed(lambda: train(style))
-    circle = ["--split", "circle", "--gif_name", "demo_stylised"]
+    circle = ["--split", "circle", *PAINTED]
     stylised = evaluate(parse_eval(["--ckpt_path", str(final_path(style)), *circle]))
 
+    sheet = Path(stylised["directory"]) / "sheet.png"
+    write_sheet(sheet, photo["directory"], painting, stylised["directory"])
     rows = {
         "scene and painting": f"{making:.0f} s",
         "stage geometry": f"{learning:.0f} s",
@@ -61,6 +78,7 @@ def main() -> None:
         "rendering, photographic": f"{photo['seconds_per_frame']:.2f} s a frame",
         "rendering, stylised": f"{stylised['seconds_per_frame']:.2f} s a frame",
         "stylised GIF": "demo_stylised.gif",
+        "scene, painting, both": str(sheet),
         "stylised video": stylised["video"],
         "photographic GIF": "demo.gif",
         "frames and metrics": stylised["directory"],

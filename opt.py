@@ -141,7 +141,6 @@ class Run(Options):
     val_every: int = option(
         0, "steps between validations; 0: by the run's length", check=NOT_NEGATIVE
     )
-    num_gpus: int = option(1, "GPUs to train on", check=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer
     )
     return pl.Trainer(
         accelerator=device,
-        devices=options.num_gpus if device == "cuda" else 1,
+        devices=1,
         precision=trainer_precision(options.precision, device),
         max_epochs=1,
         logger=logger,
