@@ -38,6 +38,11 @@ class TrainingPixels:
     def __len__(self) -> int:
         return self.rgb.shape[0]
 
+    @property
+    def n_candidates(self) -> int:
+        """Pixels that `draw` chooses from."""
+        return len(self) if self.candidates is None else len(self.candidates)
+
     def to(self, device: torch.device | str) -> TrainingPixels:
         candidates = None if self.candidates is None else self.candidates.to(device)
         return TrainingPixels(

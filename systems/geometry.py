@@ -28,7 +28,9 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 GROWTH = ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0))
 # fractions of the run at which cells that turned out empty are given up; growth among them
 PRUNING = (0.06, 0.12, 0.22, 0.35, 0.5, 0.7)
-ENOUGH_RAYS = 1 << 18  # rays after which a cell that no light has reached counts as hidden
+# A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
+# It also rids few-view scenes of fog that only rays past the object would meet.
+ENOUGH_RAYS = 1 << 18
 PRUNE_CHUNK = 1 << 18
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
@@ -87,8 +89,7 @@ def n_steps(options: TrainOptions, pixels: TrainingPixels) -> int:
     """Steps of the run: an epoch sees as many rays as there are pixels to learn from."""
     if options.max_steps:
         return options.max_steps
-    count = len(pixels) if pixels.candidates is None else len(pixels.candidates)
-    return max(1, options.num_epochs_density * count // options.batch_size)
+    return max(1, options.num_epochs_density * pixels.n_candidates // options.batch_size)
 
 
 def network_parameters(style: nn.Module) -> list[nn.Parameter]:
@@ -165,7 +166,8 @@ class GeometrySystem(TrainingSystem):
         grid, field = self.renderer.sampler.grid, self.renderer.field
         rays = (step - max([0, *(at for at in pruning if at < step)])) * self.options.batch_size
         thin = THIN / float(grid.cell.min())
-        grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= ENOUGH_RAYS)
+        enough = min(ENOUGH_RAYS, self.pixels.n_candidates)
+        grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= enough)
         due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
         if due:
             shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))

@@ -151,7 +151,7 @@ def test_output_directory_is_a_file(at):
 
 def test_vgg_weights_without_the_needed_layers(trained):
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "vgg.pth")
-    refuses(f"{STYLE} --ckpt_path {trained} --vgg_weights vgg.pth", "vgg.pth", "conv1_2")
+    refuses(f"{STYLE} --ckpt_path {trained} --vgg_weights vgg.pth", "vgg.pth", "features.2.weight")
 
 
 def test_stylised_checkpoint_is_not_a_geometry_to_resume(trained):

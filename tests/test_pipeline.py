@@ -90,7 +90,7 @@ def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
 
 
 def test_learning_learns(at):
-    geometry("voxels", steps=150)
+    geometry("voxels", 150, "--batch_size 512 --lr_scheduler cosine")
     report = evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_g.ckpt"]))
     assert report["psnr"] > 24
     assert report["ssim"] > 0.8
