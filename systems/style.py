@@ -29,7 +29,7 @@ from utils.images import resize
 
 RATES = {"features": 0.1, "mlp": 2e-3}
 NERF_RATE = 1e-3
-PATCH_RATE = 0.1  # of the others: `patch` takes many steps a view (styleNeRF: 1e-4 for 1e-3)
+NERF_PATCH_RATE = 1e-4  # as styleNeRF: `patch` takes many steps a view, and all move the network
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the photographic start
 COLOUR_SAMPLES = 200_000
@@ -119,10 +119,10 @@ class StyleSystem(TrainingSystem):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         style, given = self.renderer.field.style, self.options.lr
-        factor = PATCH_RATE if self.options.style_mode == "patch" else 1.0
         if self.renderer.spec["field"] == "nerf":
-            return [{"params": list(style.parameters()), "lr": given or NERF_RATE * factor}]
-        scale = given / RATES["features"] if given else factor
+            usual = NERF_PATCH_RATE if self.options.style_mode == "patch" else NERF_RATE
+            return [{"params": list(style.parameters()), "lr": given or usual}]
+        scale = given / RATES["features"] if given else 1.0
         return [
             {"params": [style.features], "lr": RATES["features"] * scale},
             {"params": network_parameters(style), "lr": RATES["mlp"] * scale},
