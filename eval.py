@@ -27,10 +27,10 @@ from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
 from utils.errors import UserError, exits_cleanly
-from utils.images import to_uint8, write_image
+from utils.images import write_image
 from utils.machine import accelerator, keep_memory
 from utils.metrics import psnr, ssim
-from utils.video import write_gif, write_mp4
+from utils.video import to_uint8, write_gif, write_mp4
 
 INHERITED = ("root_dir", "dataset_name", "scene_name", "img_wh", "near", "far")
 
@@ -64,7 +64,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         rgb = picture.rgb.cpu()
         seconds.append(time.perf_counter() - start)
         write_view(directory, f"{index:03d}", picture, scene)
-        frames.append(to_uint8(rgb).numpy())
+        frames.append(to_uint8(rgb))
         photo = photos[index].image if photos else None
         views[f"{index:03d}"] = measure(picture, photo, meter)
     name = options.gif_name

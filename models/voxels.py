@@ -63,19 +63,22 @@ class Lattice(nn.Module):
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
         return self.bounds[0] + index * ((self.bounds[1] - self.bounds[0]) / self.resolution)
 
-    def locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell number (M,) of each position, -1 where there is none; position in cells (M, 3)."""
-        position = (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
-        index = position.floor()
+    def _position(self, x: Tensor) -> Tensor:
+        """``x (M, 3)`` in units of cells."""
+        return (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
+
+    def locate(self, x: Tensor) -> Tensor:
+        """Cell number (M,) of each position ``x (M, 3)``, -1 where there is none."""
+        index = self._position(x).floor()
         inside = ((index >= 0) & (index < self.resolution)).all(-1)
         index = torch.minimum(index.clamp(min=0), self.resolution - 1).long()
         flat = (index[:, 0] * self.active.shape[1] + index[:, 1]) * self.active.shape[2]
         cell = self.cell_of[flat + index[:, 2]]
-        return torch.where(inside, cell, -1), position
+        return torch.where(inside, cell, -1)
 
     def interpolate(self, table: Tensor, cell: Tensor, x: Tensor) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""
-        position = (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
+        position = self._position(x)
         weights = trilinear_weights(position - position.floor())
         return trilinear_gather(table, self.corners[cell.long()], weights.to(table.dtype))
 
@@ -97,7 +100,7 @@ class VoxelGeometry(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per scene unit, and the cell (M,) that x lies in or -1."""
-        cell, _ = self.lattice.locate(x)
+        cell = self.lattice.locate(x)
         raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), x)[:, 0]
         density = functional.softplus(raw) / self.unit
         return density * (cell >= 0), cell
@@ -163,7 +166,7 @@ class VoxelField(nn.Module):
         nudge = 1e-3 * (old.bounds[1] - old.bounds[0]) / old.resolution
         for corner in CORNERS.to(nudge):
             x = vertices + (corner * 2 - 1) * nudge
-            cell, _ = old.locate(x)
+            cell = old.locate(x)
             known = cell >= 0
             new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell[known], x[known])
             new.style.features[known] = old.interpolate(self.style.features, cell[known], x[known])

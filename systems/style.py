@@ -25,7 +25,7 @@ from systems.base import TrainingSystem
 from systems.deferred import chunks_of, deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.geometry import network_parameters
-from utils.images import resize
+from utils.images import resize, to_uint8
 
 RATES = {"features": 0.1, "mlp": 2e-3}
 NERF_RATE = 1e-3
@@ -46,7 +46,7 @@ def shrunk(view: View, shorter: int) -> View:
     image = resize(view.image.float() / 255, width, height)
     sx, sy = width / view.width, height / view.height
     return View(
-        (image.clamp(0, 1) * 255).round().to(torch.uint8),
+        to_uint8(image),
         None,
         view.c2w,
         view.fx * sx,

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from utils import images
 from utils.errors import NumericalError, UserError
 
 WHITE_INDEX = 255
@@ -27,10 +28,9 @@ def to_uint8(image: Tensor) -> np.ndarray:
     Raises:
         NumericalError: it holds NaN.
     """
-    image = image.detach().float().cpu()
     if image.isnan().any():
         raise NumericalError(f"image to be written: NaN in {int(image.isnan().sum())} values")
-    return (image.clamp(0, 1) * 255).round().byte().numpy()
+    return images.to_uint8(image).cpu().numpy()
 
 
 def write_gif(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:

@@ -102,7 +102,7 @@ def test_trilinear_interpolation_is_exact_for_linear_functions():
     lattice = field.geometry.lattice
     slope = torch.tensor([[1.0, -2.0, 0.5]]).T
     x = points(200)
-    cell, _ = lattice.locate(x)
+    cell = lattice.locate(x)
     values = lattice.interpolate(lattice.vertices() @ slope, cell, x)
     assert torch.allclose(values, x @ slope, atol=1e-5)
     assert torch.allclose(trilinear_weights(torch.rand(9, 3)).sum(1), torch.ones(9))
