@@ -1,0 +1,1 @@
+"""Our hot paths against plain textbook implementations: `make bench`, `python -m benchmarks`."""
