@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from datasets.formats import AUTO, FORMATS, format_of
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -47,7 +48,9 @@ class Data(Options):
         ),
     )
     root_dir: Path = option(MISSING, "directory of the scene")
-    dataset_name: str = option("blender", "format of the scene", choices=("blender",))
+    dataset_name: str = option(
+        AUTO, "format of the scene; auto: by its files", choices=(AUTO, *FORMATS)
+    )
     scene_name: str | None = option(
         None,
         "name for outputs (default: that of --root_dir)",
@@ -63,6 +66,21 @@ class Data(Options):
     far: float | None = option(
         None, "farthest distance on a ray (default: the scene's)", check=POSITIVE
     )
+    hold_out: float = option(
+        8.0,
+        "captures without a split: keep every n-th view for test, or a fraction below 1, "
+        "or 0: the most central one",
+        check=NOT_NEGATIVE,
+    )
+    spheric_poses: bool | None = option(
+        None, "llff: a scene seen from around, not forward-facing (default: by the cameras)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_name == AUTO and self.root_dir is not None:
+            # what it was goes into checkpoints and folder names
+            object.__setattr__(self, "dataset_name", format_of(self.root_dir) or AUTO)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,20 +16,33 @@ class Rays:
 
     Attributes:
         origins: (N, 3) scene units.
-        directions: (N, 3) unit length.
+        directions: (N, 3) unit length, along which samples are taken.
         near, far: (N,) range of distances along the ray, scene units; far <= near means "empty".
+        view_directions: (N, 3) unit length in world space, which colour may depend on: other than
+            `directions` where the rays are warped (NDC).
     """
 
     origins: Tensor
     directions: Tensor
     near: Tensor
     far: Tensor
+    view_directions: Tensor = None  # always a tensor: `directions` where none are given
+
+    def __post_init__(self) -> None:
+        if self.view_directions is None:
+            self.view_directions = self.directions
 
     def __len__(self) -> int:
         return self.origins.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Rays:
-        return Rays(self.origins[index], self.directions[index], self.near[index], self.far[index])
+        return Rays(
+            self.origins[index],
+            self.directions[index],
+            self.near[index],
+            self.far[index],
+            self.view_directions[index],
+        )
 
     def points(self, ray_index: Tensor, t: Tensor) -> Tensor:
         """Positions (M, 3) at distance ``t (M,)`` along the rays ``ray_index (M,)``."""
@@ -46,7 +59,9 @@ class Cameras:
         c2w: (V, 3, 4) camera-to-world, OpenGL axes.
         intrinsics: (V, 4) fx, fy, cx, cy in pixels.
         sizes: (V, 2) int64 height, width in pixels.
-        near, far: range of the rays, scene units.
+        near, far: range of the rays, scene units; under NDC of the warped rays.
+        ndc: warp the rays to normalised device coordinates, see `ndc_rays`; all cameras have to
+            look along -z and to share the field of view, which is taken from the first.
     """
 
     c2w: Tensor
@@ -54,9 +69,10 @@ class Cameras:
     sizes: Tensor
     near: float
     far: float
+    ndc: bool = False
 
     @classmethod
-    def of(cls, views: list[View], near: float, far: float) -> Cameras:
+    def of(cls, views: list[View], near: float, far: float, ndc: bool = False) -> Cameras:
         """Cameras of a list of views."""
         return cls(
             torch.stack([v.c2w for v in views]),
@@ -64,18 +80,18 @@ class Cameras:
             torch.tensor([[v.height, v.width] for v in views], dtype=torch.int64),
             near,
             far,
+            ndc,
         )
 
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
     def to(self, device: torch.device | str) -> Cameras:
-        return Cameras(
-            self.c2w.to(device),
-            self.intrinsics.to(device),
-            self.sizes.to(device),
-            self.near,
-            self.far,
+        return replace(
+            self,
+            c2w=self.c2w.to(device),
+            intrinsics=self.intrinsics.to(device),
+            sizes=self.sizes.to(device),
         )
 
     def rays(self, view: Tensor, row: Tensor, column: Tensor) -> Rays:
@@ -85,7 +101,7 @@ class Cameras:
             view, row, column: (N,) integer tensors on the cameras' device.
 
         Returns:
-            N rays with unit directions in world space.
+            N rays in scene units, or warped to NDC; view directions in world space.
         """
         fx, fy, cx, cy = self.intrinsics[view].unbind(-1)
         local = torch.stack(
@@ -95,8 +111,13 @@ class Cameras:
         # not a matrix product, which autocast would round to half precision: pixels off
         directions = (c2w[:, :, :3] * local[:, None]).sum(-1)
         directions = directions / directions.norm(dim=-1, keepdim=True)
-        near = torch.full_like(fx, self.near)
-        return Rays(c2w[:, :, 3], directions, near, torch.full_like(fx, self.far))
+        near, far = torch.full_like(fx, self.near), torch.full_like(fx, self.far)
+        rays = Rays(c2w[:, :, 3], directions, near, far)
+        if not self.ndc:
+            return rays
+        height, width = self.sizes[0].tolist()
+        fx, fy = self.intrinsics[0, :2].tolist()
+        return ndc_rays(rays, 2.0 * fx / width, 2.0 * fy / height)
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""
@@ -105,3 +126,36 @@ class Cameras:
             start, height * width if stop is None else stop, device=self.c2w.device
         )
         return self.rays(torch.full_like(pixel, view), pixel // width, pixel % width)
+
+
+def ndc_rays(rays: Rays, scale_x: float, scale_y: float) -> Rays:
+    """Rays warped to normalised device coordinates (Mildenhall et al. 2020, appendix C): the part
+    of space beyond the plane z = -1 becomes the slab -1 <= z <= 1, infinity its far side.
+
+    A point (x, y, z) goes to (scale_x x / -z, scale_y y / -z, 1 + 2 / z); straight lines stay
+    straight.  The warped ray starts at that plane (the near plane, at 1 scene unit), or at the eye
+    where that is beyond it, and ends at infinity.
+
+    Args:
+        rays: in world space, looking along -z; their near and far are distances along the warped
+            rays.
+        scale_x, scale_y: 2 fx / width and 2 fy / height of the cameras.
+
+    Returns:
+        As many rays in warped space, with the world's view directions; a ray that does not go
+        towards -z is empty.
+    """
+    scale = rays.origins.new_tensor([scale_x, scale_y])
+    ahead = rays.directions[:, 2] < -1e-6
+    depth = torch.where(ahead, -rays.directions[:, 2], 1.0)
+    to_plane = ((1.0 + rays.origins[:, 2]) / depth).clamp(min=0.0)
+    start = rays.origins + to_plane[:, None] * rays.directions
+    # of an eye that looks away from the scene there may be no depth: any finite number does
+    inverse = 1.0 / (-start[:, 2:]).clamp(min=1e-6)
+    origins = torch.cat([scale * start[:, :2] * inverse, 1.0 - 2.0 * inverse], dim=1)
+    slope = rays.directions[:, :2] / depth[:, None]
+    # what is left to infinity is proportional to 1 / depth: no difference of large numbers
+    way = torch.cat([scale * (slope - start[:, :2] * inverse), 2.0 * inverse], dim=1)
+    length = way.norm(dim=1)
+    far = torch.where(ahead, torch.minimum(rays.far, length), 0.0)
+    return Rays(origins, way / length[:, None], rays.near, far, rays.view_directions)

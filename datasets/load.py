@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from datasets.assemble import Wishes, require_folder
 from datasets.blender import load_blender
+from datasets.colmap import load_colmap
+from datasets.folders import images_in
+from datasets.formats import AUTO, SIGNS, format_of
+from datasets.llff import load_llff
 from datasets.scene import Scene
+from datasets.transforms import load_transforms
+from utils.errors import UserError
 
 
 class SceneOptions(Protocol):
@@ -19,6 +26,8 @@ class SceneOptions(Protocol):
     img_wh: tuple[int, int] | None
     near: float | None
     far: float | None
+    hold_out: float
+    spheric_poses: bool | None
 
 
 def load_scene(options: SceneOptions) -> Scene:
@@ -28,6 +37,29 @@ def load_scene(options: SceneOptions) -> Scene:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
     perturb: Sequence[str] = getattr(options, "data_perturb", ())
-    scene = load_blender(options.root_dir, options.img_wh, options.near, options.far, perturb)
+    wishes = Wishes(options.img_wh, options.near, options.far, perturb)
+    root_dir, name = options.root_dir, options.dataset_name
+    require_folder(root_dir)
+    if name == AUTO:
+        name = format_of(root_dir) or _refuse(root_dir)
+    if name == "blender":
+        scene = load_blender(root_dir, wishes, options.hold_out)
+    elif name == "llff":
+        scene = load_llff(root_dir, wishes, options.hold_out, options.spheric_poses)
+    elif name == "transforms":
+        scene = load_transforms(root_dir, wishes, options.hold_out)
+    else:
+        scene = load_colmap(root_dir, wishes, options.hold_out)
     scene.name = options.scene_name
     return scene
+
+
+def _refuse(root_dir: Path) -> str:
+    """Raises: the folder has none of the formats."""
+    if images_in(root_dir):
+        raise UserError(
+            f"{root_dir}: has images but no camera poses; find them with: "
+            f"python prepare.py {root_dir}"
+        )
+    signs = ", ".join(sign for _, sign in SIGNS[:4])
+    raise UserError(f"{root_dir}: not a scene, it has none of {signs}; check --root_dir")

@@ -46,10 +46,15 @@ class Scene:
     Attributes:
         name: for output paths.
         train, val, test: the views of each split; `train` is never empty.
-        near, far: range of ray distances that holds the scene, scene units.
-        bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered.
+        near, far: range of ray distances that holds the scene, scene units; under NDC of the
+            warped rays.
+        bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered; under
+            NDC in warped space.
         background: (3,) float32 in [0, 1], the colour behind everything.
-        ndc: True where rays are to be warped to normalised device coordinates.
+        ndc: True where rays are to be warped to normalised device coordinates, see `Cameras`.
+        unbounded: True where the photos show a background beyond `bounds`, which then is the box
+            around the foreground (its centre and half its side for a contraction of space); False
+            for objects with alpha or on the plain background colour, and under NDC.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Scene:
     bounds: Tensor
     background: Tensor = field(default_factory=lambda: torch.ones(3))
     ndc: bool = False
+    unbounded: bool = False
 
     @property
     def has_alpha(self) -> bool:

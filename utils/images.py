@@ -28,14 +28,15 @@ DAMAGE = (
 )
 
 
-def read_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read an image file, turned upright where its EXIF data say so.
+def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an image file.
 
     16-bit greyscale is scaled to 8 bit by rounding; of 16-bit colour Pillow keeps the high byte,
     which is within one level of it.  Floats are taken as [0, 1].  Of an animation the first frame.
 
     Args:
         path: any format and mode that Pillow reads.
+        upright: turn the image where its EXIF data say so.
 
     Returns:
         rgb (H, W, 3) uint8, not premultiplied, and alpha (H, W) uint8 or None where the file has
@@ -47,7 +48,7 @@ def read_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with Image.open(path) as file:
             file.load()
-            return _eight_bit(ImageOps.exif_transpose(file))
+            return _eight_bit(ImageOps.exif_transpose(file) if upright else file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file; check the path") from None
     except DAMAGE as error:

@@ -9,11 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.blender import load_blender
+from datasets.assemble import Wishes
+from datasets.blender import load_blender as load
 from datasets.cameras import Cameras
 from utils.errors import UserError
 
 TRAIN = "transforms_train.json"
+
+
+def load_blender(root, **wishes):
+    """The scene with these `Wishes`."""
+    return load(root, Wishes(**wishes))
 
 
 def edit(root, change, name=TRAIN):
@@ -248,26 +254,25 @@ class TestRange:
 
 
 class TestMissingSplits:
-    @pytest.mark.parametrize("missing", ["val", "test"])
-    def test_taken_from_training(self, tmp_path, write_scene, caplog, missing):
+    @pytest.mark.parametrize(("missing", "other"), [("val", "test"), ("test", "val")])
+    def test_one_stands_in_for_the_other(self, tmp_path, write_scene, caplog, missing, other):
         counts = {"train": 20, "val": 2, "test": 2}
         del counts[missing]
         root = write_scene(tmp_path / "s", counts=counts)
         with caplog.at_level(logging.WARNING):
             scene = load_blender(root)
-        held = getattr(scene, missing)
-        assert [view.name for view in held] == ["r_4", "r_12"]
-        assert len(scene.train) == 18
-        assert not {v.name for v in scene.train} & {v.name for v in held}
+        assert len(scene.train) == 20
+        assert getattr(scene, missing) == getattr(scene, other)
         assert [r.getMessage() for r in caplog.records] == [
-            f"{root}: no {missing} split; 2 training views are held out"
+            f"{root}: no {missing} split; the {other} views are used"
         ]
 
-    def test_both(self, tmp_path, write_scene):
+    def test_both_are_taken_from_training(self, tmp_path, write_scene):
         scene = load_blender(write_scene(tmp_path / "s", counts={"train": 20}))
-        names = [{v.name for v in split} for split in (scene.train, scene.val, scene.test)]
-        assert [len(n) for n in names] == [16, 2, 2]
-        assert len(set.union(*names)) == 20
+        assert [view.name for view in scene.test] == ["r_0", "r_8", "r_16"]
+        assert scene.val == scene.test
+        assert len(scene.train) == 17
+        assert not {view.name for view in scene.train} & {"r_0", "r_8", "r_16"}
 
     @pytest.mark.parametrize("count", [1, 2, 7])
     def test_few_views_are_shared(self, tmp_path, write_scene, caplog, count):
@@ -449,11 +454,6 @@ class TestErrors:
         image.putpixel((1, 10), (255, 255, 255, 255))
         image.save(root / "train" / "r_0.png")
         self.check(root, "no common object", "check the poses")
-
-    def test_distortion_is_told(self, tiny_scene_dir, caplog):
-        edit(tiny_scene_dir, lambda d: d.update(k1=0.1))
-        load_blender(tiny_scene_dir)
-        assert "lens distortion is left uncorrected" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["blender_lego_400"])
