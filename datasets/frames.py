@@ -53,7 +53,7 @@ def load_views(
     sizes = _sizes(every, img_wh)
     with ThreadPoolExecutor(THREADS) as pool:  # decoding releases Python's global lock
         futures = [
-            pool.submit(_load_view, frame, size, background)
+            pool.submit(load_view, frame, size, background)
             for frame, size in zip(every, sizes, strict=True)
         ]
         try:
@@ -112,7 +112,8 @@ def _sizes(frames: Sequence[Frame], img_wh: tuple[int, int] | None) -> list[tupl
     return [img_wh if is_upright == as_asked else img_wh[::-1] for is_upright in upright]
 
 
-def _load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) -> View:
+def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) -> View:
+    """One frame's view, see `load_views`."""
     rgb, alpha = _decode(frame)
     height, width = rgb.shape[:2]
     lens = frame.lens.at(frame.path, width, height)

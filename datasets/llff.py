@@ -14,11 +14,9 @@ from datasets.assemble import Wishes, chosen_range, make_scene, require_folder
 from datasets.cameras import Cameras
 from datasets.folders import best_folder, images_in
 from datasets.frames import Frame, load_views
-from datasets.hull import look_at_ball
 from datasets.lens import Lens
-from datasets.paths import up_axis
 from datasets.perturb import perturb_views
-from datasets.poses import checked_pose, mean_axes, moved, upright_axes
+from datasets.poses import around_look_at, checked_pose, mean_axes, moved
 from datasets.scene import Scene, View
 from datasets.splits import HOLD_OUT, split_frames
 from utils.errors import UserError
@@ -61,7 +59,8 @@ def load_llff(
     if spheric_poses is None:
         spheric_poses = not _faces_forward(c2w)
         log.info("%s: %s", root_dir, "seen from around" if spheric_poses else "forward-facing, NDC")
-    c2w, scale = _from_around(c2w) if spheric_poses else _forward(c2w, ranges)
+    origin, axes, scale = around_look_at(c2w) if spheric_poses else _forward(c2w, ranges)
+    c2w = moved(c2w, origin, axes, scale)
     frames = [
         Frame(path, pose, Lens(focal, focal, None, None, width, height), path.stem)
         for path, pose, (height, width, focal) in zip(images, c2w, sizes.tolist(), strict=True)
@@ -118,17 +117,9 @@ def _faces_forward(c2w: Tensor) -> bool:
     return bool((c2w[:, :, 2] @ axes[:, 2] > FORWARD).all())
 
 
-def _forward(c2w: Tensor, ranges: Tensor) -> tuple[Tensor, float]:
-    """Poses around the origin that look along -z, and the scale that was applied."""
-    scale = NEAREST / float(ranges[:, 0].min())
-    return moved(c2w, c2w[:, :, 3].mean(dim=0), mean_axes(c2w), scale), scale
-
-
-def _from_around(c2w: Tensor) -> tuple[Tensor, float]:
-    """Poses around the point that is looked at, z up, and the scale that was applied."""
-    centre, radius = look_at_ball(c2w)
-    axes = upright_axes(up_axis(c2w), centre - c2w[0, :, 3])
-    return moved(c2w, centre, axes, 1.0 / radius), 1.0 / radius
+def _forward(c2w: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Origin, axes and scale with which the cameras look along -z from around the origin."""
+    return c2w[:, :, 3].mean(dim=0), mean_axes(c2w), NEAREST / float(ranges[:, 0].min())
 
 
 def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> Scene:

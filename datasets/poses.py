@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.hull import look_at_ball
+from datasets.paths import up_axis
 from utils.errors import UserError
 
 
@@ -53,6 +55,13 @@ def moved(c2w: Tensor, origin: Tensor, axes: Tensor, scale: float) -> Tensor:
     """
     eyes = scale * (c2w[:, :, 3] - origin) @ axes
     return torch.cat([axes.T @ c2w[:, :, :3], eyes[:, :, None]], dim=2)
+
+
+def around_look_at(c2w: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The coordinate system around the point that cameras (V, 3, 4) look at, z up, in which their
+    mean distance from it is 1: origin, axes and scale for `moved`."""
+    centre, radius = look_at_ball(c2w)
+    return centre, upright_axes(up_axis(c2w), centre - c2w[0, :, 3]), 1.0 / radius
 
 
 def upright_axes(up: Tensor, forward: Tensor) -> Tensor:

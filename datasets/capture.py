@@ -1,0 +1,189 @@
+"""One's own photos -> transforms.json: camera poses by structure from motion (pycolmap)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from PIL import Image, ImageOps
+
+from datasets.assemble import WHITE
+from datasets.colmap import range_of_points
+from datasets.colmap_model import SparseModel, read_model
+from datasets.frames import Frame, load_view
+from datasets.poses import around_look_at, checked_pose, moved
+from datasets.transforms import FILE
+from utils.errors import UserError
+from utils.images import DAMAGE
+
+REQUIREMENTS = "requirements-capture.txt"
+FEWEST = 3  # photos
+MATCH_ALL = (
+    200  # up to so many photos every pair is compared, else neighbours in the order of names
+)
+NEIGHBOURS = 15
+LONGEST = 1600  # pixels of the longer side in which features are looked for
+FEATURES = 4096
+QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What structure from motion found.
+
+    Attributes:
+        model: the largest reconstruction; its images are named as in ``photos``.
+        photos: the files, by their names in the model, whether registered or not.
+        error: mean reprojection error in pixels.
+        groups: images in each reconstruction, largest first: several do not connect.
+    """
+
+    model: SparseModel
+    photos: dict[str, Path]
+    error: float
+    groups: list[int]
+
+    @property
+    def unregistered(self) -> list[Path]:
+        """The photos without a pose."""
+        posed = {image.name for image in self.model.images}
+        return [path for name, path in self.photos.items() if name not in posed]
+
+
+def import_pycolmap() -> ModuleType:
+    """pycolmap, which only preparing photos needs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("pycolmap")
+    except ImportError as error:
+        raise UserError(
+            f"pycolmap: cannot be imported ({error}); pip install -r {REQUIREMENTS}"
+        ) from None
+
+
+def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Copies turned upright, in one folder per size, so that each size is one camera.
+
+    Args:
+        photos: image files.
+        work: an empty folder.
+
+    Returns:
+        The originals by the name of their copy below ``work``, and those that are unreadable.
+    """
+    copies, unreadable = {}, []
+    count = Counter(photo.stem for photo in photos)
+    for index, photo in enumerate(photos):
+        stem = photo.stem if count[photo.stem] == 1 else f"{photo.stem}_{index}"
+        try:
+            with Image.open(photo) as file:
+                image = ImageOps.exif_transpose(file)  # which keeps the rest: the focal length
+                name = f"{image.width}x{image.height}/{stem}.jpg"
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                exif = image.getexif()
+                image.convert("RGB").save(work / name, quality=QUALITY, exif=exif)
+        except DAMAGE:
+            unreadable.append(photo)
+            continue
+        copies[name] = photo
+    return copies, unreadable
+
+
+def solve(photos: dict[str, Path], work: Path) -> Solved:
+    """Camera poses and lenses of the photos.
+
+    Args:
+        photos: see `upright_copies`, which wrote them to ``work/photos``.
+        work: for COLMAP's files.
+
+    Raises:
+        UserError: no two photos could be connected.
+    """
+    colmap = import_pycolmap()
+    colmap.logging.minloglevel = 2
+    colmap.set_random_seed(0)
+    database, images = work / "database.db", work / "photos"
+    reader = colmap.ImageReaderOptions(camera_model="RADIAL")
+    extraction = colmap.FeatureExtractionOptions(max_image_size=LONGEST)
+    extraction.sift.max_num_features = FEATURES
+    colmap.extract_features(
+        database,
+        images,
+        camera_mode=colmap.CameraMode.PER_FOLDER,
+        reader_options=reader,
+        extraction_options=extraction,
+    )
+    if len(photos) <= MATCH_ALL:
+        colmap.match_exhaustive(database)
+    else:
+        pairing = colmap.SequentialPairingOptions(overlap=NEIGHBOURS, quadratic_overlap=True)
+        colmap.match_sequential(database, pairing_options=pairing)
+    (work / "models").mkdir()
+    found = colmap.incremental_mapping(database, images, work / "models")
+    models = sorted(found.values(), key=lambda model: -model.num_reg_images())
+    if not models:
+        raise UserError(
+            f"{len(photos)} photos: none could be connected with another; take them with more "
+            "overlap (two thirds), sharp, of something with texture that does not move"
+        )
+    (work / "best").mkdir()
+    models[0].write(work / "best")
+    groups = [model.num_reg_images() for model in models]
+    return Solved(
+        read_model(work / "best"), photos, models[0].compute_mean_reprojection_error(), groups
+    )
+
+
+def write_capture(solved: Solved, output_dir: Path) -> Path:
+    """Write the registered photos, free of distortion, and their poses: z up, the point that is
+    looked at in the origin, the cameras at mean distance 1 from it.
+
+    Returns:
+        The transforms.json.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    model = solved.model
+    where = str(model.folder)
+    c2w = torch.stack(
+        [checked_pose(image.camera_to_world(), where, "pose") for image in model.images]
+    )
+    origin, axes, scale = around_look_at(c2w)
+    points = scale * (torch.from_numpy(model.points).float() - origin) @ axes
+    entries, ranges = [], []
+    try:
+        (output_dir / "images").mkdir(parents=True, exist_ok=True)
+        for image, pose in zip(model.images, moved(c2w, origin, axes, scale), strict=True):
+            photo = solved.photos[image.name]
+            frame = Frame(photo, pose, model.lenses[image.camera], photo.stem)
+            view = replace(load_view(frame, None, torch.tensor(WHITE)), alpha=None)
+            name = f"images/{Path(image.name).stem}.jpg"
+            Image.fromarray(view.image.numpy()).save(
+                output_dir / name, quality=QUALITY, subsampling=0
+            )
+            ranges.append(range_of_points([view], points))
+            matrix = torch.cat([pose, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+            lens = {"fl_x": view.fx, "fl_y": view.fy, "cx": view.cx, "cy": view.cy}
+            size = {"w": view.width, "h": view.height}
+            entries.append({"file_path": name, **lens, **size, "transform_matrix": matrix.tolist()})
+        content = {"camera_model": "PINHOLE", "frames": entries}
+        seen = [r for r in ranges if r is not None]
+        if seen:
+            content |= {"near": min(r[0] for r in seen), "far": max(r[1] for r in seen)}
+        file = output_dir / FILE
+        partial = file.with_suffix(".tmp")
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{output_dir}: cannot be written ({error}); choose another") from None
+    return file
