@@ -1,0 +1,1 @@
+"""One file per benchmark: ``run_case(settings) -> list[Row]``."""

@@ -1,0 +1,76 @@
+"""One step of stage 1, on 1024 rays of the demo scene."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.inputs import learning_scene, options_for, renderer_of
+from benchmarks.measure import Contest, ratio
+from benchmarks.plain import PlainGeometry, PlainScene
+from benchmarks.settings import Settings
+from benchmarks.table import Row
+from benchmarks.work import Pieces, Turns, WorkCounter, arithmetic, floor_of, run
+from datasets.cameras import Cameras, Rays
+from datasets.scene import Scene
+from systems.geometry import GeometrySystem
+
+RAYS = 1024
+ENDLESS = "1000000"  # steps of a run that is stopped when enough has been seen
+
+
+def run_case(settings: Settings) -> list[Row]:
+    """A row per field; the field has its geometry already, as in most of a training."""
+    return [_row(settings, field) for field in settings.fields]
+
+
+def _row(settings: Settings, field: str) -> Row:
+    root, scene = learning_scene(settings)
+    batch = settings.share if settings.quick else RAYS
+    more = ["--batch_size", str(batch), "--max_steps", ENDLESS]
+    options = options_for(settings, "geometry", field, root, *more)
+    renderer = renderer_of(settings, field)
+    system = GeometrySystem(options, scene, renderer)
+    contest = Contest(settings.device, settings.turns, settings.budget)
+    counter = WorkCounter(renderer)
+
+    def others(trainer: pl.Trainer, system: GeometrySystem) -> Pieces:
+        return {"plain": plain_step(scene, settings.device, batch)} if settings.plain else {}
+
+    run(system, settings, Turns(contest, others, counter))
+    dtype = arithmetic(settings.device)
+    row = Row("geometry_step", f"{field}, {batch} rays", contest.median("ours"))
+    row.floor = floor_of(counter, settings, dtype, training=True)
+    row.memory = contest.bytes["ours"]
+    row.note = (
+        f"{counter.positions / batch:.0f} densities and {counter.colours / batch:.0f} colours a "
+        f"ray, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {_short(dtype)}"
+    )
+    if field == "voxels":
+        row.note += f" and {counter.table_bytes(training=True) / 1e6:.3g} MB of tables"
+    if settings.plain:
+        row.plain = contest.median("plain")
+        row.ratio = ratio(contest.seconds["plain"], contest.seconds["ours"])
+        row.plain_memory = contest.bytes["plain"]
+    row.details = {"seconds": contest.seconds, "flops": counter.flops}
+    return row
+
+
+def plain_step(scene: Scene, device: str, batch: int) -> object:
+    """A step of the plain twin on random pixels, whose rays are all in memory, as there."""
+    cameras = Cameras.of(scene.train, scene.near, scene.far).to(device)
+    views = [cameras.view_rays(index) for index in range(len(cameras))]
+    names = ("origins", "directions", "near", "far")
+    rays = Rays(*(torch.cat([getattr(view, name) for view in views]) for name in names))
+    colours = torch.cat([view.image.reshape(-1, 3) for view in scene.train]).to(device) / 255
+    plain = PlainGeometry(PlainScene().to(device))
+
+    def step() -> None:
+        index = torch.randint(len(rays), (batch,), device=device)
+        plain.step(rays[index], colours[index])
+
+    return step
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,33 @@
+"""How long a command takes to say its first word."""
+
+from __future__ import annotations
+
+from benchmarks.measure import Contest, run_outside
+from benchmarks.settings import Settings
+from benchmarks.table import Row
+
+COMMANDS = {
+    "pipeline.py --help": ("pipeline.py", "--help"),
+    "eval.py --help": ("eval.py", "--help"),
+}
+FLOOR = "python -c 'import torch'"
+
+
+def run_case(settings: Settings) -> list[Row]:
+    """A row per command; the floor is PyTorch alone."""
+    contest = Contest("cpu", settings.turns, settings.budget * 2)
+    work = {FLOOR: ("-c", "import torch"), **COMMANDS}
+    contest.take_turns(
+        **{name: lambda words=words: run_outside(*words) for name, words in work.items()}
+    )
+    return [
+        Row(
+            "startup",
+            name,
+            contest.median(name),
+            floor=contest.median(FLOOR),
+            note=f"floor: {FLOOR}",
+            details={"seconds": contest.seconds},
+        )
+        for name in COMMANDS
+    ]

@@ -1,0 +1,147 @@
+"""Steps of our systems in turns with others, and how much work there is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Contest, bandwidth, clock, matrix_rate
+from benchmarks.settings import Settings
+from models.renderer import Renderer
+from systems.base import TrainingSystem
+from utils.machine import trainer_precision
+
+Pieces = Mapping[str, Callable[[], object]]
+SINGLE = 4  # bytes of a number
+CORNERS = 8  # of a voxel
+
+
+class WorkCounter:
+    """What a piece of work has to compute and to fetch, counted the first time it is done.
+
+    Attributes:
+        flops: of matrix products and convolutions, backward passes included.
+        positions, colours: samples whose density, and whose colour, were asked for.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self.flops = self.positions = self.colours = 0
+        self._counted = False
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Counts what happens inside, the first time; later ones are left alone."""
+        if self._counted:
+            yield
+            return
+        self._counted = True
+        with ExitStack() as stack:
+            for module in self.renderer.modules():
+                if hasattr(module, "geometry") and hasattr(module, "style"):
+                    for part in (module.geometry, module.style):
+                        stack.callback(part.register_forward_pre_hook(self._see).remove)
+            counter = stack.enter_context(FlopCounterMode(display=False))
+            yield
+            self.flops = counter.get_total_flops()
+
+    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs) == 1:
+            self.positions += len(inputs[0])
+        else:
+            self.colours += len(inputs[0])
+
+    def table_bytes(self, training: bool) -> int:
+        """Bytes of a voxel field's tables that have to move: eight corners of each sample, thrice
+        when training (read; read and written by the gradient), and then Adam over all of them."""
+        if self.renderer.spec["field"] != "voxels":
+            return 0
+        field = self.renderer.field
+        numbers = CORNERS * (self.positions + self.colours * field.style.features.shape[1])
+        if not training:
+            return SINGLE * numbers
+        # Adam reads and writes the parameter and two moments, reads the gradient that was zeroed
+        return SINGLE * (3 * numbers + 8 * sum(p.numel() for p in field.parameters()))
+
+
+@cache
+def best_rates(device: str, dtype: torch.dtype, quick: bool) -> tuple[float, float]:
+    """Operations and bytes a second that this machine is good for, measured now."""
+    return matrix_rate(device, dtype, quick), bandwidth(device, quick)
+
+
+def floor_of(counter: WorkCounter, settings: Settings, dtype: torch.dtype, training: bool) -> float:
+    """Seconds that the counted work takes at the machine's best."""
+    rate, width = best_rates(settings.device, dtype, settings.quick)
+    return counter.flops / rate + counter.table_bytes(training) / width
+
+
+def arithmetic(device: str) -> torch.dtype:
+    """What our training multiplies matrices in, left to itself."""
+    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return mixed.get(trainer_precision("auto", device), torch.float32)
+
+
+class Turns(pl.Callback):
+    """Times the steps of a system, and lets others take their turns between them.
+
+    Args:
+        contest: where the times go.
+        others: called once the system is ready; what is to be done after every step.
+        counter: of the work in a step, or None.
+    """
+
+    def __init__(
+        self,
+        contest: Contest,
+        others: Callable[[pl.Trainer, TrainingSystem], Pieces],
+        counter: WorkCounter | None = None,
+    ) -> None:
+        self.contest = contest
+        self.make_others = others
+        self.counter = counter
+        self.preparation = 0.0  # seconds from the start of fit to the first step
+        self._counting = ExitStack()
+
+    def on_fit_start(self, *_: object) -> None:
+        self.preparation = -clock(self.contest.device)
+
+    def on_train_start(self, trainer: pl.Trainer, system: TrainingSystem) -> None:
+        self.preparation += clock(self.contest.device)
+        self.others = self.make_others(trainer, system)
+
+    def on_train_batch_start(self, *_: object) -> None:
+        if self.counter is not None:
+            self._counting.enter_context(self.counter.once())
+        self.contest.begin("ours")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.contest.end("ours")
+        self._counting.close()
+        for name, piece in self.others.items():
+            with self.contest.turn(name):
+                piece()
+        trainer.should_stop = self.contest.over()
+
+
+def run(system: TrainingSystem, settings: Settings, *callbacks: pl.Callback) -> None:
+    """Trains ``system`` as `pipeline.py` does, until a callback has seen enough."""
+    trainer = pl.Trainer(
+        accelerator=settings.device,
+        devices=1,
+        precision=trainer_precision("auto", settings.device),
+        max_epochs=1,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(system)
