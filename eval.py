@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from assets.weights import load_any_field
 from datasets.cameras import Cameras
 from datasets.load import load_scene
 from datasets.paths import circle_path
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import EvalOptions, parse_eval
-from systems.checkpoints import geometry_digest, load_field
+from systems.checkpoints import geometry_digest
 from systems.rendering import Picture, render_view
 from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
+from utils.depth import write_pfm, write_raw
 from utils.errors import UserError, exits_cleanly
 from utils.images import write_image
 from utils.machine import accelerator, keep_memory
@@ -44,7 +47,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     Raises:
         UserError: bad input.
     """
-    payload = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
+    payload = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
     if geometry_digest(payload["state"]) != payload["digest"]:
         raise UserError("the geometry in the checkpoint is not the one its digest was made of")
     options = options.filled_from(payload["options"], INHERITED)
@@ -63,7 +66,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         picture = render_view(renderer, cameras.to(device), index, options.chunk)
         rgb = picture.rgb.cpu()
         seconds.append(time.perf_counter() - start)
-        write_view(directory, f"{index:03d}", picture, scene)
+        write_view(directory, f"{index:03d}", picture, scene, options.depth_format)
         frames.append(to_uint8(rgb))
         photo = photos[index].image if photos else None
         views[f"{index:03d}"] = measure(picture, photo, meter)
@@ -111,13 +114,20 @@ def mean_of(views: dict[str, dict[str, float]], key: str) -> float:
     return sum(values[key] for values in views.values()) / len(views)
 
 
-def write_view(directory: Path, name: str, picture: Picture, scene: Scene) -> None:
-    """The frame, its depth in colours, and its depth as a 16-bit PNG."""
+def write_view(
+    directory: Path, name: str, picture: Picture, scene: Scene, formats: Sequence[str]
+) -> None:
+    """The frame, its depth in colours, and its depth in numbers: ``formats`` of png, pfm, raw."""
     depth, opacity = picture.depth.cpu(), picture.opacity.cpu()
     write_image(directory / f"{name}.png", picture.rgb.cpu())
     colours = depth_to_colour(depth, opacity, scene.near, scene.far)
     write_image(directory / f"depth_{name}_colour.png", colours)
-    write_depth_png16(directory / f"depth_{name}.png", depth, opacity, scene.near, scene.far)
+    if "png" in formats:
+        write_depth_png16(directory / f"depth_{name}.png", depth, opacity, scene.near, scene.far)
+    if "pfm" in formats:
+        write_pfm(directory / f"depth_{name}.pfm", depth, opacity)
+    if "raw" in formats:
+        write_raw(directory / f"depth_{name}.raw", depth, opacity)
 
 
 def print_report(report: dict[str, Any], directory: Path, name: str) -> None:

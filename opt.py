@@ -4,6 +4,7 @@ check is at the same time the flag ``--name``, the YAML key ``name`` and the att
 # ruff: noqa: RUF009 - `option` is `dataclasses.field` with more to say
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from utils.options import (
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
+    UNIT,
     Options,
     Rule,
     option,
@@ -263,6 +265,64 @@ class Output(Options):
         derive=lambda o: o.scene_name,
     )
     output_dir: Path = option(Path("results"), "directory of everything that is written")
+    depth_format: tuple[str, ...] = option(
+        ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Options):
+    """export"""
+
+    rules = (
+        Rule(
+            "--bounds: each lower corner must be smaller than its upper; "
+            "give the lower x y z, then the upper",
+            lambda o: (
+                o.bounds and any(a >= b for a, b in zip(o.bounds, o.bounds[3:], strict=False))
+            ),
+        ),
+    )
+    asset: str = option(
+        MISSING, "what to write", choices=("mesh", "volume", "cameras", "weights", "scene")
+    )
+    name: str | None = option(
+        None,
+        "name of the files (default: the checkpoint's)",
+        check=FILE_NAME,
+        derive=lambda o: o.ckpt_path.stem if o.ckpt_path else o.fine_path and o.fine_path.stem,
+    )
+    output_dir: Path = option(Path("results"), "directory of everything that is written")
+    resolution: int = option(256, "mesh, volume: cells along the longest side", check=EIGHT)
+    bounds: tuple[float, float, float, float, float, float] | None = option(
+        None, "mesh, volume: lower x y z and upper x y z (default: around what is occupied)"
+    )
+    threshold: float | None = option(
+        None, "mesh: density of the surface, per scene unit (default: by the light)", check=POSITIVE
+    )
+    fill_hidden: bool = option(True, "mesh: solid where no light gets to")
+    min_part: float = option(
+        0.01, "mesh: smallest part, by area; 1: the largest part alone, 0: all", check=UNIT
+    )
+    colour: str = option(
+        "field",
+        "mesh: colours that the checkpoint renders, or those of the training photos",
+        choices=("field", "photos"),
+    )
+    axes: str = option(
+        "scene",
+        "mesh, cameras: the scene's own axes, or turned for programs whose y is up",
+        choices=("scene", "y_up"),
+    )
+    mesh_format: tuple[str, ...] = option(
+        ("ply", "obj", "glb"), "mesh: files to write", choices=("ply", "obj", "glb")
+    )
+    unlit: bool = option(False, "mesh: a GLB material that viewers show without light")
+    volume_format: tuple[str, ...] = option(
+        ("vol", "npz"), "volume: files to write", choices=("vol", "npz")
+    )
+    images: bool = option(True, "cameras: with the images that they name")
+    half: bool = option(False, "weights: in half precision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +355,14 @@ class EvalOptions(Output, Machine, Weights, Data):
     root_dir: Path | None = option(None, "directory of the scene (default: the checkpoint's)")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Export, Machine, Weights, Data):
+    """Options of export.py."""
+
+    rules = EvalOptions.rules
+    root_dir: Path | None = option(None, "directory of the scene (default: the checkpoint's)")
+
+
 def parse_train(argv: Sequence[str] | None = None) -> TrainOptions:
     """Options of pipeline.py from its arguments (None: those of the process).
 
@@ -314,3 +382,19 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalOptions:
     usage = "eval.py --ckpt_path PATH [options]"
     about = "Render and measure a trained field.  What is not given is taken from the checkpoint."
     return parse_options(EvalOptions, usage, about, argv)
+
+
+def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
+    """Options of export.py from its arguments (None: those of the process).
+
+    The first may be the asset without its flag: ``export.py mesh --ckpt_path X``.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    usage = "export.py mesh|volume|cameras|weights|scene --ckpt_path PATH [options]"
+    about = "Write a trained field as files that other programs read."
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--asset", *argv]
+    return parse_options(ExportOptions, usage, about, argv)

@@ -1,0 +1,1 @@
+"""A trained field as files that other programs read: mesh, volume, cameras, weights."""
