@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.assemble import named
@@ -92,13 +91,13 @@ def report(solved: Solved) -> None:
 
 
 @exits_cleanly
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="prepare.py", description="Turn photos into a scene to learn."
     )
     parser.add_argument("photos_dir", type=Path, help="folder of the photos")
     parser.add_argument("--output_dir", type=Path, help="folder of the scene (default: data/NAME)")
-    given = parser.parse_args(argv)
+    given = parser.parse_args()
     prepare(given.photos_dir, given.output_dir)
 
 

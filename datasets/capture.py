@@ -29,7 +29,7 @@ MATCH_ALL = (
 )
 NEIGHBOURS = 15
 LONGEST = 1600  # pixels of the longer side in which features are looked for
-FEATURES = 4096
+FEATURES = 3072
 QUALITY = 95
 
 

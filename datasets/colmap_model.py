@@ -226,7 +226,10 @@ def _text_images(file: Path) -> Iterator[PosedImage]:
     for line in lines:
         if not line:
             continue
-        _, *pose, camera, name = line.split(maxsplit=9)
+        values = line.split(maxsplit=9)
+        if len(values) < 10:
+            raise ValueError(f"{len(values)} values in place of 10 for an image")
+        _, *pose, camera, name = values
         numbers = [float(value) for value in pose]
         next(lines, None)  # its observations
         yield PosedImage(name, int(camera), tuple(numbers[:4]), tuple(numbers[4:]))

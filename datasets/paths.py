@@ -1,8 +1,9 @@
-"""Camera paths to render along: a circle around what the training cameras look at."""
+"""Camera paths to render along: a circle around what the training cameras look at, or a spiral."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,10 +12,16 @@ from datasets.cameras import Cameras
 from datasets.hull import look_at_ball
 from datasets.scene import Scene
 
+TURNS = 2  # of the spiral, in which it moves once forwards and back
+FOCUS = 4.0  # depth that the spiral's cameras look at, in distances of the near plane
+REACH = 0.9  # share of the training cameras within the spiral's width
+
 
 def circle_path(scene: Scene, n_frames: int) -> Cameras:
     """A closed circle around the look-at point, at the training cameras' mean distance and mean
     elevation, starting on the side of the first training view.
+
+    Forward-facing scenes (NDC) have no other side: they get `spiral_path`.
 
     Args:
         scene: its training cameras give the circle; the first gives intrinsics and image size.
@@ -23,6 +30,8 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
     Returns:
         ``n_frames`` cameras with the scene's near and far.
     """
+    if scene.ndc:
+        return spiral_path(scene, n_frames)
     c2w = torch.stack([view.c2w for view in scene.train])
     centre, _ = look_at_ball(c2w)
     up = up_axis(c2w)
@@ -35,14 +44,28 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
     level = angle.cos()[:, None] * start + angle.sin()[:, None] * aside
     arms = math.cos(elevation) * level + math.sin(elevation) * up
     poses = [look_at(eye, centre, up) for eye in centre + distances.mean() * arms]
-    cameras = Cameras.of(scene.train[:1], scene.near, scene.far)
-    return Cameras(
-        torch.stack(poses),
-        cameras.intrinsics.expand(n_frames, -1).clone(),
-        cameras.sizes.expand(n_frames, -1).clone(),
-        scene.near,
-        scene.far,
-    )
+    return _cameras(scene, poses)
+
+
+def spiral_path(scene: Scene, n_frames: int) -> Cameras:
+    """A closed spiral through the training cameras of a forward-facing scene, which look along -z
+    from around the origin, all towards one point (Mildenhall et al. 2019).
+
+    Args:
+        scene: its training cameras give the width; the first gives intrinsics and image size.
+        n_frames: frames until it closes; the first is not repeated at the end.
+
+    Returns:
+        ``n_frames`` cameras with the scene's near and far, warped if the scene is.
+    """
+    eyes = torch.stack([view.c2w[:, 3] for view in scene.train])
+    middle = eyes.mean(dim=0)
+    radii = torch.quantile((eyes - middle).abs(), REACH, dim=0)
+    angle = torch.arange(n_frames) * (2.0 * math.pi * TURNS / n_frames)
+    swing = torch.stack([angle.cos(), -angle.sin(), -(angle / TURNS).sin()], dim=1)
+    target = middle - torch.tensor([0.0, 0.0, FOCUS])
+    up = torch.tensor([0.0, 1.0, 0.0])
+    return _cameras(scene, [look_at(eye, target, up) for eye in middle + swing * radii])
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
@@ -82,6 +105,17 @@ def up_axis(c2w: Tensor) -> Tensor:
     tilt = right.T @ right / len(right) - 1e-3 * up[:, None] * up[None, :]
     axis = torch.linalg.eigh(tilt).eigenvectors[:, 0]
     return (axis if float(axis @ up) >= 0 else -axis).float()
+
+
+def _cameras(scene: Scene, poses: list[Tensor]) -> Cameras:
+    """Cameras at the poses (3, 4) with the first training view's intrinsics."""
+    first = Cameras.of(scene.train[:1], scene.near, scene.far, scene.ndc)
+    return replace(
+        first,
+        c2w=torch.stack(poses),
+        intrinsics=first.intrinsics.expand(len(poses), -1).clone(),
+        sizes=first.sizes.expand(len(poses), -1).clone(),
+    )
 
 
 def _perpendicular(direction: Tensor, axis: Tensor) -> Tensor:

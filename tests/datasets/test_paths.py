@@ -114,3 +114,28 @@ class TestCirclePath:
         path = circle_path(scene, 4)
         assert torch.isfinite(path.c2w).all()
         torch.testing.assert_close(path.c2w[0], scene.train[0].c2w, atol=1e-3, rtol=0)
+
+
+class TestSpiral:
+    def test_of_a_forward_facing_scene(self, tiny_scene_dir):
+        scene = load_blender(tiny_scene_dir)
+        generator = torch.Generator().manual_seed(0)
+        for view in scene.train:
+            eye = torch.rand(3, generator=generator) - 0.5
+            view.c2w = torch.cat([torch.eye(3), eye[:, None]], dim=1)
+        scene.ndc = True
+        path = circle_path(scene, 40)
+        assert path.ndc
+        assert len(path) == 40
+        assert (path.near, path.far) == (scene.near, scene.far)
+        eyes = torch.stack([view.c2w[:, 3] for view in scene.train])
+        middle = eyes.mean(dim=0)
+        reach = (eyes - middle).abs().amax(dim=0)
+        target = middle - torch.tensor([0.0, 0.0, 4.0])
+        for pose in path.c2w:
+            check_is_pose(pose)
+            assert ((pose[:, 3] - middle).abs() <= reach + 1e-5).all()
+            aim = (target - pose[:, 3]) / (target - pose[:, 3]).norm()
+            torch.testing.assert_close(-pose[:, 2], aim, atol=1e-5, rtol=0)
+        steps = (path.c2w[:, :, 3] - path.c2w.roll(1, 0)[:, :, 3]).norm(dim=1)
+        assert steps.max() < 0.4 * reach.norm()  # closed, without a jump
