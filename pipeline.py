@@ -9,59 +9,120 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 
 from datasets.load import load_scene
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import TrainOptions, parse_train
 from systems.base import TrainingSystem
-from systems.checkpoints import Checkpointing, load_field, run_directory, save_field
+from systems.checkpoints import (
+    Checkpointing,
+    final_path,
+    load_field,
+    run_directory,
+    save_field,
+)
+from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem, new_renderer
+from systems.processes import processes
 from systems.style import StyleSystem
 from utils.checkpoint import ensure_writable, newest_checkpoint
 from utils.errors import UserError, exits_cleanly
 from utils.images import read_image
 from utils.machine import accelerator, keep_memory, trainer_precision
 
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+Unfinished = tuple[Path, dict]  # a checkpoint and what it holds
 # what a style run takes over from the geometry that it paints, unless told otherwise
 INHERITED = ("dataset_name", "scene_name", "img_wh", "field", "near", "far")
 
 
 def train(options: TrainOptions) -> list[Path]:
-    """Runs one stage.
+    """Runs one stage; stage style once for each painting.
 
     Returns:
-        The files of the finished field.
+        The files of the finished fields.
 
     Raises:
         UserError: bad input, before anything is trained.
         NumericalError: NaN or infinity in training.
     """
-    geometry = None
-    if options.stage == "style":
-        geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
-        options = options.filled_from(geometry["options"], INHERITED)
-        if options.field != geometry["spec"]["field"]:
-            raise UserError(
-                f"--field {options.field}: the checkpoint holds a field of the kind "
-                f"'{geometry['spec']['field']}'; leave --field out"
-            )
     device = accelerator(options.device)
     ensure_writable(options.ckpt_dir)
-    run = ensure_writable(run_directory(options))
     ensure_writable(options.log_dir)
-    unfinished = newest_checkpoint(run, options.stage) if options.resume else None
-    scene = load_scene(options)
     if options.stage == "geometry":
-        system = geometry_system(options, scene, unfinished)
-    else:
-        system = style_system(options, scene, geometry, unfinished)
+        return learn(options, device)
+    return paint(options, device)
+
+
+def learn(options: TrainOptions, device: str) -> list[Path]:
+    """Stage 1."""
+    unfinished = unfinished_run(options)
+    scene = load_scene(options)
+    system = geometry_system(options, scene, unfinished)
+    return fit(options, scene, system, unfinished, device)
+
+
+def paint(options: TrainOptions, device: str) -> list[Path]:
+    """Stage 2, one painting after the other; the frozen geometry is computed for the first."""
+    geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
+    options = options.filled_from(geometry["options"], INHERITED)
+    if options.field != geometry["spec"]["field"]:
+        raise UserError(
+            f"--field {options.field}: the checkpoint holds a field of the kind "
+            f"'{geometry['spec']['field']}'; leave --field out"
+        )
+    runs = options_of_paintings(options)
+    paintings = [torch.from_numpy(read_image(run.style_dir)[0]) for run in runs]
+    unfinished = [unfinished_run(run) for run in runs]
+    scene = load_scene(options)
+    scene.near, scene.far = geometry["scene"]["near"], geometry["scene"]["far"]
+    paths, frozen = [], None
+    for run, painting, start in zip(runs, paintings, unfinished, strict=True):
+        if len(runs) > 1:
+            print(f"painting {run.style_dir.name}")
+        if options.resume and start is None and len(runs) > 1 and final_path(run).is_file():
+            print(f"{final_path(run)}: finished already")
+            continue
+        system = style_system(run, scene, geometry, painting, start, frozen)
+        paths += fit(run, scene, system, start, device)
+        frozen = system.frozen
+    return paths
+
+
+def options_of_paintings(options: TrainOptions) -> list[TrainOptions]:
+    """The options of the run for each painting: of a folder, all images by name."""
+    if not options.style_dir.is_dir():
+        return [options]
+    files = sorted(f for f in options.style_dir.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f"--style_dir {options.style_dir}: no image in this folder; give paintings")
+    prefix = f"{options.suffix}_" if "suffix" in options.given else ""
+    return [replace(options, style_dir=file, suffix=f"{prefix}{file.stem}") for file in files]
+
+
+def unfinished_run(options: TrainOptions) -> Unfinished | None:
+    """The newest checkpoint of a run that is to be resumed, with its path."""
+    directory = ensure_writable(run_directory(options))
+    return newest_checkpoint(directory, options.stage) if options.resume else None
+
+
+def fit(
+    options: TrainOptions,
+    scene: Scene,
+    system: TrainingSystem,
+    unfinished: Unfinished | None,
+    device: str,
+) -> list[Path]:
+    """Trains ``system`` to its end and saves the field."""
     if unfinished is not None:
         check_continues(system, *unfinished)
     start = time.perf_counter()
@@ -70,6 +131,8 @@ def train(options: TrainOptions) -> list[Path]:
     if trainer.interrupted:
         raise KeyboardInterrupt
     system.require_finite_weights()
+    if not trainer.is_global_zero:
+        return []
     paths = save_field(options, scene, system.renderer)
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
@@ -78,7 +141,7 @@ def train(options: TrainOptions) -> list[Path]:
 
 
 def geometry_system(
-    options: TrainOptions, scene: Scene, unfinished: tuple[Path, dict] | None
+    options: TrainOptions, scene: Scene, unfinished: Unfinished | None
 ) -> GeometrySystem:
     """Stage 1, new or continued."""
     if unfinished is None:
@@ -88,7 +151,12 @@ def geometry_system(
 
 
 def style_system(
-    options: TrainOptions, scene: Scene, geometry: dict, unfinished: tuple[Path, dict] | None
+    options: TrainOptions,
+    scene: Scene,
+    geometry: dict,
+    painting: Tensor,
+    unfinished: Unfinished | None,
+    frozen: FrozenGeometry | None,
 ) -> StyleSystem:
     """Stage 2, new or continued, on the finished field ``geometry``."""
     if unfinished is not None and unfinished[1]["digest"] != geometry["digest"]:
@@ -96,11 +164,9 @@ def style_system(
             f"{unfinished[0]}: belongs to another geometry; give the checkpoint that the run was "
             "started with, or start again without --resume"
         )
-    rgb, _ = read_image(options.style_dir)
     source = geometry if unfinished is None else unfinished[1]
-    scene.near, scene.far = geometry["scene"]["near"], geometry["scene"]["far"]
     renderer = Renderer.from_state(source["spec"], source["state"])
-    system = StyleSystem(options, scene, renderer, torch.from_numpy(rgb))
+    system = StyleSystem(options, scene, renderer, painting, frozen)
     if unfinished is None:
         system.start_from_photo()
     return system
@@ -124,7 +190,8 @@ def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer
     )
     return pl.Trainer(
         accelerator=device,
-        devices=1,
+        **processes(options.num_gpus, options.num_nodes),
+        use_distributed_sampler=False,
         precision=trainer_precision(options.precision, device),
         max_epochs=1,
         logger=logger,

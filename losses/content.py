@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.masked import check_image, mask_like, masked_mean, presence
+from losses.masked import Sums, check_image, mask_like, masked_sums
 
 
-def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared difference to the photo's features (Gatys, Ecker & Bethge 2016, eq. 1).
+def content_sums(features: Tensor, photo_features: Tensor, mask: Tensor | None = None) -> Sums:
+    """Squared differences to the photo's features, summed over the places.
 
     Args:
         features: (B, C, h, w) of the render.
@@ -16,7 +16,7 @@ def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None =
         mask: (B, 1, H, W) in [0, 1], or None for everywhere.
 
     Returns:
-        Scalar, averaged over the batch.
+        value (B, C), weight (B,).
 
     Raises:
         ValueError: for wrong shapes.
@@ -27,8 +27,22 @@ def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None =
             f"photo_features {tuple(photo_features.shape)} must have the shape of features "
             f"{tuple(features.shape)}"
         )
-    per_image = masked_mean((features - photo_features).square(), weight).mean(dim=1)
-    return (per_image * presence(weight)).mean()
+    return masked_sums((features - photo_features).square(), weight)
+
+
+def per_image(sums: Sums) -> Tensor:
+    """Mean over places and channels (B,); less where there is hardly any object."""
+    return sums.mean().mean(dim=1) * sums.presence()
+
+
+def content_distance(sums: Sums) -> Tensor:
+    """Mean squared difference (Gatys, Ecker & Bethge 2016, eq. 1), averaged over the batch."""
+    return per_image(sums).mean()
+
+
+def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`content_distance` of the features (B, C, h, w) where the mask (B, 1, H, W) is."""
+    return content_distance(content_sums(features, photo_features, mask))
 
 
 def total_variation(image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,5 +66,5 @@ def total_variation(image: Tensor, mask: Tensor | None = None) -> Tensor:
         pairs = image.shape[dim] - 1
         difference = image.narrow(dim, 1, pairs) - image.narrow(dim, 0, pairs)
         both = weight.narrow(dim, 1, pairs) * weight.narrow(dim, 0, pairs)
-        total = total + masked_mean(difference.square(), both).mean(dim=1) * presence(both)
+        total = total + per_image(masked_sums(difference.square(), both))
     return total.mean()

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# conv3_1 looks 10 pixels past its own 4x4 cell; multiples of 16 keep the cells of both poolings
-_BOX_STEP = 16
+
+class Sums(NamedTuple):
+    """What a term adds up over the places of an image.  The sums of an image are those of its
+    tiles together, so that a loss of them needs no whole image in memory.
+
+    Attributes:
+        value: differentiable in the features; first dimension B.
+        weight: (B,) how much of the object was there.
+    """
+
+    value: Tensor
+    weight: Tensor
+
+    def mean(self) -> Tensor:
+        """The value per unit of weight; zero where there is none."""
+        weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
+        return self.value / weight.view(-1, *[1] * (self.value.dim() - 1))
+
+    def presence(self) -> Tensor:
+        """How much of an object there is (B,): 1 from one whole place on, less below, 0 for none.
+
+        Terms are multiplied by it, so that an empty patch costs nothing and the cost has no jump.
+        """
+        return self.weight.clamp(max=1)
 
 
 def check_image(image: Tensor, name: str = "image") -> None:
@@ -16,10 +40,11 @@ def check_image(image: Tensor, name: str = "image") -> None:
         raise ValueError(f"{name} must be (B, 3, H, W), got {tuple(image.shape)}")
 
 
-def check_features(features: Tensor) -> None:
-    """Raise ValueError unless ``features`` is (B, C, H, W)."""
+def check_features(features: Tensor) -> Tensor:
+    """The features; raises ValueError unless they are (B, C, H, W)."""
     if features.dim() != 4:
         raise ValueError(f"features must be (B, C, H, W), got {tuple(features.shape)}")
+    return features
 
 
 def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
@@ -32,16 +57,16 @@ def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
         mask: (B, 1, H, W) in [0, 1] with H // 2^k = h, W // 2^k = w, or None for everywhere.
 
     Returns:
-        (B, 1, h, w).
+        (B, 1, h, w), at least in single precision.
 
     Raises:
         ValueError: where the mask cannot be halved to that shape.
     """
-    check_features(features)
-    batch, _, height, width = features.shape
+    batch, _, height, width = check_features(features).shape
+    dtype = torch.promote_types(features.dtype, torch.float32)
     if mask is None:
-        return features.new_ones(batch, 1, height, width)
-    pooled = mask.detach().to(features)
+        return torch.ones(batch, 1, height, width, dtype=dtype, device=features.device)
+    pooled = mask.detach().to(features.device, dtype)
     if pooled.dim() == 4:
         while pooled.shape[2] > height and min(pooled.shape[2:]) > 1:
             pooled = functional.avg_pool2d(pooled, 2)
@@ -53,53 +78,14 @@ def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
     return pooled
 
 
-def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the locations, weighted; zero where there is nothing to weigh.
+def masked_sums(values: Tensor, weight: Tensor) -> Sums:
+    """Weighted sum over the places.
 
     Args:
         values: (B, C, H, W).
         weight: (B, 1, H, W), not negative.
 
     Returns:
-        (B, C).
+        value (B, C), weight (B,).
     """
-    total = weight.sum(dim=(2, 3))
-    return (values * weight).sum(dim=(2, 3)) / total.clamp_min(torch.finfo(total.dtype).tiny)
-
-
-def presence(weight: Tensor) -> Tensor:
-    """How much of an object there is: 1 from one whole location on, less below, 0 for none.
-
-    Terms are multiplied by it, so that an empty patch costs nothing and the cost has no jump.
-
-    Args:
-        weight: (B, 1, H, W), not negative.
-
-    Returns:
-        (B,) in [0, 1].
-    """
-    return weight.sum(dim=(1, 2, 3)).clamp(max=1)
-
-
-def object_box(mask: Tensor) -> tuple[slice, slice] | None:
-    """The smallest part of an image on which every masked feature statistic is the same as on the
-    whole: the box around mask > 0, wider by what the deepest feature sees.
-
-    Args:
-        mask: (B, 1, H, W).
-
-    Returns:
-        Slices of rows and columns, common to the batch; None where the mask is zero everywhere.
-    """
-    occupied = (mask > 0).any(dim=0)[0]
-    if not occupied.any():
-        return None
-    return _widened(occupied.any(dim=1)), _widened(occupied.any(dim=0))
-
-
-def _widened(occupied: Tensor) -> slice:
-    indices = occupied.nonzero()
-    first, last = int(indices[0]), int(indices[-1])
-    start = (first // _BOX_STEP - 1) * _BOX_STEP
-    stop = (last // _BOX_STEP + 2) * _BOX_STEP
-    return slice(max(start, 0), min(stop, occupied.shape[0]))
+    return Sums((values * weight).sum(dim=(2, 3)), weight.sum(dim=(1, 2, 3)))

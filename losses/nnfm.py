@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.masked import check_features, mask_like
+from losses.masked import Sums, check_features, mask_like
 
 # the similarities looked at in one go: bounded, whatever the size of render and style
 _BLOCK_BYTES = 64 * 2**20
@@ -53,19 +53,19 @@ def nearest_rows(queries: Tensor, bank: Tensor) -> Tensor:
     return nearest
 
 
-def nnfm_loss(
+def nnfm_sums(
     features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
-) -> Tensor:
-    """Mean over the object's locations of the cosine distance to the nearest style feature.
+) -> Sums:
+    """Cosine distances to the nearest style features, summed over the object's places.
 
     Args:
         features: (B, C, h, w) of the render.
         style_bank: (M, C), `unit_features` of the style.
         mask: (B, 1, H, W) in [0, 1], or None for everywhere.
-        threshold: locations with a mask at or below it take no part.
+        threshold: places with a mask at or below it take no part.
 
     Returns:
-        Scalar, in [0, 2].
+        value (1,), weight (1,), over the whole batch.
 
     Raises:
         ValueError: for wrong shapes.
@@ -77,7 +77,19 @@ def nnfm_loss(
         )
     inside = (weight > threshold).nonzero().squeeze(1)
     weight = weight[inside]
-    rows = _unit(features.permute(0, 2, 3, 1).flatten(0, 2)[inside])
+    rows = _unit(features.permute(0, 2, 3, 1).flatten(0, 2)[inside].to(weight.dtype))
     neighbours = style_bank[nearest_rows(rows, style_bank)]
     distance = 1 - (rows * neighbours).sum(dim=1)
-    return (distance * weight).sum() / weight.sum().clamp_min(1)
+    return Sums((distance * weight).sum()[None], weight.sum()[None])
+
+
+def nnfm_distance(sums: Sums) -> Tensor:
+    """Mean cosine distance over the object's places, in [0, 2]; less where there is hardly any."""
+    return sums.value[0] / sums.weight[0].clamp_min(1)
+
+
+def nnfm_loss(
+    features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
+) -> Tensor:
+    """`nnfm_distance` of the features (B, C, h, w) where the mask (B, 1, H, W) is."""
+    return nnfm_distance(nnfm_sums(features, style_bank, mask, threshold))

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from losses.content import content_loss, total_variation
+from losses.content import content_distance, content_sums, total_variation
 from losses.features import LAYERS, FeatureNetwork
-from losses.gram import gram_loss, gram_matrix
-from losses.masked import check_image, mask_like, object_box
-from losses.nnfm import nnfm_loss, unit_features
+from losses.gram import gram_distance, gram_of, gram_sums
+from losses.masked import Sums, check_image, mask_like
+from losses.nnfm import nnfm_distance, nnfm_sums, unit_features
 from losses.sliced_wasserstein import SlicedWasserstein
-from losses.statistics import channel_statistics, statistics_loss
+from losses.statistics import moment_sums, statistics_distance, statistics_of
+from losses.tiles import Tile, object_box, tiles_of
 from utils.errors import UserError
+from utils.team import ALONE, Team
+
+TILE = 512  # pixels; features of one tile and their graph are in memory at a time
+LARGEST_BANK = 1 << 14  # style features to look for neighbours in, evenly spread over the painting
 
 TERMS = ("gram", "nnfm", "statistics", "content", "tv", "swd")
 # the layers that each term of the network looks at, unless told otherwise
@@ -77,6 +83,7 @@ class StyleObjective(nn.Module):
         weights: term -> weight, terms out of `TERMS`.
         layers: term -> layers, in place of `TERM_LAYERS`; "content" takes one.
         seed: of the random projections of "swd".
+        tile: side in pixels of the tiles in which `gradient` looks at a large image.
 
     Raises:
         UserError: for an unknown term, a weight that is negative or not finite, or no weight.
@@ -90,9 +97,11 @@ class StyleObjective(nn.Module):
         weights: Mapping[str, float],
         layers: Mapping[str, Sequence[str]] | None = None,
         seed: int = 0,
+        tile: int = TILE,
     ) -> None:
         super().__init__()
         self.weights = _checked_weights(weights)
+        self.tile = tile
         layers = {**TERM_LAYERS, **(layers or {})}
         self.layers = {term: tuple(layers[term]) for term in self.weights if term in layers}
         if len(self.layers.get("content", ("",))) != 1:
@@ -105,23 +114,40 @@ class StyleObjective(nn.Module):
         style = style if style.dim() == 4 else style[None]
         check_image(style, "style")
         self.register_buffer("backdrop", style.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
-        self._keep_style(style.detach(), seed)
+        self.swd = SlicedWasserstein(style, seed=seed) if "swd" in self.weights else None
+        if self.network is not None:
+            self._keep_style(style.detach())
 
     @torch.no_grad()
-    def _keep_style(self, style: Tensor, seed: int) -> None:
+    def _keep_style(self, style: Tensor) -> None:
         """Compute what the terms need of the style; buffers follow the module to its device."""
-        self.swd = SlicedWasserstein(style, seed=seed) if "swd" in self.weights else None
-        features = self.network(style, self.needed) if self.network is not None else {}
-        for term, names in self.layers.items():
-            for name in names:
+        kept: dict[tuple[str, str], Any] = {}
+        centres: dict[str, Tensor] = {}
+        for tile in tiles_of(style.shape[2:], None, self.tile):
+            features = self.network(tile.cut(style), self.needed)
+            for term, layer in self._parts():
+                own = tile.own(features[layer], layer)
                 if term == "gram":
-                    self._keep("gram", name, gram_matrix(features[name]))
+                    new = gram_sums(own)
                 elif term == "nnfm":
-                    self._keep("bank", name, unit_features(features[name]))
+                    new = [unit_features(own)]
                 elif term == "statistics":
-                    mean, std = channel_statistics(features[name])
-                    self._keep("mean", name, mean)
-                    self._keep("std", name, std)
+                    centre = centres.setdefault(layer, own.mean(dim=(2, 3)))
+                    new = moment_sums(own, centre)
+                else:
+                    continue
+                kept[term, layer] = _joined(kept.get((term, layer)), new)
+        for (term, layer), value in kept.items():
+            if term == "gram":
+                self._keep("gram", layer, gram_of(value))
+            elif term == "nnfm":
+                rows = torch.cat(value)
+                spread = torch.linspace(0, len(rows) - 1, min(len(rows), LARGEST_BANK))
+                self._keep("bank", layer, rows[spread.round().long().to(rows.device)])
+            else:
+                mean, std = statistics_of(value, centres[layer])
+                self._keep("mean", layer, mean)
+                self._keep("std", layer, std)
 
     def _keep(self, kind: str, layer: str, value: Tensor) -> None:
         self.register_buffer(f"{kind}_{layer}", value, persistent=False)
@@ -129,103 +155,215 @@ class StyleObjective(nn.Module):
     def _kept(self, kind: str, layer: str) -> Tensor:
         return self.get_buffer(f"{kind}_{layer}")
 
+    def _parts(self) -> list[tuple[str, str]]:
+        """(term, layer) of everything that looks through the network."""
+        return [(term, layer) for term, layers in self.layers.items() for layer in layers]
+
     @property
-    def needs_content(self) -> bool:
-        """Whether `forward` wants the photo's features."""
+    def needs_photo(self) -> bool:
+        """Whether there is a content term."""
         return "content" in self.layers
 
-    @torch.no_grad()
-    def content_features(self, photo: Tensor, mask: Tensor | None = None) -> Tensor | None:
-        """The photo's features for `forward`, to be computed once per view.
-
-        Args:
-            photo: (B, 3, H, W) in [0, 1].
-            mask: (B, 1, H, W) in [0, 1], the object's alpha or opacity; None if `forward` will
-                have none.
-
-        Returns:
-            (B, C, h, w), or None where the content term has no weight.
-
-        Raises:
-            ValueError: for a wrong shape.
-        """
-        check_image(photo, "photo")
-        if not self.needs_content:
-            return None
-        layer = self.layers["content"]
-        return self.network(self._over_backdrop(photo, mask), layer)[layer[0]]
-
     def forward(
-        self, image: Tensor, content: Tensor | None = None, mask: Tensor | None = None
+        self, image: Tensor, photo: Tensor | None = None, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The weighted terms; their sum is the loss.
+        """The weighted terms, with their graph; their sum is the loss.
 
         Args:
             image: (B, 3, H, W) in [0, 1], the render.
-            content: `content_features` of the photo of the same view; may be None where the
-                content term has no weight.
+            photo: (B, 3, H, W) in [0, 1] of the same view; may be None where `needs_photo` is
+                False.
             mask: (B, 1, H, W) in [0, 1], opacity of the render; None for everywhere.
 
         Returns:
             term -> scalar, for the terms with a weight, in the order of `TERMS`.
 
         Raises:
-            ValueError: for wrong shapes, or a missing ``content``.
+            ValueError: for wrong shapes, or a missing ``photo``.
         """
+        mask = self._checked(image, photo, mask)
+        tiles = self._tiles(image, mask, max(image.shape))
+        if not tiles:
+            return {term: image.sum() * 0 for term in TERMS if term in self.weights}
+        sums = self._sums(tiles[0], tiles[0].cut(image), photo, mask) if self.network else {}
+        return self._weighted(self._terms(sums) | self._pixel_terms(image, mask))
+
+    def gradient(
+        self,
+        image: Tensor,
+        photo: Tensor | None = None,
+        mask: Tensor | None = None,
+        team: Team = ALONE,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted terms and the gradient of their sum with respect to the image.
+
+        The same as differentiating `forward`, in memory that does not grow with the image: every
+        term that looks through the network is a function of sums over places.  So the sums are
+        taken tile by tile; the loss is differentiated with respect to the sums; and that gradient
+        goes back through each tile.
+
+        Args:
+            image, photo, mask: as of `forward`.
+            team: processes that share the tiles.
+
+        Returns:
+            Detached terms; (B, 3, H, W).
+
+        Raises:
+            ValueError: for wrong shapes, or a missing ``photo``.
+        """
+        mask = self._checked(image, photo, mask)
+        image = image.detach()
+        side = self.tile if team.size == 1 else min(self.tile, max(image.shape) // team.size)
+        tiles = self._tiles(image, mask, side)
+        if not tiles:
+            return self.forward(image, photo, mask), torch.zeros_like(image)
+        gradient, terms = torch.zeros_like(image), {}
+        if self.network is not None and len(tiles) == 1:
+            crop = tiles[0].cut(image).requires_grad_()
+            terms = self._terms(self._sums(tiles[0], crop, photo, mask))
+            tiles[0].cut(gradient).add_(torch.autograd.grad(self._loss(terms), crop)[0])
+        elif self.network is not None:
+            terms, gradient = self._tiled(team.share(tiles), image, photo, mask, team)
+        pixels = image.requires_grad_()
+        others = self._pixel_terms(pixels, mask)
+        if others:
+            gradient += torch.autograd.grad(self._loss(others), pixels)[0]
+        detached = {name: value.detach() for name, value in (terms | others).items()}
+        return self._weighted(detached), gradient
+
+    def _tiled(
+        self,
+        tiles: list[Tile],
+        image: Tensor,
+        photo: Tensor | None,
+        mask: Tensor | None,
+        team: Team,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """`gradient` for the terms that look through the network."""
+        totals = self._no_sums(image)
+        with torch.no_grad():
+            for tile in tiles:
+                for part, sums in self._sums(tile, tile.cut(image), photo, mask).items():
+                    totals[part].value.add_(sums.value)
+                    totals[part].weight.add_(sums.weight)
+        for sums in totals.values():
+            team.add(sums.value, sums.weight)
+            sums.value.requires_grad_()
+        terms = self._terms(totals)
+        upstream = torch.autograd.grad(self._loss(terms), [s.value for s in totals.values()])
+        gradient = torch.zeros_like(image)
+        for tile in tiles:
+            crop = tile.cut(image).detach().requires_grad_()
+            values = [sums.value for sums in self._sums(tile, crop, photo, mask).values()]
+            tile.cut(gradient).add_(torch.autograd.grad(values, crop, upstream)[0])
+        team.add(gradient)
+        return terms, gradient
+
+    def _checked(self, image: Tensor, photo: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """The mask in the image's type, where the arguments fit."""
         check_image(image)
         if min(image.shape[2:]) < 4:
             raise ValueError(f"image must be at least 4x4 pixels, got {tuple(image.shape)}")
-        if self.needs_content and content is None:
-            raise ValueError("the content term needs the photo's features, see content_features")
-        mask = None if mask is None else mask_like(image, mask)
-        terms = self._feature_terms(image, content, mask)
+        if self.needs_photo:
+            if photo is None:
+                raise ValueError("the content term needs the photo of the view")
+            check_image(photo, "photo")
+            if photo.shape != image.shape:
+                raise ValueError(
+                    f"photo {tuple(photo.shape)} must have the shape of image {tuple(image.shape)}"
+                )
+        return None if mask is None else mask_like(image, mask)
+
+    def _tiles(self, image: Tensor, mask: Tensor | None, side: int) -> list[Tile]:
+        """Tiles of the part of the image that holds an object: none where nothing does."""
+        box = None if mask is None else object_box(mask)
+        if mask is not None and box is None:
+            return []
+        tiles = tiles_of(image.shape[2:], box, side)
+        return [tile for tile in tiles if mask is None or tile.inner(mask).any()]
+
+    def _sums(
+        self, tile: Tile, crop: Tensor, photo: Tensor | None, mask: Tensor | None
+    ) -> dict[tuple[str, str], Sums]:
+        """What the tile contributes; ``crop`` is `tile.cut` of the image."""
+        seen = None if mask is None else tile.cut(mask)
+        own = None if mask is None else tile.inner(mask)
+        features = self.network(self._over_backdrop(crop, seen), self.needed)
+        photos = {}
+        if self.needs_photo:
+            with torch.no_grad():
+                view = self._over_backdrop(tile.cut(photo), seen)
+                photos = self.network(view, self.layers["content"])
+        sums = {}
+        for term, layer in self._parts():
+            here = tile.own(features[layer], layer)
+            if term == "gram":
+                sums[term, layer] = gram_sums(here, own)
+            elif term == "nnfm":
+                sums[term, layer] = nnfm_sums(here, self._kept("bank", layer), own)
+            elif term == "statistics":
+                sums[term, layer] = moment_sums(here, self._kept("mean", layer), own)
+            else:
+                sums[term, layer] = content_sums(here, tile.own(photos[layer], layer), own)
+        return sums
+
+    def _no_sums(self, image: Tensor) -> dict[tuple[str, str], Sums]:
+        """Zeros in the shapes of `_sums`."""
+        shapes = {
+            "gram": lambda b, c: ((b, c, c), b),
+            "nnfm": lambda b, c: ((1,), 1),
+            "statistics": lambda b, c: ((b, 2, c), b),
+            "content": lambda b, c: ((b, c), b),
+        }
+        sums = {}
+        for term, layer in self._parts():
+            shape, n = shapes[term](len(image), self.network.convs[layer].out_channels)
+            sums[term, layer] = Sums(image.new_zeros(shape), image.new_zeros(n))
+        return sums
+
+    def _terms(self, sums: Mapping[tuple[str, str], Sums]) -> dict[str, Tensor]:
+        """The terms, without their weights, of the whole image's sums."""
+        terms: dict[str, Tensor] = {}
+        for (term, layer), own in sums.items():
+            if term == "gram":
+                value = gram_distance(own, self._kept("gram", layer))
+            elif term == "nnfm":
+                value = nnfm_distance(own)
+            elif term == "statistics":
+                mean, std = self._kept("mean", layer), self._kept("std", layer)
+                value = statistics_distance(own, mean, std)
+            else:
+                value = content_distance(own)
+            terms[term] = terms[term] + value if term in terms else value
+        return terms
+
+    def _pixel_terms(self, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """The terms that need no network, and little memory."""
+        terms = {}
         if "tv" in self.weights:
             terms["tv"] = total_variation(image, mask)
         if self.swd is not None:
             terms["swd"] = self.swd(image, mask)
-        return {term: self.weights[term] * terms[term] for term in TERMS if term in terms}
-
-    def _feature_terms(
-        self, image: Tensor, content: Tensor | None, mask: Tensor | None
-    ) -> dict[str, Tensor]:
-        if not self.needed:
-            return {}
-        # the network need not see the empty part of the image: same values, less work
-        if mask is not None:
-            box = object_box(mask)
-            if box is None:
-                return {term: image.sum() * 0 for term in self.layers}
-            image, mask = image[..., box[0], box[1]], mask[..., box[0], box[1]]
-        features = self.network(self._over_backdrop(image, mask), self.needed)
-        terms = {}
-        for term, names in self.layers.items():
-            if term == "content":
-                own = features[names[0]]
-                if mask is not None:
-                    content = _cropped(content, own, box, names[0])
-                terms[term] = content_loss(own, content, mask)
-            else:
-                terms[term] = sum(self._style_term(term, n, features[n], mask) for n in names)
         return terms
 
+    def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {term: self.weights[term] * terms[term] for term in TERMS if term in terms}
+
+    def _loss(self, terms: Mapping[str, Tensor]) -> Tensor:
+        return sum(self._weighted(terms).values())
+
     def _over_backdrop(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return image
-        return self.backdrop + mask_like(image, mask) * (image - self.backdrop)
-
-    def _style_term(self, term: str, layer: str, features: Tensor, mask: Tensor | None) -> Tensor:
-        if term == "gram":
-            return gram_loss(features, self._kept("gram", layer), mask)
-        if term == "nnfm":
-            return nnfm_loss(features, self._kept("bank", layer), mask)
-        return statistics_loss(features, self._kept("mean", layer), self._kept("std", layer), mask)
+        return image if mask is None else self.backdrop + mask * (image - self.backdrop)
 
 
-def _cropped(content: Tensor, like: Tensor, box: tuple[slice, slice], layer: str) -> Tensor:
-    """The part of the photo's features that belongs to a box of the image."""
-    stride = 2 ** (int(layer[len("conv")]) - 1)
-    top, left = (side.start // stride for side in box)
-    return content[..., top : top + like.shape[2], left : left + like.shape[3]]
+def _joined(old: Sums | list | None, new: Sums | list) -> Sums | list:
+    """What two tiles say, together."""
+    if old is None:
+        return new
+    if isinstance(old, Sums):
+        return Sums(old.value + new.value, old.weight + new.weight)
+    return old + new
 
 
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:

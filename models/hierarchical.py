@@ -30,14 +30,13 @@ def stratified(near: Tensor, far: Tensor, n: int, generator: torch.Generator | N
     return near[:, None] + (far - near)[:, None] * u
 
 
-def importance(edges: Tensor, weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     """Inverse-CDF samples of a piecewise constant density.
 
     Args:
         edges: (N, S + 1) ascending.
         weights: (N, S) >= 0, unnormalised; a ray of zeros counts as uniform.
-        n: samples per ray.
-        generator: random numbers (stratified in the CDF); None for the middles of the strata.
+        u: (N, n) in [0, 1], ascending: where in the distribution, see `stratified`.
 
     Returns:
         (N, n) ascending distances.
@@ -45,8 +44,6 @@ def importance(edges: Tensor, weights: Tensor, n: int, generator: torch.Generato
     pdf = weights + 1e-5
     cdf = (pdf / pdf.sum(-1, keepdim=True)).cumsum(-1)
     cdf = torch.cat([torch.zeros_like(cdf[:, :1]), cdf], -1)
-    zero, one = torch.zeros_like(edges[:, 0]), torch.ones_like(edges[:, 0])
-    u = stratified(zero, one, n, generator)
     upper = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[-1])
     low, high = cdf.gather(-1, upper - 1), cdf.gather(-1, upper)
     fraction = ((u - low) / (high - low)).clamp(0, 1)
@@ -96,7 +93,8 @@ class HierarchicalSampler(nn.Module):
         """Samples for ``field``; while training they carry the coarse rendering as `proposal`."""
         live = (rays.far > rays.near).nonzero()[:, 0]
         near, far = rays.near[live], rays.far[live]
-        t = stratified(near, far, self.n_coarse, generator)
+        # every ray has its random numbers, also those that turn out to need none
+        t = stratified(rays.near, rays.far, self.n_coarse, generator)[live]
         edges = partition(t, near, far)
         samples, keep = self._pack(rays, live, t, edges)
         if self.n_fine == 0:
@@ -111,7 +109,9 @@ class HierarchicalSampler(nn.Module):
                 packed = compositing_weights(density, samples)
         weights = torch.zeros_like(t)
         weights[keep] = packed.to(t.dtype)
-        fine = importance(edges, blurred(weights), self.n_fine, generator)
+        zero = torch.zeros_like(rays.near)
+        u = stratified(zero, zero + 1, self.n_fine, generator)[live]
+        fine = importance(edges, blurred(weights), u)
         t = torch.cat([t, fine], -1).sort(-1).values
         samples, _ = self._pack(rays, live, t, partition(t, near, far))
         samples.proposal = proposal

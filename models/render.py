@@ -37,11 +37,11 @@ def render(field: nn.Module, rays: Rays, samples: Samples, threshold: float = 0.
     if threshold > 0:
         keep = (weights > threshold).nonzero()[:, 0]
         ray = samples.ray_index[keep]
-        rgb = field.style(feature[keep], x[keep], rays.directions[ray])
+        rgb = field.style(feature[keep], x[keep], rays.view_directions[ray])
         colour = segment_sum(weights[keep, None] * rgb, ray, samples.n_rays)
         sums = composite(torch.zeros_like(x), weights, samples)
         return Rendering(colour, sums.depth, sums.opacity, weights)
-    rgb = field.style(feature, x, rays.directions[samples.ray_index])
+    rgb = field.style(feature, x, rays.view_directions[samples.ray_index])
     return composite(rgb, weights, samples)
 
 

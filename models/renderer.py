@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class Renderer(nn.Module):
         b = (self.bounds[1] - rays.origins) * inverse
         near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)
         far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
-        return Rays(rays.origins, rays.directions, near, far)
+        return replace(rays, near=near, far=far)
 
     def samples(self, rays: Rays, generator: torch.Generator | None = None) -> Samples:
         """Samples of rays that are already clipped; random only with ``generator``."""

@@ -14,6 +14,7 @@ from models.renderer import Renderer
 from opt import TrainOptions
 from systems.schedule import make_optimizer, rate_factor
 from utils.errors import NumericalError
+from utils.team import Team
 
 LOG_EVERY = 20
 
@@ -40,6 +41,11 @@ class TrainingSystem(pl.LightningModule):
         self.done = 0  # steps whose effect is in the weights
         self._optimizer_state: Mapping[str, Any] | None = None
 
+    @property
+    def team(self) -> Team:
+        """The processes that train together."""
+        return Team.current()
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters and learning rates."""
         raise NotImplementedError
@@ -65,19 +71,30 @@ class TrainingSystem(pl.LightningModule):
         return torch.Generator(device).manual_seed(key % (1 << 63))
 
     def descend(self, terms: Mapping[str, Tensor], step: int) -> None:
-        """One step of the optimiser on the sum of ``terms``."""
+        """One step of the optimiser on the sum of ``terms``, this process's share of the loss."""
         self.require_finite(terms, step)
         self.optimizers().zero_grad()
         self.manual_backward(sum(terms.values()))
         self.apply_gradients(step)
 
     def apply_gradients(self, step: int) -> None:
-        """One step of the optimiser with the gradients that are there."""
+        """One step of the optimiser with the gradients that are there, summed over the team."""
         optimizer = self.optimizers()
         factor = rate_factor(self.options, step, self.n_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+            if self.team.size > 1:
+                for parameter in group["params"]:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    self.team.add(parameter.grad)
         optimizer.step()
+
+    def totals(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The team's terms, of each process's share of them."""
+        totals = {name: value.detach().clone() for name, value in shares.items()}
+        self.team.add(*totals.values())
+        return totals
 
     def require_finite(self, terms: Mapping[str, Tensor], step: int) -> None:
         """Stops where a loss is not a finite number, naming step, term and tensor."""

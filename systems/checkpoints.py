@@ -100,6 +100,8 @@ class Checkpointing(pl.Callback):
         if system.done % self.options.checkpoint_every or system.done == system.n_steps:
             return
         system.require_finite_weights()
+        if not trainer.is_global_zero:
+            return
         directory = run_directory(self.options)
         payload = field_payload(self.options, self.scene, system.renderer)
         payload |= {"step": system.done, "optimizer": plain(trainer.optimizers[0].state_dict())}

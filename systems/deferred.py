@@ -12,39 +12,60 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from utils.chunks import Chunks
+from utils.team import ALONE, Team
 
 Shade = Callable[[slice], Tensor]
-ImageLoss = Callable[[Tensor], dict[str, Tensor]]
-
-
-def chunks_of(n: int, size: int) -> list[slice]:
-    """Consecutive slices of at most ``size`` that cover ``range(n)``."""
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+Terms = dict[str, Tensor]
+ImageGradient = Callable[[Tensor], tuple[Terms, Tensor]]
 
 
 def deferred_backward(
-    shade: Shade, chunks: Sequence[slice], image_loss: ImageLoss
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Accumulates the gradient of ``sum(image_loss(pixels))`` in the parameters behind ``shade``.
+    shade: Shade,
+    n: int,
+    chunks: Chunks,
+    image_gradient: ImageGradient,
+    parameters: Sequence[nn.Parameter],
+    team: Team = ALONE,
+) -> Terms:
+    """Adds the gradient of a loss of all pixels together to that of ``parameters``.
+
+    What fits into one chunk is rendered once, its graph kept.
 
     Args:
         shade: slice of pixels -> (n, 3) colours, differentiable; a pure function.
-        chunks: slices that cover the image in order.
-        image_loss: pixels (N, 3) -> named scalars whose sum is the loss.
+        n: number of pixels.
+        chunks: how many pixels' graphs are in memory at a time.
+        image_gradient: colours (n, 3) -> named terms, and the gradient (n, 3) of their sum.
+        parameters: what the colours depend on.
+        team: processes that share the pixels; each gets the gradient through its own.
 
     Returns:
-        The detached terms, and the image (N, 3) they were computed of.
+        The terms.
     """
+
+    def send_back(colours: Tensor, gradient: Tensor) -> None:
+        # not `backward`, which may have added a part of it when the memory runs out
+        found = torch.autograd.grad(colours, parameters, gradient, allow_unused=True)
+        for parameter, new in zip(parameters, found, strict=True):
+            if new is not None:
+                parameter.grad = new if parameter.grad is None else parameter.grad.add_(new)
+
+    if team.size == 1 and n <= chunks.size:
+        colours = shade(slice(0, n))
+        terms, gradient = image_gradient(colours.detach())
+        send_back(colours, gradient)
+        return terms
+    own = team.part(n)
     with torch.no_grad():
-        pixels = torch.cat([shade(chunk) for chunk in chunks])
-    pixels.requires_grad_()
-    terms = image_loss(pixels)
-    (gradient,) = torch.autograd.grad(sum(terms.values()), pixels)
-    for chunk in chunks:
-        part = gradient[chunk]
-        if part.any():
-            colours = shade(chunk)
-            if colours.requires_grad:
-                colours.backward(part)
-    return {name: value.detach() for name, value in terms.items()}, pixels.detach()
+        parts = chunks.over(own, shade)
+    colours = torch.cat([*parts, shade(slice(0, 0)).detach()])
+    if team.size > 1:
+        mine, colours = colours, colours.new_zeros(n, 3)
+        colours[own] = mine
+        team.add(colours)
+    terms, gradient = image_gradient(colours)
+    chunks.over(own, lambda part: send_back(shade(part), gradient[part]))
+    return terms

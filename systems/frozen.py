@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from datasets.cameras import Cameras, Rays
 from models.renderer import Renderer
 from models.samples import compositing_weights, segment_sum
-from systems.deferred import chunks_of
 from systems.rendering import chunk_size
+from utils.chunks import Chunks
 
 # A sample under this weight changes no pixel by more than a 250th of one 8-bit step; what all the
 # dropped samples of a ray weigh together is given to those that stay.
@@ -20,72 +20,126 @@ NEGLIGIBLE = 1e-3
 
 @dataclass
 class FrozenView:
-    """One view, all but its colours.
+    """One view, or a window of it: all but its colours.  Only pixels that show something count.
 
     Attributes:
-        rays: (N,) of all pixels, row-major.
-        first: (N + 1,) int64: the samples of the pixel n are first[n] : first[n + 1].
+        cameras, index: the camera that the view belongs to.
+        row, column: (P,) int32 places of the pixels in the view, row-major.
+        first: (P + 1,) int64: the samples of the pixel p are first[p] : first[p + 1].
         t: (M,) distances along the rays.
         weights: (M,) contributions.
         feature: (M, ...) what the style module wants to know of the geometry; None where it is
             computed when needed.
-        opacity: (N,).
-        size: height, width.
+        opacity: (P,).
+        corner: row and column of the window's first pixel.
+        size: height, width of the window.
     """
 
-    rays: Rays
+    cameras: Cameras
+    index: int
+    row: Tensor
+    column: Tensor
     first: Tensor
     t: Tensor
     weights: Tensor
     feature: Tensor | None
     opacity: Tensor
+    corner: tuple[int, int]
     size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.opacity.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that takes memory."""
+        names = ("row", "column", "first", "t", "weights", "feature", "opacity")
+        return {name: x for name in names if (x := getattr(self, name)) is not None}
 
     def nbytes(self) -> int:
         """Memory that the view takes."""
-        tensors = [self.rays.origins, self.rays.directions, self.first, self.t, self.weights]
-        tensors += [self.opacity] + ([] if self.feature is None else [self.feature])
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(t.numel() * t.element_size() for t in self.tensors().values())
+
+    def to(self, device: torch.device | str) -> FrozenView:
+        return replace(self, **{name: x.to(device) for name, x in self.tensors().items()})
 
     def take(self, pixels: Tensor) -> FrozenView:
-        """The view reduced to some pixels (K,), in their order."""
+        """The view reduced to some of its pixels, ``pixels (K,)`` in [0, P), in their order."""
         counts = (self.first[1:] - self.first[:-1])[pixels]
         first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         shift = torch.repeat_interleave(self.first[:-1][pixels] - first[:-1], counts)
         index = torch.arange(int(first[-1]), device=shift.device) + shift
-        feature = None if self.feature is None else self.feature[index]
-        rays, opacity = self.rays[pixels], self.opacity[pixels]
-        size = (1, len(pixels))
-        return FrozenView(rays, first, self.t[index], self.weights[index], feature, opacity, size)
+        return replace(
+            self,
+            row=self.row[pixels],
+            column=self.column[pixels],
+            first=first,
+            t=self.t[index],
+            weights=self.weights[index],
+            feature=None if self.feature is None else self.feature[index],
+            opacity=self.opacity[pixels],
+        )
 
-    def shade(self, field: nn.Module, background: Tensor, part: slice) -> Tensor:
-        """Colours (n, 3) of the pixels ``part`` over the background; differentiable in the style.
+    def window(self, corner: tuple[int, int], size: tuple[int, int]) -> FrozenView:
+        """The part of the view that begins at ``corner`` (row, column) and is ``size`` large."""
+        row, column = self.row - corner[0], self.column - corner[1]
+        inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+        return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
+
+    def rays(self, part: slice) -> Rays:
+        """The rays of the pixels ``part``."""
+        row, column = self.row[part].long(), self.column[part].long()
+        return self.cameras.rays(torch.full_like(row, self.index), row, column)
+
+    def shade(self, field: nn.Module, background: Tensor, part: slice | None = None) -> Tensor:
+        """Colours (n, 3) of all pixels or of a stretch ``part`` of them, over the background;
+        differentiable in the style.
 
         A pure function of the field's style: the same samples, whoever asks and however often.
         """
+        part = slice(0, len(self)) if part is None else part
         ends = self.first[part.start : part.stop + 1]
         inside = slice(int(ends[0]), int(ends[-1]))
         n = part.stop - part.start
         ray = torch.repeat_interleave(torch.arange(n, device=ends.device), ends.diff())
-        rays = self.rays[part]
+        rays = self.rays(part)
         x = rays.points(ray, self.t[inside])
         if self.feature is None:
             with torch.no_grad():
                 _, feature = field.geometry(x)
         else:
             feature = self.feature[inside]
-        rgb = field.style(feature, x, rays.directions[ray])
+        rgb = field.style(feature, x, rays.view_directions[ray])
         colour = segment_sum(self.weights[inside, None] * rgb, ray, n)
         return colour + (1 - self.opacity[part])[:, None] * background
+
+    def places(self) -> Tensor:
+        """(P,) int64 row-major numbers of the pixels in the window."""
+        row, column = self.row.long() - self.corner[0], self.column.long() - self.corner[1]
+        return row * self.size[1] + column
+
+    def mask(self) -> Tensor:
+        """(1, 1, H, W) opacity of the window."""
+        opacity = self.opacity.new_zeros(self.size[0] * self.size[1])
+        return opacity.index_copy(0, self.places(), self.opacity).view(1, 1, *self.size)
+
+    def image(self, colours: Tensor, background: Tensor) -> Tensor:
+        """The window (1, 3, H, W): the pixels in their ``colours (P, 3)``, the rest background."""
+        picture = background.to(colours.dtype).repeat(self.size[0] * self.size[1], 1)
+        picture = picture.index_copy(0, self.places(), colours)
+        return picture.view(*self.size, 3).permute(2, 0, 1)[None]
 
 
 class FrozenGeometry:
     """The frozen views of a set of cameras, kept as far as a memory budget goes.
 
+    On a GPU they are kept there first, then in the host's memory; what neither holds is computed
+    again whenever it is asked for.
+
     Args:
         renderer: its geometry does not change any more.
         cameras: of the views, on the renderer's device.
-        budget: bytes to keep; views beyond it are computed again whenever asked for.
+        budget: bytes to keep in the host's memory.
+        device_budget: bytes to keep on the GPU.
         chunk: rays at once while computing; 0: by field and device.
         threshold: samples of less weight are dropped; 0 keeps all.
     """
@@ -95,28 +149,34 @@ class FrozenGeometry:
         renderer: Renderer,
         cameras: Cameras,
         budget: float,
+        device_budget: float = 0.0,
         chunk: int = 0,
         threshold: float = NEGLIGIBLE,
     ) -> None:
         self.renderer = renderer
         self.cameras = cameras
         self.budget = budget
-        self.chunk = chunk_size(renderer, chunk)
+        self.device_budget = device_budget if renderer.bounds.is_cuda else 0.0
+        self.chunks = Chunks(chunk_size(renderer, chunk))
         self.threshold = threshold
         self.kept: dict[int, FrozenView] = {}
-        self.used = 0
+        self.used = {"device": 0, "host": 0}
 
     def __len__(self) -> int:
         return len(self.cameras)
 
     def view(self, index: int) -> FrozenView:
-        """One view, from memory where it is."""
+        """One view, on the renderer's device, from memory where it is."""
         if index in self.kept:
-            return self.kept[index]
+            return self.kept[index].to(self.renderer.bounds.device)
         view = self._compute(index)
-        if self.used + view.nbytes() <= self.budget:
+        size = view.nbytes()
+        if self.used["device"] + size <= self.device_budget:
             self.kept[index] = view
-            self.used += view.nbytes()
+            self.used["device"] += size
+        elif self.used["host"] + size <= self.budget:
+            self.kept[index] = view.to("cpu")
+            self.used["host"] += size
         return view
 
     @torch.no_grad()
@@ -125,35 +185,44 @@ class FrozenGeometry:
         training = renderer.training
         renderer.eval()
         height, width = self.cameras.sizes[index].tolist()
-        parts = []
-        for part in chunks_of(height * width, self.chunk):
-            rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
-            samples = renderer.samples(rays)
-            density, feature = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
-            weights = compositing_weights(density, samples)
-            keep = (weights > self.threshold).nonzero()[:, 0]
-            ray = samples.ray_index[keep]
-            opacity = segment_sum(weights, samples.ray_index, len(rays))
-            if self.threshold > 0:
-                left = segment_sum(weights[keep], ray, len(rays))
-                weights = weights[keep] * (opacity / left.clamp(min=1e-6))[ray]
-                opacity = segment_sum(weights, ray, len(rays))
-            else:
-                weights = weights[keep]
-            small = feature.ndim == 1
-            counts = torch.bincount(ray, minlength=len(rays))
-            parts.append(
-                (counts, samples.t[keep], weights, feature[keep] if small else None, opacity)
-            )
+        parts = self.chunks.over(height * width, lambda part: self._part(index, part))
         renderer.train(training)
-        counts, t, weights, feature, opacity = zip(*parts, strict=True)
-        first = torch.cat(counts).cumsum(0)
+        counts, t, weights, feature, opacity = (
+            None if tensors[0] is None else torch.cat(tensors)
+            for tensors in zip(*parts, strict=True)
+        )
+        seen = (counts > 0).nonzero()[:, 0]
+        first = counts[seen].cumsum(0)
         return FrozenView(
-            self.cameras.view_rays(index),
+            self.cameras,
+            index,
+            (seen // width).to(torch.int32),
+            (seen % width).to(torch.int32),
             torch.cat([first.new_zeros(1), first]),
-            torch.cat(t),
-            torch.cat(weights),
-            None if feature[0] is None else torch.cat(feature),
-            torch.cat(opacity),
+            t,
+            weights,
+            feature,
+            opacity[seen],
+            (0, 0),
             (height, width),
         )
+
+    def _part(self, index: int, part: slice) -> tuple[Tensor | None, ...]:
+        """Each ray's number of samples, each sample's t, weight, feature; each ray's opacity."""
+        renderer = self.renderer
+        rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
+        samples = renderer.samples(rays)
+        density, feature = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
+        weights = compositing_weights(density, samples)
+        keep = (weights > self.threshold).nonzero()[:, 0]
+        ray = samples.ray_index[keep]
+        opacity = segment_sum(weights, samples.ray_index, len(rays))
+        weights = weights[keep]
+        if self.threshold > 0:
+            left = segment_sum(weights, ray, len(rays))
+            weights = weights * (opacity / left.clamp(min=1e-6))[ray]
+            opacity = segment_sum(weights, ray, len(rays))
+        counts = torch.bincount(ray, minlength=len(rays))
+        # a number per sample is kept, a vector is computed again: it is cheap beside its size
+        feature = feature[keep] if feature.ndim == 1 else None
+        return counts, samples.t[keep], weights, feature, opacity

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras import Cameras
+from datasets.cameras import Cameras, Rays
 from datasets.hull import visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
@@ -85,6 +86,14 @@ def training_pixels(scene: Scene) -> TrainingPixels:
     return pixels
 
 
+def only(rays: Rays, part: slice) -> Rays:
+    """The rays, all but ``part`` of them empty: whoever draws random numbers for each of them draws
+    the same ones, whichever part is his."""
+    far = rays.near.clone()
+    far[part] = rays.far[part]
+    return replace(rays, far=far)
+
+
 def n_steps(options: TrainOptions, pixels: TrainingPixels) -> int:
     """Steps of the run: an epoch sees as many rays as there are pixels to learn from."""
     if options.max_steps:
@@ -110,8 +119,8 @@ class GeometrySystem(TrainingSystem):
         self.pixels = training_pixels(scene)
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
-        self.cameras = Cameras.of(scene.train, scene.near, scene.far)
-        self.val_cameras = Cameras.of(scene.val, scene.near, scene.far)
+        self.cameras = Cameras.of(scene.train, scene.near, scene.far, scene.ndc)
+        self.val_cameras = Cameras.of(scene.val, scene.near, scene.far, scene.ndc)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -137,19 +146,22 @@ class GeometrySystem(TrainingSystem):
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
         flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
         rays = self.renderer.clip(self.cameras.rays(*self.pixels.locate(flat)))
-        target = self.pixels.colors(flat)
+        own = self.team.part(len(rays))
+        rays = only(rays, own)
+        target = self.pixels.colors(flat[own])
         samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
         rendering = self.renderer.shade(rays, samples)
-        terms = {"fine": photometric_loss(rendering.rgb, target)}
+        share = len(target) / len(rays)
+        terms = {"fine": photometric_loss(rendering.rgb[own], target) * share}
         if samples.proposal is not None:
             coarse = self.renderer.finish(samples.proposal)
-            terms["coarse"] = photometric_loss(coarse.rgb, target)
+            terms["coarse"] = photometric_loss(coarse.rgb[own], target) * share
         self.descend(terms, step)
         self.done = step + 1
-        self._report(step, terms)
+        self._report(step, self.totals(terms))
 
     def _report(self, step: int, terms: dict[str, Tensor]) -> None:
-        quality = psnr_of(terms["fine"].detach())
+        quality = psnr_of(terms["fine"])
         self.log("psnr", quality, prog_bar=True, logger=False)
         rate = self.optimizers().param_groups[0]["lr"]
         self.record(step, {"loss": sum(terms.values()), "psnr": quality, "learning_rate": rate})
@@ -165,6 +177,7 @@ class GeometrySystem(TrainingSystem):
             return
         grid, field = self.renderer.sampler.grid, self.renderer.field
         rays = (step - max([0, *(at for at in pruning if at < step)])) * self.options.batch_size
+        self.team.unite(grid.lit)
         thin = THIN / float(grid.cell.min())
         enough = min(ENOUGH_RAYS, self.pixels.n_candidates)
         grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= enough)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.cameras import Cameras
 from models.renderer import Renderer
-from systems.deferred import chunks_of
+from utils.chunks import Chunks
 
 # rays whose samples fit comfortably into memory at once
 CHUNK = {"nerf": 2048, "voxels": 16384}
@@ -42,10 +42,9 @@ def render_view(renderer: Renderer, cameras: Cameras, view: int, chunk: int = 0)
         chunk: rays at once; 0: by field and device.
     """
     height, width = cameras.sizes[view].tolist()
-    parts = [
-        renderer(cameras.view_rays(view, part.start, part.stop))
-        for part in chunks_of(height * width, chunk_size(renderer, chunk))
-    ]
+    parts = Chunks(chunk_size(renderer, chunk)).over(
+        height * width, lambda part: renderer(cameras.view_rays(view, part.start, part.stop))
+    )
     return Picture(
         torch.cat([p.rgb for p in parts]).clamp(0, 1).view(height, width, 3),
         torch.cat([p.depth for p in parts]).view(height, width),

@@ -1,17 +1,19 @@
 """Stage 2: geometry stays, the style module learns to paint.
 
 Every step takes one training view, in one of three modes: `memory_saving` compares the whole view
-with the painting and back-propagates in chunks; `patch` steps once for each patch of it; `small`
-renders a small version with the whole graph.  Before the first of them a photographic start
-teaches the style module the photos in the painting's colours.
+with the painting; `patch` steps once for each patch of it; `small` compares a small version of it.
+All of them back-propagate in as many chunks as the memory asks for (`systems/deferred.py`).  Before
+the first of them a photographic start teaches the style module the photos in the painting's hues.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from datasets.cameras import Cameras
 from datasets.scene import Scene, View
@@ -22,9 +24,10 @@ from losses.weights import load_features
 from models.renderer import Renderer
 from opt import TrainOptions
 from systems.base import TrainingSystem
-from systems.deferred import chunks_of, deferred_backward
+from systems.deferred import Terms, deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.geometry import network_parameters
+from utils.chunks import Chunks
 from utils.images import resize, to_uint8
 
 RATES = {"features": 0.1, "mlp": 2e-3}
@@ -34,18 +37,28 @@ RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the photographic start
 COLOUR_SAMPLES = 200_000
 SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
-PIXELS_PER_CHUNK = 1 << 14
+# samples whose graph through the style module is in memory at once
+SAMPLES_AT_ONCE = {"nerf": 1 << 16, "voxels": 1 << 18}
+SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
+LARGEST_POOL = 4  # rays along the side of a pixel of `small`
+CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
 
-def shrunk(view: View, shorter: int) -> View:
-    """The view with its shorter side ``shorter`` pixels long; never enlarged."""
-    scale = shorter / min(view.height, view.width)
-    if scale >= 1:
-        return view
-    height, width = round(view.height * scale), round(view.width * scale)
+def shrunk(view: View, shorter: int) -> tuple[View, int]:
+    """The view reduced so that averaging k x k of its pixels makes its shorter side about
+    ``shorter`` pixels long, and k.
+
+    A small picture of one ray a pixel would miss most of the field and flicker from view to view;
+    k x k rays a pixel see what a camera with so few pixels sees.
+    """
+    pool = max(1, min(LARGEST_POOL, min(view.height, view.width) // shorter))
+    scale = min(1.0, shorter * pool / min(view.height, view.width))
+    height, width = (max(1, round(n * scale / pool)) * pool for n in (view.height, view.width))
+    if (height, width) == (view.height, view.width):
+        return view, pool
     image = resize(view.image.float() / 255, width, height)
     sx, sy = width / view.width, height / view.height
-    return View(
+    small = View(
         to_uint8(image),
         None,
         view.c2w,
@@ -55,6 +68,7 @@ def shrunk(view: View, shorter: int) -> View:
         view.cy * sy,
         view.name,
     )
+    return small, pool
 
 
 def term_weights(options: TrainOptions) -> dict[str, float]:
@@ -87,23 +101,30 @@ class StyleSystem(TrainingSystem):
         scene: views to paint.
         renderer: with trained geometry.
         painting: (H, W, 3) uint8.
+        frozen: of an earlier run on the same views and geometry, whose memory goes on being used.
     """
 
     def __init__(
-        self, options: TrainOptions, scene: Scene, renderer: Renderer, painting: Tensor
+        self,
+        options: TrainOptions,
+        scene: Scene,
+        renderer: Renderer,
+        painting: Tensor,
+        frozen: FrozenGeometry | None = None,
     ) -> None:
+        self.views, self.pools = scene.train, [1] * len(scene.train)
         if options.style_mode == "small":
-            self.views = [shrunk(view, options.small_size) for view in scene.train]
-        else:
-            self.views = scene.train
+            small = [shrunk(view, options.small_size) for view in scene.train]
+            self.views, self.pools = [view for view, _ in small], [pool for _, pool in small]
         n_views = len(self.views)
         self.n_recolour = RECOLOUR_PASSES * n_views if options.style_init == "photo" else 0
         n_style = options.max_steps or options.num_epochs_style * n_views
         super().__init__(options, renderer, self.n_recolour + n_style)
         self.scene = scene
         self.painting = painting
-        side = min(min(view.height, view.width) for view in self.views)
-        self.objective = make_objective(options, painting, side)
+        sides = [min(v.height, v.width) // k for v, k in zip(self.views, self.pools, strict=True)]
+        self.objective = make_objective(options, painting, min(sides))
+        self.frozen = frozen
         self.transfer: ColourTransfer | None = None
         self.show_every = options.val_every or max(1, n_style // 10)
         freeze_geometry(renderer)
@@ -129,16 +150,30 @@ class StyleSystem(TrainingSystem):
         ]
 
     def on_fit_start(self) -> None:
-        cameras = Cameras.of(self.views, self.scene.near, self.scene.far).to(self.device)
-        self.frozen = FrozenGeometry(
-            self.renderer, cameras, self.options.cache_gb * 1e9, self.options.chunk
-        )
-        if self.options.colour_transfer:
-            self.transfer = fit_colour_transfer(
-                self._colours(self._photo), self.painting.reshape(-1, 3).float() / 255
+        options = self.options
+        if self.frozen is None:
+            cameras = Cameras.of(self.views, self.scene.near, self.scene.far).to(self.device)
+            self.frozen = FrozenGeometry(
+                self.renderer,
+                cameras,
+                options.cache_gb * 1e9,
+                CUDA_SHARE * torch.cuda.mem_get_info()[0] if self.device.type == "cuda" else 0,
+                options.chunk,
+                options.sample_threshold,
             )
+        first = self.frozen.view(0)
+        table = SAMPLES_AT_ONCE_CUDA if self.device.type == "cuda" else SAMPLES_AT_ONCE
+        samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
+        at_once = table[self.renderer.spec["field"]] / samples_per_pixel
+        self.chunks = Chunks(options.chunk or at_once)
+        if options.colour_transfer:
+            self.transfer = fit_colour_transfer(self._colours(self._photo), self._palette())
 
-    def _colours(self, image_of: Any) -> Tensor:
+    def _palette(self) -> Tensor:
+        """The painting's colours (K, 3)."""
+        return self.painting.reshape(-1, 3).float() / 255
+
+    def _colours(self, colours_of: Callable[[int, FrozenView], Tensor]) -> Tensor:
         """A sample of the object's colours (K, 3) over all views."""
         share = max(1, COLOUR_SAMPLES // len(self.frozen))
         colours = []
@@ -146,22 +181,21 @@ class StyleSystem(TrainingSystem):
             frozen = self.frozen.view(index)
             seen = (frozen.opacity > SEEN).nonzero()[:, 0]
             seen = seen[:: max(1, len(seen) // share)]
-            colours.append(image_of(index, seen))
+            colours.append(colours_of(index, frozen.take(seen)))
         return torch.cat(colours)
 
-    def _photo(self, index: int, pixels: Tensor | None = None) -> Tensor:
-        """Pixels (K, 3) in [0, 1] of a training photo; all of them by default."""
-        rgb = self.views[index].image.reshape(-1, 3).to(self.device)
-        return (rgb if pixels is None else rgb[pixels]).float() / 255
+    def _photo(self, index: int, pixels: FrozenView) -> Tensor:
+        """Colours (K, 3) in [0, 1] of a training photo at some pixels."""
+        image = self.views[index].image.to(self.device)
+        return image[pixels.row.long(), pixels.column.long()].float() / 255
 
-    def _target(self, index: int, pixels: Tensor | None = None) -> Tensor:
+    def _target(self, index: int, pixels: FrozenView) -> Tensor:
         """As `_photo`, in the painting's colours where colour transfer is on."""
         photo = self._photo(index, pixels)
         if self.transfer is None:
             return photo
-        opacity = self.frozen.view(index).opacity
-        opacity = (opacity if pixels is None else opacity[pixels])[:, None]
-        return torch.lerp(photo, self.transfer.apply(photo).clamp(0, 1), opacity)
+        recoloured = self.transfer.apply(photo).clamp(0, 1)
+        return torch.lerp(photo, recoloured, pixels.opacity[:, None])
 
     def training_step(self, step: int, _: int) -> None:
         order = step // len(self.views)
@@ -178,66 +212,79 @@ class StyleSystem(TrainingSystem):
         if step >= self.n_recolour and (step - self.n_recolour) % self.show_every == 0:
             self._show(step, index, frozen)
 
-    def _recolour(self, step: int, index: int, frozen: FrozenView) -> dict[str, Tensor]:
+    def _recolour(self, step: int, index: int, frozen: FrozenView) -> Terms:
         """The photographic start: random pixels of a view against the recoloured photo."""
-        seen = (frozen.opacity > 0).nonzero()[:, 0]
-        if len(seen) == 0:
+        if len(frozen) == 0:
             return {"photo": torch.zeros(())}
-        draw = torch.randint(len(seen), (RECOLOUR_RAYS,), generator=self.generator(step))
-        pixels = seen[draw.to(seen.device)].sort().values
-        colours = self._shade(frozen.take(pixels), slice(0, len(pixels)))
-        terms = {"photo": photometric_loss(colours, self._target(index, pixels))}
+        draw = torch.randint(len(frozen), (RECOLOUR_RAYS,), generator=self.generator(step))
+        own = draw.sort().values[self.team.part(RECOLOUR_RAYS)].to(self.device)
+        pixels = frozen.take(own)
+        colours = self._shade(pixels)
+        share = len(own) / RECOLOUR_RAYS
+        terms = {"photo": photometric_loss(colours, self._target(index, pixels)) * share}
         self.descend(terms, step)
+        return self.totals(terms)
+
+    def _memory_saving(self, step: int, index: int, frozen: FrozenView) -> Terms:
+        """One step of the optimiser for the whole view."""
+        return self._paint(step, index, frozen)
+
+    def _small(self, step: int, index: int, frozen: FrozenView) -> Terms:
+        """One step of the optimiser for the whole view, averaged to a small one."""
+        return self._paint(step, index, frozen, self.pools[index])
+
+    def _patch(self, step: int, index: int, frozen: FrozenView) -> Terms:
+        """One step of the optimiser for each patch that shows something of the object."""
+        terms: Terms = {}
+        for corner, size in patches(frozen.size, self.options.patch_size):
+            part = frozen.window(corner, size)
+            if part.opacity.sum() >= 0.01 * size[0] * size[1]:
+                terms = self._paint(step, index, part)
         return terms
 
-    def _memory_saving(self, step: int, index: int, frozen: FrozenView) -> dict[str, Tensor]:
-        loss = self._image_loss(index, frozen.opacity, frozen.size)
-        chunks = chunks_of(len(frozen.opacity), self.options.chunk or PIXELS_PER_CHUNK)
+    def _paint(self, step: int, index: int, frozen: FrozenView, pool: int = 1) -> Terms:
+        """One step of the optimiser on the objective of a view or a window of it."""
+        mask = functional.avg_pool2d(frozen.mask(), pool)
+        photo = None
+        if self.objective.needs_photo:
+            photo = self._image(frozen, self._target(index, frozen), pool)
+
+        def image_gradient(colours: Tensor) -> tuple[Terms, Tensor]:
+            leaf = colours.detach().requires_grad_()
+            image = self._image(frozen, leaf, pool)
+            terms, gradient = self.objective.gradient(image, photo, mask, self.team)
+            return terms, torch.autograd.grad(image, leaf, gradient)[0]
+
         self.optimizers().zero_grad()
-        terms, _ = deferred_backward(lambda part: self._shade(frozen, part), chunks, loss)
+        terms = deferred_backward(
+            lambda part: self._shade(frozen, part),
+            len(frozen),
+            self.chunks,
+            image_gradient,
+            list(self.renderer.field.style.parameters()),
+            self.team,
+        )
         self.require_finite(terms, step)
         self.apply_gradients(step)
         return terms
 
-    def _small(self, step: int, index: int, frozen: FrozenView) -> dict[str, Tensor]:
-        pixels = self._shade(frozen, slice(0, len(frozen.opacity)))
-        terms = self._image_loss(index, frozen.opacity, frozen.size)(pixels)
-        self.descend(terms, step)
-        return terms
-
-    def _patch(self, step: int, index: int, frozen: FrozenView) -> dict[str, Tensor]:
-        """One step of the optimiser for each patch that shows something of the object."""
-        terms: dict[str, Tensor] = {}
-        for pixels, size in patches(frozen.size, self.options.patch_size, self.device):
-            part = frozen.take(pixels)
-            if part.opacity.mean() < 0.01:
-                continue
-            colours = self._shade(part, slice(0, len(pixels)))
-            terms = self._image_loss(index, part.opacity, size, pixels)(colours)
-            self.descend(terms, step)
-        return {name: value.detach() for name, value in terms.items()}
-
-    def _shade(self, frozen: FrozenView, part: slice) -> Tensor:
+    def _shade(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
+        """Colours of a view's pixels, or of a stretch of them."""
         return frozen.shade(self.renderer.field, self.renderer.background, part)
 
-    def _image_loss(
-        self, index: int, opacity: Tensor, size: tuple[int, int], pixels: Tensor | None = None
-    ) -> Any:
-        """The objective as a function of an image's pixels (N, 3)."""
-        mask = opacity.view(1, 1, *size)
-        content = None
-        if self.objective.needs_content:
-            photo = as_image(self._target(index, pixels), size)
-            content = self.objective.content_features(photo, mask)
-        return lambda colours: self.objective(as_image(colours, size), content, mask)
+    def _image(self, frozen: FrozenView, colours: Tensor, pool: int = 1) -> Tensor:
+        """(1, 3, H / pool, W / pool) of a view in the ``colours (P, 3)``."""
+        return functional.avg_pool2d(frozen.image(colours, self.renderer.background), pool)
 
     @torch.no_grad()
     def _show(self, step: int, index: int, frozen: FrozenView) -> None:
         """TensorBoard: photo | stylised | painting."""
+        parts = self.chunks.over(len(frozen), lambda part: self._shade(frozen, part))
+        if not parts:
+            return
+        stylised = self._image(frozen, torch.cat(parts))[0].permute(1, 2, 0)
+        photo = self.views[index].image.to(self.device).float() / 255
         height = frozen.size[0]
-        parts = chunks_of(len(frozen.opacity), self.options.chunk or PIXELS_PER_CHUNK)
-        stylised = torch.cat([self._shade(frozen, part) for part in parts]).view(*frozen.size, 3)
-        photo = self._photo(index).view(*frozen.size, 3)
         width = round(height * self.painting.shape[1] / self.painting.shape[0])
         painting = resize(self.painting.float() / 255, width, height).to(photo)
         self.record_image(
@@ -249,12 +296,8 @@ class StyleSystem(TrainingSystem):
         """Colour transfer once more, from what has been painted to the painting."""
         if self.transfer is None or self.done < self.n_steps:
             return
-
-        def painted(index: int, pixels: Tensor) -> Tensor:
-            return self._shade(self.frozen.view(index).take(pixels), slice(0, len(pixels)))
-
-        colours = self._colours(painted)
-        last = fit_colour_transfer(colours, self.painting.reshape(-1, 3).float() / 255)
+        colours = self._colours(lambda _, pixels: self._shade(pixels))
+        last = fit_colour_transfer(colours, self._palette())
         style = self.renderer.field.style
         style.colour_matrix.copy_(last.matrix)
         style.colour_offset.copy_(last.offset)
@@ -266,25 +309,16 @@ def freeze_geometry(renderer: Renderer) -> None:
     renderer.field.style.requires_grad_(True)
 
 
-def as_image(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels (H * W, 3) as an image (1, 3, H, W)."""
-    return pixels.view(*size, 3).permute(2, 0, 1)[None]
-
-
-def patches(
-    size: tuple[int, int], side: int, device: torch.device | str
-) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Flat pixel indices and shape of the patches that tile an image in raster order.
+def patches(size: tuple[int, int], side: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """(top, left), (height, width) of the patches that tile an image in raster order.
 
     The last row and column of patches are moved inwards where ``side`` does not divide the image,
     and a patch is no larger than the image.
     """
     height, width = size
     rows, columns = min(side, height), min(side, width)
-    tiles = []
-    for top in range(0, height, rows):
-        for left in range(0, width, columns):
-            y = torch.arange(rows, device=device) + min(top, height - rows)
-            x = torch.arange(columns, device=device) + min(left, width - columns)
-            tiles.append(((y[:, None] * width + x).flatten(), (rows, columns)))
-    return tiles
+    return [
+        ((min(top, height - rows), min(left, width - columns)), (rows, columns))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]

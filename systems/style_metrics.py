@@ -58,7 +58,7 @@ class StyleMeter:
         image = picture.rgb.permute(2, 0, 1)[None]
         truth = image if photo is None else photo.to(image).permute(2, 0, 1)[None] / 255
         mask = picture.opacity[None, None]
-        terms = objective(image, objective.content_features(truth, mask), mask)
+        terms = objective(image, truth, mask)
         distances = {"style_distance": float(terms["gram"])}
         if photo is not None:
             distances["content_distance"] = float(terms["content"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from losses.masked import mask_like, masked_mean, object_box, presence
+from losses.masked import mask_like, masked_sums
 
 
 def test_no_mask_is_everywhere():
@@ -31,20 +31,11 @@ def test_mask_that_does_not_fit(shape):
         mask_like(torch.zeros(1, 3, 4, 3), torch.ones(shape))
 
 
-def test_masked_mean_and_presence():
+def test_mean_and_presence():
     values = torch.tensor([[1.0, 2.0], [3.0, 100.0]])[None, None]
     weight = torch.tensor([[1.0, 1.0], [2.0, 0.0]])[None, None]
-    assert masked_mean(values, weight).item() == pytest.approx(9 / 4)
-    assert masked_mean(values, torch.zeros_like(weight)).item() == 0
-    assert presence(weight).item() == 1
-    assert presence(weight / 8).item() == pytest.approx(0.5)
-
-
-def test_box_holds_the_object_with_a_margin():
-    mask = torch.zeros(1, 1, 200, 150)
-    mask[0, 0, 70:80, 5:40] = 0.01
-    rows, columns = object_box(mask)
-    assert rows.start <= 70 - 13 and rows.stop >= 80 + 13
-    assert columns.start == 0 and 40 + 13 <= columns.stop < 150
-    assert rows.start % 16 == 0
-    assert object_box(torch.zeros(1, 1, 5, 5)) is None
+    sums = masked_sums(values, weight)
+    assert sums.mean().item() == pytest.approx(9 / 4)
+    assert sums.presence().item() == 1
+    assert masked_sums(values, torch.zeros_like(weight)).mean().item() == 0
+    assert masked_sums(values, weight / 8).presence().item() == pytest.approx(0.5)

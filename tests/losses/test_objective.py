@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def test_presets(name, network, style):
     objective = StyleObjective(style, network, OBJECTIVES[name])
     image, mask = object_in(40, 28)
     image.requires_grad_(True)
-    terms = objective(image, objective.content_features(torch.rand(1, 3, 40, 28), mask), mask)
+    terms = objective(image, torch.rand(1, 3, 40, 28), mask)
     assert set(terms) == set(OBJECTIVES[name])
     sum(terms.values()).backward()
     assert image.grad.isfinite().all() and image.grad.any()
@@ -50,7 +52,7 @@ def test_terms_are_the_weighted_functions(network, style):
     layers = {"gram": ["conv1_1", "conv2_1"], "statistics": ["conv2_1"]}
     objective = StyleObjective(style[0], network, weights, layers)
     image, photo = torch.rand(2, 1, 3, 20, 16)
-    terms = objective(image, objective.content_features(photo))
+    terms = objective(image, photo)
     ours, theirs, photos = network(image), network(style), network(photo)
     expected = {
         "gram": sum(2 * gram_loss(ours[n], gram_matrix(theirs[n])) for n in layers["gram"]),
@@ -68,7 +70,7 @@ def test_looking_at_the_object_alone_changes_nothing(network, style, height, wid
     network, style = network.double(), style.double()
     image, mask = (x.double() for x in object_in(height, width))
     objective = StyleObjective(style, network, ALL)
-    content = objective.content_features(torch.rand_like(image), mask)
+    content = torch.rand_like(image)
 
     def terms_and_gradient():
         leaf = image.clone().requires_grad_(True)
@@ -82,18 +84,57 @@ def test_looking_at_the_object_alone_changes_nothing(network, style, height, wid
     torch.testing.assert_close(quick, terms_and_gradient(), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize(("height", "width"), [(96, 130), (101, 83), (64, 64), (33, 200)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_tiles_change_nothing(network, style, height, width, masked):
+    """Value and gradient of the whole image, however it is cut, for every term."""
+    network, style = network.double(), style.double()
+    image, mask = (x.double() for x in object_in(height, width))
+    photo = torch.rand_like(image)
+    mask = mask if masked else None
+    whole = StyleObjective(style, network, ALL)
+    leaf = image.clone().requires_grad_(True)
+    terms = whole(leaf, photo, mask)
+    sum(terms.values()).backward()
+    for tile in (1000, 48, 32):
+        tiled = StyleObjective(style, network, ALL, tile=tile)
+        terms_of_tiles, gradient = tiled.gradient(image, photo, mask)
+        assert list(terms_of_tiles) == list(terms)
+        torch.testing.assert_close(terms_of_tiles, terms, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_tiles_in_single_precision(network, style):
+    image, _ = object_in(100, 90)
+    photo = torch.rand_like(image)
+    _, whole = StyleObjective(style, network, ALL).gradient(image, photo)
+    _, tiled = StyleObjective(style, network, ALL, tile=32).gradient(image, photo)
+    assert (tiled - whole).norm() <= 1e-5 * whole.norm()
+
+
+def test_a_large_painting_keeps_a_bounded_bank(network, monkeypatch):
+    monkeypatch.setattr("losses.objective.LARGEST_BANK", 50)
+    style = torch.rand(3, 64, 80)
+    bank = StyleObjective(style, network, {"nnfm": 1.0}).bank_conv3_1
+    assert bank.shape == (50, 8)
+    # spread over all 16 x 20 places of the painting
+    everything = unit_features(network(style[None], ["conv3_1"])["conv3_1"])
+    places = [int((everything - row).norm(dim=1).argmin()) for row in bank]
+    assert places[0] == 0 and places[-1] == 319
+    assert max(b - a for a, b in itertools.pairwise(places)) <= 7
+
+
 def test_the_background_has_no_say(network, style):
     image, mask = object_in(48, 40)
     mask = (mask > 0).float()
     objective = StyleObjective(style, network, ALL)
-    content = objective.content_features(image, mask)
-    on_white = objective(image * mask + 1 - mask, content, mask)
-    torch.testing.assert_close(on_white, objective(image * mask, content, mask))
+    on_white = objective(image * mask + 1 - mask, image, mask)
+    torch.testing.assert_close(on_white, objective(image * mask, image, mask))
 
 
 def test_render_equal_to_style_costs_nothing(network, style):
     objective = StyleObjective(style, network, {**ALL, "tv": 0})
-    terms = objective(style, objective.content_features(style))
+    terms = objective(style, style)
     for term, value in terms.items():
         assert value.item() == pytest.approx(0, abs=1e-6), term
 
@@ -102,7 +143,7 @@ def test_empty_mask_is_free_of_cost_and_gradient(network, style):
     objective = StyleObjective(style, network, ALL)
     image = torch.rand(1, 3, 16, 20, requires_grad=True)
     mask = torch.zeros(1, 1, 16, 20)
-    terms = objective(image, objective.content_features(image, mask), mask)
+    terms = objective(image, image, mask)
     sum(terms.values()).backward()
     assert set(terms) == set(TERMS)
     assert all(value.item() == 0 for value in terms.values())
@@ -113,7 +154,7 @@ def test_empty_mask_is_free_of_cost_and_gradient(network, style):
 def test_flat_images_have_finite_gradients(network, value):
     objective = StyleObjective(torch.full((1, 3, 20, 20), value), network, ALL)
     image = torch.full((1, 3, 16, 20), value, requires_grad=True)
-    sum(objective(image, objective.content_features(image)).values()).backward()
+    sum(objective(image, image).values()).backward()
     assert image.grad.isfinite().all()
 
 
@@ -121,7 +162,7 @@ def test_terms_without_weight_are_left_out(style):
     weights = {"swd": 1.0, "tv": 0.5, "gram": 0.0, "content": 0}
     objective = StyleObjective(style, None, weights)
     image = torch.rand(1, 3, 16, 20)
-    assert objective.content_features(image) is None
+    assert not objective.needs_photo
     assert list(objective(image)) == ["tv", "swd"]
 
 
@@ -135,7 +176,7 @@ def test_gradient(network, style):
     objective = StyleObjective(style.double(), network.double(), ALL)
     image = torch.rand(1, 3, 8, 9, dtype=torch.float64, requires_grad=True)
     mask = torch.rand(1, 1, 8, 9, dtype=torch.float64)
-    content = objective.content_features(torch.rand_like(image), mask)
+    content = torch.rand_like(image)
     assert torch.autograd.gradcheck(
         lambda x: sum(objective(x, content, mask).values()), image, atol=1e-6
     )
@@ -157,12 +198,14 @@ def test_wrong_use(network, style):
     with pytest.raises(ValueError, match="content takes one layer"):
         StyleObjective(style, network, ALL, {"content": ["conv1_1", "conv2_2"]})
     objective = StyleObjective(style, network, ALL)
-    with pytest.raises(ValueError, match="content_features"):
+    with pytest.raises(ValueError, match="photo"):
         objective(torch.rand(1, 3, 16, 20))
+    with pytest.raises(ValueError, match=r"photo \(1, 3, 16, 21\)"):
+        objective(torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 21))
     with pytest.raises(ValueError, match=r"\(1, 3, 3, 20\)"):
         objective(torch.rand(1, 3, 3, 20))
     with pytest.raises(ValueError, match=r"\(1, 1, 16, 21\)"):
-        objective(torch.rand(1, 3, 16, 20), torch.rand(1, 6, 8, 10), torch.ones(1, 1, 16, 21))
+        objective(torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 21))
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((40, 60), (20, 30)), ((90, 30), (60, 20))])

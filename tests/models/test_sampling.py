@@ -44,7 +44,8 @@ def test_stratified_puts_one_sample_in_each_bin():
 def test_importance_follows_its_distribution():
     edges = torch.tensor([0.0, 1, 2, 3, 5]).expand(200, 5)
     weights = torch.tensor([1.0, 0, 3, 4]).expand(200, 4)
-    t = importance(edges, weights, 256, generator())
+    u = stratified(torch.zeros(200), torch.ones(200), 256, generator())
+    t = importance(edges, weights, u)
     counts = torch.histogram(t.flatten(), torch.tensor([0.0, 1, 2, 3, 5])).hist / t.numel()
     assert torch.allclose(counts, torch.tensor([1.0, 0, 3, 4]) / 8, atol=2e-3)
     inside = t[(t > 3) & (t < 5)]
@@ -54,7 +55,8 @@ def test_importance_follows_its_distribution():
 
 def test_importance_of_an_empty_ray_is_uniform():
     edges = torch.linspace(0, 4, 9)[None]
-    t = importance(edges, torch.zeros(1, 8), 16, None)
+    u = stratified(torch.zeros(1), torch.ones(1), 16, None)
+    t = importance(edges, torch.zeros(1, 8), u)
     assert torch.allclose(t, stratified(torch.zeros(1), torch.full((1,), 4.0), 16, None), atol=1e-5)
 
 

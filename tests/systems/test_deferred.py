@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from datasets.cameras import Cameras
+from datasets.scene import View
 from losses.features import FeatureNetwork
 from losses.objective import OBJECTIVES, StyleObjective
 from models.renderer import Renderer
-from systems.deferred import chunks_of, deferred_backward
+from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
-from systems.style import as_image, freeze_geometry, patches
+from systems.style import freeze_geometry, patches, shrunk
+from utils.chunks import Chunks
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 SIZE = (13, 18)
@@ -31,19 +33,23 @@ def scene_of(kind, dtype):
     intrinsics = torch.tensor([[16.0, 17.0, SIZE[1] / 2, SIZE[0] / 2]])
     cameras = Cameras(c2w.to(dtype), intrinsics.to(dtype), torch.tensor([SIZE]), 1.0, 5.0)
     renderer = renderer.to(dtype).eval()
+    renderer.threshold = 0.0
     freeze_geometry(renderer)
     return renderer, cameras
 
 
-def loss_of(objective, dtype, opacity):
+def objective_of(name, dtype):
     torch.manual_seed(2)
     network = FeatureNetwork((4, 4, 6, 6, 8)).to(dtype)
-    weights = {**OBJECTIVES[objective], "tv": 0.1}
-    style = StyleObjective(torch.rand(3, 20, 24, dtype=dtype), network, weights).to(dtype)
-    photo = torch.rand(1, 3, *SIZE, dtype=dtype)
-    content = style.content_features(photo)
-    mask = opacity.view(1, 1, *SIZE)
-    return lambda pixels: style(as_image(pixels, SIZE), content, mask)
+    weights = {**OBJECTIVES[name], "tv": 0.1}
+    style = torch.rand(3, 20, 24, dtype=dtype)
+    return StyleObjective(style, network, weights, tile=32).to(dtype)
+
+
+def whole_image(renderer, frozen):
+    """(H * W, 3) of a frozen view."""
+    colours = frozen.shade(renderer.field, renderer.background)
+    return frozen.image(colours, renderer.background)[0].permute(1, 2, 0).reshape(-1, 3)
 
 
 def gradients(renderer):
@@ -59,16 +65,32 @@ def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
     """Law 3: for every objective, both fields, H != W and chunks that do not divide the image."""
     renderer, cameras = scene_of(kind, dtype)
     frozen = FrozenGeometry(renderer, cameras, 1e9, threshold=0.0).view(0)
-    image_loss = loss_of(objective, dtype, frozen.opacity)
+    objective = objective_of(objective, dtype)
+    photo = torch.rand(1, 3, *SIZE, dtype=dtype)
+    background = renderer.background
 
-    def shade(part):
-        return frozen.shade(renderer.field, renderer.background, part)
-
-    sum(image_loss(shade(slice(0, SIZE[0] * SIZE[1]))).values()).backward()
+    # the plain twin: every pixel of the view through the renderer, the whole graph at once
+    picture = renderer(cameras.view_rays(0))
+    plain = picture.rgb.view(*SIZE, 3).permute(2, 0, 1)[None]
+    mask = picture.opacity.detach().view(1, 1, *SIZE)
+    sum(objective(plain, photo, mask).values()).backward()
     whole = gradients(renderer)
     assert whole.norm() > 0
+
+    def image_gradient(colours):
+        leaf = colours.requires_grad_()
+        image = frozen.image(leaf, background)
+        terms, gradient = objective.gradient(image, photo, frozen.mask())
+        return terms, torch.autograd.grad(image, leaf, gradient)[0]
+
     for chunk in (37, 1000):
-        deferred_backward(shade, chunks_of(SIZE[0] * SIZE[1], chunk), image_loss)
+        deferred_backward(
+            lambda part: frozen.shade(renderer.field, background, part),
+            len(frozen),
+            Chunks(chunk),
+            image_gradient,
+            list(renderer.field.style.parameters()),
+        )
         error = (gradients(renderer) - whole).norm() / whole.norm()
         assert error <= bound
 
@@ -77,12 +99,11 @@ def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
 def test_frozen_image_and_gradient_equal_the_renderers(kind):
     """Law 5: with threshold 0 the kept view is the renderer's own picture, and so its gradient."""
     renderer, cameras = scene_of(kind, torch.float64)
-    renderer.threshold = 0.0
     frozen = FrozenGeometry(renderer, cameras, 1e9, chunk=50, threshold=0.0).view(0)
     plain = renderer(cameras.view_rays(0))
-    kept = frozen.shade(renderer.field, renderer.background, slice(0, len(frozen.opacity)))
+    kept = whole_image(renderer, frozen)
     assert torch.allclose(kept, plain.rgb, rtol=1e-12)
-    assert torch.allclose(frozen.opacity, plain.opacity, rtol=1e-12)
+    assert torch.allclose(frozen.mask().flatten(), plain.opacity, rtol=1e-12)
     assert frozen.opacity.max() > 0.5
     weights = torch.randn_like(kept)
     (kept * weights).sum().backward()
@@ -96,8 +117,7 @@ def test_dropping_small_samples_changes_nearly_nothing(kind):
     renderer, cameras = scene_of(kind, torch.float32)
     exact = FrozenGeometry(renderer, cameras, 1e9, threshold=0.0).view(0)
     small = FrozenGeometry(renderer, cameras, 1e9).view(0)
-    everything = slice(0, len(exact.opacity))
-    a, b = (v.shade(renderer.field, renderer.background, everything) for v in (exact, small))
+    a, b = (whole_image(renderer, view) for view in (exact, small))
     assert len(small.t) < len(exact.t)
     mse = (a - b).square().mean()
     assert -10 * torch.log10(mse + 1e-12) >= 50
@@ -111,30 +131,66 @@ def test_dropping_small_samples_changes_nearly_nothing(kind):
 def test_a_view_can_be_taken_apart():
     renderer, cameras = scene_of("voxels", torch.float64)
     frozen = FrozenGeometry(renderer, cameras, 1e9).view(0)
-    pixels = torch.tensor([100, 3, 120, 121, 233])
-    part = frozen.take(pixels)
-    whole = frozen.shade(renderer.field, renderer.background, slice(0, len(frozen.opacity)))
-    taken = part.shade(renderer.field, renderer.background, slice(0, 5))
+    whole = frozen.shade(renderer.field, renderer.background)
+    pixels = torch.tensor([50, 3, 41, 42, len(frozen) - 1])
+    taken = frozen.take(pixels).shade(renderer.field, renderer.background)
     assert torch.allclose(taken, whole[pixels])
+    corner, size = (3, 5), (6, 9)
+    window = frozen.window(corner, size)
+    cut = window.image(window.shade(renderer.field, renderer.background), renderer.background)
+    image = whole_image(renderer, frozen).view(*SIZE, 3).permute(2, 0, 1)[None]
+    assert torch.allclose(cut, image[..., 3:9, 5:14])
+    assert torch.equal(window.mask(), frozen.mask()[..., 3:9, 5:14])
 
 
 def test_budget_decides_what_is_kept_not_what_is_seen():
     renderer, cameras = scene_of("voxels", torch.float32)
     keeping = FrozenGeometry(renderer, cameras, 1e9)
     forgetting = FrozenGeometry(renderer, cameras, 0)
-    assert keeping.view(0) is keeping.view(0)
-    assert keeping.used == keeping.view(0).nbytes()
+    kept = keeping.view(0)
+    assert keeping.view(0).weights is kept.weights
+    assert keeping.used == {"device": 0, "host": kept.nbytes()}
+    assert torch.equal(kept.weights, forgetting.view(0).weights)
     assert not forgetting.kept
-    assert torch.equal(keeping.view(0).weights, forgetting.view(0).weights)
+
+
+def test_running_out_of_memory_halves_the_chunks_and_changes_nothing():
+    seen = []
+
+    def work(part):
+        if part.stop - part.start > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(part)
+        return part.stop - part.start
+
+    chunks = Chunks(11)
+    assert sum(chunks.over(25, work)) == 25
+    assert [p.start for p in seen] == [0, *[p.stop for p in seen[:-1]]]
+    assert chunks.size == 2  # 11, 5, 2
+    with pytest.raises(torch.OutOfMemoryError):
+        Chunks(2).over(4, lambda part: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
 
 
 @pytest.mark.parametrize("size", [(100, 60), (55, 47), (10, 70)])
 def test_patches_cover_every_pixel_and_stay_inside(size):
-    tiles = patches(size, 50, "cpu")
-    seen = torch.zeros(size[0] * size[1], dtype=torch.bool)
-    for pixels, shape in tiles:
-        assert len(pixels) == shape[0] * shape[1]
-        assert shape == (min(50, size[0]), min(50, size[1]))
-        seen[pixels] = True
+    tiles = patches(size, 50)
+    seen = torch.zeros(size, dtype=torch.bool)
+    for (top, left), (height, width) in tiles:
+        assert (height, width) == (min(50, size[0]), min(50, size[1]))
+        assert top + height <= size[0] and left + width <= size[1]
+        seen[top : top + height, left : left + width] = True
     assert seen.all()
     assert len(tiles) == -(-size[0] // 50) * -(-size[1] // 50)
+
+
+def test_a_small_view_averages_rays():
+    """`small`: k x k rays a pixel, the camera's field of view kept, never enlarged."""
+    image = torch.randint(0, 256, (60, 90, 3), dtype=torch.uint8)
+    view = View(image, None, torch.eye(4)[:3], 50.0, 50.0, 45.0, 30.0, "v")
+    small, pool = shrunk(view, 16)
+    assert pool == 3 and (small.height, small.width) == (48, 72)
+    assert small.fx / small.width == pytest.approx(view.fx / view.width)
+    assert small.cy / small.height == pytest.approx(0.5)
+    same, pool = shrunk(view, 60)
+    assert pool == 1 and same is view
+    assert shrunk(view, 200) == (view, 1)
