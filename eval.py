@@ -95,7 +95,7 @@ def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list]:
     if options.split == "circle":
         return circle_path(scene, options.n_frames), []
     views = getattr(scene, options.split)
-    return Cameras.of(views, scene.near, scene.far), views
+    return Cameras.of(views, scene.near, scene.far, scene.ndc), views
 
 
 def measure(picture: Picture, photo: Tensor | None, meter: StyleMeter | None) -> dict[str, float]:

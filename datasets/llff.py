@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,8 @@ def _forward(c2w: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> Scene:
+    # masks would carve world space, and the bounds are those of warped space
+    views = {s: [replace(view, alpha=None) for view in part] for s, part in views.items()}
     train = perturb_views(views["train"], wishes.data_perturb, wishes.under)
     every = [view for split in views.values() for view in split]
     fields = torch.tensor([[v.fx / v.width, v.fy / v.height] for v in every])

@@ -152,7 +152,8 @@ class StyleSystem(TrainingSystem):
     def on_fit_start(self) -> None:
         options = self.options
         if self.frozen is None:
-            cameras = Cameras.of(self.views, self.scene.near, self.scene.far).to(self.device)
+            scene = self.scene
+            cameras = Cameras.of(self.views, scene.near, scene.far, scene.ndc).to(self.device)
             self.frozen = FrozenGeometry(
                 self.renderer,
                 cameras,

@@ -90,6 +90,14 @@ class TestForward:
         assert len(scene.test) == 1
         assert int(eyes.argmin()) == len(eyes) - 1
 
+    def test_masks_are_not_used_in_warped_space(self, tmp_path):
+        root = write_forward(tmp_path / "s")
+        for path in (root / "images").iterdir():
+            Image.new("RGBA", (24, 20), (9, 9, 9, 0)).save(path)
+        scene = load_llff(root)
+        assert not scene.has_alpha
+        assert (scene.train[0].image == 255).all()
+
 
 class TestAround:
     def test_centred_on_what_the_cameras_look_at(self, tmp_path, captures, source, sphere):
