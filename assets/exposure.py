@@ -16,7 +16,7 @@ from models.renderer import Renderer
 DIRECTIONS = tuple(d for d in itertools.product((-1, 0, 1), repeat=3) if any(d))
 AGREE = 3  # directions that have to bring light, so that a pore in one line counts for nothing
 APART = math.cos(math.radians(32))  # between a camera and the direction of light that stands for it
-TYPICAL = 0.75  # share of the density that stops most light, from which on there is a surface
+TYPICAL = 0.25  # share of the density that stops most light, from which on there is a surface
 
 
 class Exposure:
@@ -58,7 +58,9 @@ class Exposure:
         """Density from which on there is a surface, per scene unit: a share of the density that
         half of the stopped light is stopped below of; 0 in an empty field."""
         density = self.density.flatten()
-        stopped = self.light.flatten() * -torch.expm1(-density * self.spacing)
+        # light that arrives is that beside the point: behind a hard surface none is left
+        arriving = functional.max_pool3d(self.light[None, None], 3, stride=1, padding=1).flatten()
+        stopped = arriving * -torch.expm1(-density * self.spacing)
         order = density.argsort()
         total = stopped[order].double().cumsum(0)
         middle = int(torch.searchsorted(total, total[-1:] / 2))
