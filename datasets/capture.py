@@ -29,7 +29,7 @@ MATCH_ALL = (
 )
 NEIGHBOURS = 15
 LONGEST = 1600  # pixels of the longer side in which features are looked for
-FEATURES = 3072
+FEATURES = (2048, 8192)  # per photo; the second where the first leave photos without a pose
 QUALITY = 95
 
 
@@ -99,7 +99,7 @@ def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path],
 
 
 def solve(photos: dict[str, Path], work: Path) -> Solved:
-    """Camera poses and lenses of the photos.
+    """Camera poses and lenses of the photos, tried again with more features if any has none.
 
     Args:
         photos: see `upright_copies`, which wrote them to ``work/photos``.
@@ -108,18 +108,36 @@ def solve(photos: dict[str, Path], work: Path) -> Solved:
     Raises:
         UserError: no two photos could be connected.
     """
+    best = None
+    for features in FEATURES:
+        found = attempt(photos, work, features)
+        if found is not None and (best is None or len(found.model.images) > len(best.model.images)):
+            best = found
+        if best is not None and not best.unregistered:
+            break
+    if best is None:
+        raise UserError(
+            f"{len(photos)} photos: none could be connected with another; take them with more "
+            "overlap (two thirds), sharp, of something with texture that does not move"
+        )
+    return best
+
+
+def attempt(photos: dict[str, Path], work: Path, features: int) -> Solved | None:
+    """Structure from motion with so many features per photo; None where nothing connects."""
     colmap = import_pycolmap()
-    colmap.logging.minloglevel = 2
+    colmap.logging.minloglevel = 3  # what goes wrong is said in one line
     colmap.set_random_seed(0)
-    database, images = work / "database.db", work / "photos"
-    reader = colmap.ImageReaderOptions(camera_model="RADIAL")
+    images, folder = work / "photos", work / str(features)
+    (folder / "best").mkdir(parents=True)
     extraction = colmap.FeatureExtractionOptions(max_image_size=LONGEST)
-    extraction.sift.max_num_features = FEATURES
+    extraction.sift.max_num_features = features
+    database = folder / "database.db"
     colmap.extract_features(
         database,
         images,
         camera_mode=colmap.CameraMode.PER_FOLDER,
-        reader_options=reader,
+        reader_options=colmap.ImageReaderOptions(camera_model="RADIAL"),
         extraction_options=extraction,
     )
     if len(photos) <= MATCH_ALL:
@@ -127,20 +145,14 @@ def solve(photos: dict[str, Path], work: Path) -> Solved:
     else:
         pairing = colmap.SequentialPairingOptions(overlap=NEIGHBOURS, quadratic_overlap=True)
         colmap.match_sequential(database, pairing_options=pairing)
-    (work / "models").mkdir()
-    found = colmap.incremental_mapping(database, images, work / "models")
+    found = colmap.incremental_mapping(database, images, folder)
     models = sorted(found.values(), key=lambda model: -model.num_reg_images())
     if not models:
-        raise UserError(
-            f"{len(photos)} photos: none could be connected with another; take them with more "
-            "overlap (two thirds), sharp, of something with texture that does not move"
-        )
-    (work / "best").mkdir()
-    models[0].write(work / "best")
+        return None
+    models[0].write(folder / "best")
     groups = [model.num_reg_images() for model in models]
-    return Solved(
-        read_model(work / "best"), photos, models[0].compute_mean_reprojection_error(), groups
-    )
+    error = models[0].compute_mean_reprojection_error()
+    return Solved(read_model(folder / "best"), photos, error, groups)
 
 
 def write_capture(solved: Solved, output_dir: Path) -> Path:
@@ -165,7 +177,7 @@ def write_capture(solved: Solved, output_dir: Path) -> Path:
         (output_dir / "images").mkdir(parents=True, exist_ok=True)
         for image, pose in zip(model.images, moved(c2w, origin, axes, scale), strict=True):
             photo = solved.photos[image.name]
-            frame = Frame(photo, pose, model.lenses[image.camera], photo.stem)
+            frame = Frame(photo, pose, model.lenses[image.camera], photo.stem, upright=True)
             view = replace(load_view(frame, None, torch.tensor(WHITE)), alpha=None)
             name = f"images/{Path(image.name).stem}.jpg"
             Image.fromarray(view.image.numpy()).save(

@@ -96,6 +96,9 @@ def _moved(frame: Frame, root: Path | None, folder: Path | None) -> Frame:
     if folder in (None, root) or not frame.lens.declares_size:
         return frame
     found = with_any_extension(folder / frame.path.relative_to(root))
-    if found is None or not frame.lens.fits(*image_size(found)):
+    if found is None:
+        return frame
+    width, height = image_size(found)
+    if not frame.lens.fits(width, height) and not frame.lens.fits(height, width):
         return frame
     return replace(frame, path=found)

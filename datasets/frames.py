@@ -27,12 +27,14 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class Frame:
-    """An image file, its camera-to-world pose (3, 4), its lens and the view's name."""
+    """An image file, its camera-to-world pose (3, 4), its lens and the view's name; ``upright``:
+    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`."""
 
     path: Path
     c2w: Tensor
     lens: Lens
     name: str
+    upright: bool | None = None
 
 
 def load_views(
@@ -140,12 +142,13 @@ def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) 
 
 
 def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour and alpha, upright, or as stored where the pose is that of the stored image: some
-    tools (COLMAP) pass over the orientation in the EXIF data."""
-    rgb, alpha = read_image(frame.path)
+    """Colour and alpha.  Where a size is declared, the image is taken as it is stored, or turned
+    upright if only then it has that size: the tools that find poses (COLMAP) pass over EXIF."""
+    upright = not frame.lens.declares_size if frame.upright is None else frame.upright
+    rgb, alpha = read_image(frame.path, upright=upright)
     height, width = rgb.shape[:2]
     if not frame.lens.fits(width, height) and frame.lens.fits(height, width):
-        return read_image(frame.path, upright=False)
+        return read_image(frame.path, upright=not upright)
     return rgb, alpha
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import prepare
 from datasets.cameras import Cameras
-from datasets.capture import Solved, upright_copies, write_capture
+from datasets.capture import Solved, solve, upright_copies, write_capture
 from datasets.colmap_model import read_model
 from datasets.transforms import load_transforms
 from utils.errors import UserError
@@ -136,6 +136,21 @@ def test_report(solved, capsys):
     assert "not registered: r_8.png, r_9.png" in text
     assert "groups that do not connect (8 + 2)" in text
     assert "add photos from viewpoints between" in text
+
+
+def test_tried_again_with_more_features(tmp_path, solved, monkeypatch):
+    asked = []
+
+    def attempt(photos, work, features):
+        asked.append(features)
+        return solved if features == 8192 else None
+
+    monkeypatch.setattr("datasets.capture.attempt", attempt)
+    assert solve(solved.photos, tmp_path) is solved
+    assert asked == [2048, 8192]
+    monkeypatch.setattr("datasets.capture.attempt", lambda *_: None)
+    with pytest.raises(UserError, match="none could be connected with another"):
+        solve(solved.photos, tmp_path)
 
 
 def test_whole_run_with_another_solver(tmp_path, solved, monkeypatch, capsys):

@@ -74,6 +74,15 @@ class TestLenses:
         view = load_transforms(root).train[0]
         assert torch.equal(view.image, torch.from_numpy(np.rot90(np.array(stored), -1).copy()))
 
+    def test_photos_upside_down_by_exif(self, root):
+        path = root / "images" / "r_1.png"
+        stored = Image.open(path)
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        stored.save(path, exif=exif)
+        view = load_transforms(root).train[0]
+        assert torch.equal(view.image, torch.from_numpy(np.array(stored)))
+
     @pytest.mark.parametrize(
         ("entries", "model"),
         [
