@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from assets.portable import scene_of
 from assets.weights import load_any_field
 from datasets.cameras import Cameras
 from datasets.load import load_scene
@@ -54,10 +55,12 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     device = accelerator(options.device)
-    scene = load_scene(options)
+    blank = None if photos_at_hand(options) else scene_of(payload)
+    scene = blank or load_scene(options)
     scene.near, scene.far = payload["scene"]["near"], payload["scene"]["far"]
     renderer = Renderer.from_state(payload["spec"], payload["state"]).to(device).eval()
     cameras, photos = views_of(scene, options)
+    photos = [] if blank else photos
     meter = StyleMeter.of(payload, device) if payload["kind"] == "style" else None
 
     frames, views, seconds = [], {}, []
@@ -88,6 +91,12 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     report |= {"directory": str(directory), "video": str(directory / f"{name}.mp4")}
     print_report(report, directory, name)
     return report
+
+
+def photos_at_hand(options: EvalOptions) -> bool:
+    """Whether to load the scene's photos: they are there, or were asked for."""
+    root_dir = options.root_dir
+    return "root_dir" in options.given or (root_dir is not None and root_dir.is_dir())
 
 
 def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list]:

@@ -140,7 +140,7 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
 
     fill = options.fill_hidden
     mesh = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
-    if threshold > 0:
+    if 0 < threshold < float(exposure.density.max()):
         mesh = level_set(solid, box, options.resolution, threshold)
     mesh, n_parts = kept_parts(mesh, options.min_part)
     if len(mesh.faces) == 0:

@@ -16,7 +16,7 @@ from models.renderer import Renderer
 DIRECTIONS = tuple(d for d in itertools.product((-1, 0, 1), repeat=3) if any(d))
 AGREE = 3  # directions that have to bring light, so that a pore in one line counts for nothing
 APART = math.cos(math.radians(32))  # between a camera and the direction of light that stands for it
-TYPICAL = 0.25  # share of the density that stops most light, from which on there is a surface
+TYPICAL = 0.15  # share of the density that stops most light, from which on there is a surface
 
 
 class Exposure:

@@ -18,7 +18,7 @@ from utils.errors import UserError
 SUFFIX = ".safetensors"
 SMALL = 64  # elements up to which a tensor keeps its precision: bounds, colour matrices
 BITS = ".bits"  # ends the name of a boolean grid of which eight cells lie in a byte
-COARSE_STYLE = "sampler.coarse.style."
+COARSE = "sampler.coarse."
 LIT = "sampler.grid.lit"
 
 
@@ -38,7 +38,10 @@ def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
     """
     state = rounded(slim(payload), half)
     rest = {name: value for name, value in payload.items() if name != "state"}
-    rest |= {"source_digest": payload["digest"], "digest": geometry_digest(widened(state))}
+    rest |= {
+        "source_digest": payload["digest"],
+        "digest": geometry_digest(completed(widened(state), payload["spec"])),
+    }
     shapes = {name: list(t.shape) for name, t in state.items() if t.dtype == torch.bool}
     metadata = {
         "format": FORMAT,
@@ -80,7 +83,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         payload, shapes = json.loads(metadata["payload"]), json.loads(metadata["shapes"])
         for name, shape in shapes.items():
             tensors[name] = unpacked_bits(tensors.pop(name + BITS), shape)
-        payload["state"] = completed(widened(tensors))
+        payload["state"] = completed(widened(tensors), payload["spec"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(foreign) from None
     if payload["kind"] not in KINDS:
@@ -97,23 +100,34 @@ def load_any_field(
     return load_field(ckpt_path, coarse_path, fine_path)
 
 
+def left_out(spec: dict[str, Any]) -> str | None:
+    """What the names of a coarse network's tensors start with that rendering does not need.
+
+    The coarse network proposes by density alone; without a fine one it is the field itself.
+    """
+    if spec["field"] != "nerf":
+        return None
+    return f"{COARSE}style." if spec["n_fine"] else COARSE
+
+
 def slim(payload: dict[str, Any]) -> dict[str, Tensor]:
     """The state without what rendering does not need."""
-    two = payload["spec"]["field"] == "nerf" and payload["spec"]["n_fine"] > 0
+    prefix = left_out(payload["spec"])
     return {
         name: tensor
         for name, tensor in payload["state"].items()
-        if name != LIT and not (name.startswith(COARSE_STYLE) and two)
+        if name != LIT and not (prefix and name.startswith(prefix))
     }
 
 
-def completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `slim`: the coarse network gets the fine one's colours, which no one sees."""
-    state[LIT] = torch.zeros_like(state["sampler.grid.occupied"])
-    coarse = any(name.startswith("sampler.coarse.") for name in state)
-    if coarse and not any(name.startswith(COARSE_STYLE) for name in state):
-        for name in [n for n in state if n.startswith("field.style.")]:
-            state[COARSE_STYLE + name.removeprefix("field.style.")] = state[name].clone()
+def completed(state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
+    """The inverse of `slim`: what the coarse network lacks it gets from the field."""
+    state = {**state, LIT: torch.zeros_like(state["sampler.grid.occupied"])}
+    prefix = left_out(spec)
+    for name in [n for n in state if prefix and n.startswith("field.")]:
+        twin = COARSE + name.removeprefix("field.")
+        if twin.startswith(prefix):
+            state[twin] = state[name].clone()
     return state
 
 
