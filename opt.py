@@ -93,6 +93,8 @@ class Machine(Options):
     precision: str = option(
         "auto", "arithmetic of the networks", choices=("auto", "32", "bf16", "16")
     )
+    num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
+    num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
     chunk: int = option(0, "rays rendered at once; 0: by the memory", check=NOT_NEGATIVE)
     seed: int = option(0, "seed of all randomness", check=SEED)
 
@@ -206,7 +208,7 @@ class Style(Options):
             lambda o: o.vgg_weights is not None and o.features == "own",
         ),
     )
-    style_dir: Path | None = option(None, "file of the painting")
+    style_dir: Path | None = option(None, "file of the painting, or a folder of paintings")
     style_mode: str = option(
         "memory_saving",
         "loss on the whole view, on patches of it, or on a small rendering",
@@ -244,7 +246,10 @@ class Style(Options):
     tv_weight: float | None = option(
         None, "total variation (default: the objective's)", check=NOT_NEGATIVE
     )
-    cache_gb: float = option(4.0, "GB of frozen geometry to keep in memory", check=NOT_NEGATIVE)
+    cache_gb: float = option(1.0, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
+    sample_threshold: float = option(
+        1e-3, "weight under which a frozen sample is dropped; 0: none", check=NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,8 +131,8 @@ class GeometrySystem(TrainingSystem):
         scale = (self.options.lr or RATES["features"]) / RATES["features"]
         field = self.renderer.field
         return [
-            {"params": [field.geometry.raw], "lr": RATES["density"] * scale},
-            {"params": [field.style.features], "lr": RATES["features"] * scale},
+            {"params": [field.geometry.raw], "lr": RATES["density"] * scale, "sparse": True},
+            {"params": [field.style.features], "lr": RATES["features"] * scale, "sparse": True},
             {"params": network_parameters(field.style), "lr": RATES["mlp"] * scale},
         ]
 

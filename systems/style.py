@@ -145,7 +145,7 @@ class StyleSystem(TrainingSystem):
             return [{"params": list(style.parameters()), "lr": given or usual}]
         scale = given / RATES["features"] if given else 1.0
         return [
-            {"params": [style.features], "lr": RATES["features"] * scale},
+            {"params": [style.features], "lr": RATES["features"] * scale, "sparse": True},
             {"params": network_parameters(style), "lr": RATES["mlp"] * scale},
         ]
 

@@ -1,0 +1,76 @@
+"""Two processes end with the weights of one: the same batch, shared."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+GEOMETRY = "--stage geometry --root_dir sphere --max_steps 6 --batch_size 65 --precision 32"
+FIELDS = {
+    "nerf": "--N_samples 8 --N_importance 8",
+    "voxels": "--field voxels --voxel_resolution 24",
+}
+STYLE = (
+    "--stage style --root_dir sphere --style_dir painting.png --features own --precision 32 "
+    "--objective nnfm --gram_weight 1 --num_epochs_style 1 --chunk 50"
+)
+
+
+@pytest.fixture
+def at(tmp_path, tiny_scene_dir):
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((64, 48)).save(tmp_path / "painting.png")
+    return tmp_path
+
+
+def pipeline(line, at, processes=1):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [*line.split(), "--device", "cpu", "--num_gpus", str(processes)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pipeline.py"), *words],
+        cwd=at,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def difference(a, b):
+    """Largest relative difference of two finished fields' tensors."""
+    a, b = (load_checkpoint(path)["state"] for path in (a, b))
+    assert a.keys() == b.keys()
+    norms = [
+        (a[k].double() - b[k].double()).norm() / a[k].double().norm().clamp_min(1e-3) for k in a
+    ]
+    return float(torch.stack(norms).max())
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_two_processes_end_with_the_weights_of_one(field, at):
+    for n in (1, 2):
+        pipeline(f"{GEOMETRY} {FIELDS[field]} --suffix g{n} --ckpt_dir c", at, n)
+    assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
+    for n in (1, 2):
+        said = pipeline(f"{STYLE} --ckpt_path c/sphere_g1.ckpt --suffix s{n} --ckpt_dir c", at, n)
+        assert said.count("written:") == 1
+    assert difference(at / "c/sphere_s1.ckpt", at / "c/sphere_s2.ckpt") < 1e-5
+
+
+def test_resuming_with_another_number_of_processes(at):
+    line = f"{GEOMETRY} {FIELDS['voxels']} --ckpt_dir c --checkpoint_every 2"
+    pipeline(f"{line} --suffix g1", at)
+    pipeline(f"{line} --suffix g2", at, 2)
+    (at / "c/sphere_g2.ckpt").unlink()
+    assert "resuming" in pipeline(f"{line} --suffix g2 --resume", at)
+    assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
