@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.renderer import Renderer
 
-POINTS = {"nerf": 1 << 15, "voxels": 1 << 18}  # positions at once that fit into memory easily
+POINTS = {"nerf": 1 << 15, "voxels": 1 << 16}  # positions at once that fit into memory easily
 
 
 def chunks(renderer: Renderer, n: int, each: int = 1) -> Iterator[slice]:
