@@ -36,7 +36,16 @@ from utils.machine import accelerator, keep_memory
 from utils.metrics import psnr, ssim
 from utils.video import to_uint8, write_gif, write_mp4
 
-INHERITED = ("root_dir", "dataset_name", "scene_name", "img_wh", "near", "far")
+INHERITED = (
+    "root_dir",
+    "dataset_name",
+    "scene_name",
+    "img_wh",
+    "hold_out",
+    "spheric_poses",
+    "near",
+    "far",
+)
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:

@@ -42,7 +42,16 @@ from utils.machine import accelerator, keep_memory, trainer_precision
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Unfinished = tuple[Path, dict]  # a checkpoint and what it holds
 # what a style run takes over from the geometry that it paints, unless told otherwise
-INHERITED = ("dataset_name", "scene_name", "img_wh", "field", "near", "far")
+INHERITED = (
+    "dataset_name",
+    "scene_name",
+    "img_wh",
+    "hold_out",
+    "spheric_poses",
+    "field",
+    "near",
+    "far",
+)
 
 
 def train(options: TrainOptions) -> list[Path]:

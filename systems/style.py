@@ -38,7 +38,7 @@ RECOLOUR_PASSES = 4  # steps per view of the photographic start
 COLOUR_SAMPLES = 200_000
 SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
 # samples whose graph through the style module is in memory at once
-SAMPLES_AT_ONCE = {"nerf": 1 << 16, "voxels": 1 << 18}
+SAMPLES_AT_ONCE = {"nerf": 1 << 16, "voxels": 1 << 20}
 SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
 LARGEST_POOL = 4  # rays along the side of a pixel of `small`
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
