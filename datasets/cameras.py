@@ -47,7 +47,9 @@ class Rays:
     def points(self, ray_index: Tensor, t: Tensor) -> Tensor:
         """Positions (M, 3) at distance ``t (M,)`` along the rays ``ray_index (M,)``."""
         return torch.addcmul(
-            self.origins[ray_index], self.directions[ray_index], t[:, None].to(self.origins.dtype)
+            self.origins.index_select(0, ray_index),
+            self.directions.index_select(0, ray_index),
+            t[:, None].to(self.origins.dtype),
         )
 
 

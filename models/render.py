@@ -8,18 +8,37 @@ from torch import Tensor, nn
 from datasets.cameras import Rays
 from models.samples import Rendering, Samples, compositing_weights, segment_sum
 
+TINY = 1e-6  # opacity that counts as none
 
-def composite(rgb: Tensor, weights: Tensor, samples: Samples) -> Rendering:
+
+def composite(
+    rgb: Tensor, weights: Tensor, samples: Samples, keep: Tensor | None = None
+) -> Rendering:
     """Sums samples along their rays, over black.
 
     Args:
-        rgb: (M, 3) colours of the samples.
+        rgb: (K, 3) colours of the samples.
         weights: (M,) from `compositing_weights`.
+        keep: (K,) the samples that have a colour, ascending; they take over what the others weigh.
+            None for all.
     """
     n, ray = samples.n_rays, samples.ray_index
     opacity = segment_sum(weights, ray, n)
-    depth = segment_sum(weights * samples.t, ray, n) / opacity.clamp(min=1e-6)
-    return Rendering(segment_sum(weights[:, None] * rgb, ray, n), depth, opacity, weights)
+    depth = segment_sum(weights * samples.t, ray, n) / opacity.clamp(min=TINY)
+    if keep is None:
+        return Rendering(segment_sum(weights[:, None] * rgb, ray, n), depth, opacity, weights)
+    kept = weights[keep]
+    share = opacity / segment_sum(kept, ray[keep], n).clamp(min=TINY)
+    colour = segment_sum(kept[:, None] * rgb, ray[keep], n) * share[:, None]
+    return Rendering(colour, depth, opacity, weights)
+
+
+def geometry_of(field: nn.Module, x: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Density and feature at the places ``x (M, 3)`` of the samples: as the sampler has found them
+    where no gradient is needed."""
+    if samples.geometry is not None and not torch.is_grad_enabled():
+        return samples.geometry
+    return field.geometry(x)
 
 
 def render(field: nn.Module, rays: Rays, samples: Samples, threshold: float = 0.0) -> Rendering:
@@ -32,17 +51,14 @@ def render(field: nn.Module, rays: Rays, samples: Samples, threshold: float = 0.
         N rays' rendering, its weights aligned with ``samples``.
     """
     x = rays.points(samples.ray_index, samples.t)
-    density, feature = field.geometry(x)
+    density, feature = geometry_of(field, x, samples)
     weights = compositing_weights(density, samples)
-    if threshold > 0:
-        keep = (weights > threshold).nonzero()[:, 0]
-        ray = samples.ray_index[keep]
-        rgb = field.style(feature[keep], x[keep], rays.view_directions[ray])
-        colour = segment_sum(weights[keep, None] * rgb, ray, samples.n_rays)
-        sums = composite(torch.zeros_like(x), weights, samples)
-        return Rendering(colour, sums.depth, sums.opacity, weights)
-    rgb = field.style(feature, x, rays.view_directions[samples.ray_index])
-    return composite(rgb, weights, samples)
+    keep = (weights > threshold).nonzero()[:, 0] if threshold > 0 else None
+    ray = samples.ray_index
+    if keep is not None:
+        feature, x, ray = (values.index_select(0, keep) for values in (feature, x, ray))
+    directions = rays.view_directions.index_select(0, ray)
+    return composite(field.style(feature, x, directions), weights, samples, keep)
 
 
 def over(rendering: Rendering, background: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from models.samples import Rendering, Samples
 from models.voxels import VoxelField
 
 STEPS_PER_CELL = 4 / 3
-NEGLIGIBLE = 1e-4  # weight of a sample whose colour the voxel field does not compute
+NEGLIGIBLE = 1e-3  # weight of a sample whose colour the voxel field does not compute
 
 
 class Renderer(nn.Module):

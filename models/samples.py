@@ -18,6 +18,8 @@ class Samples:
         delta: (M,) length of the interval that the sample stands for, scene units.
         n_rays: number of rays N; a ray may have no sample.
         proposal: what the proposing network rendered on the way, for its own loss; or None.
+        geometry: density (M,) and feature (M, ...) that the field said there, without a graph, if
+            the sampler had to ask for them; or None.
     """
 
     ray_index: Tensor
@@ -25,6 +27,7 @@ class Samples:
     delta: Tensor
     n_rays: int
     proposal: Rendering | None = None
+    geometry: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return self.t.shape[0]

@@ -12,11 +12,10 @@ CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)])
 
 def trilinear_weights(fraction: Tensor) -> Tensor:
     """Weights (M, 8) of the eight corners for positions ``fraction (M, 3)`` inside a cell."""
-    x, y, z = fraction[:, :, None].unbind(1)
-    x = torch.cat([1 - x, x], 1)
-    y = torch.cat([1 - y, y], 1)
-    z = torch.cat([1 - z, z], 1)
-    return (x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]).flatten(1)
+    x, y, z = fraction.unbind(1)
+    in_plane = torch.stack([(1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y], 1)
+    above = in_plane * z[:, None]
+    return torch.stack([in_plane - above, above], 2).flatten(1)
 
 
 class _TrilinearGather(torch.autograd.Function):

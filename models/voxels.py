@@ -11,6 +11,7 @@ from models.field import Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
 HIDDEN = 64
+ROWS = 1 << 17  # through the network at once: the layers' memory is used again while it is warm
 DIRECTION_FREQUENCIES = 2
 FOG = -2.0  # raw density to start from: light goes about 8 hundredths of the box deep
 
@@ -68,19 +69,21 @@ class Lattice(nn.Module):
         return (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
 
     def locate(self, x: Tensor) -> Tensor:
-        """Cell number (M,) of each position ``x (M, 3)``, -1 where there is none."""
-        index = self._position(x).floor()
-        inside = ((index >= 0) & (index < self.resolution)).all(-1)
-        index = torch.minimum(index.clamp(min=0), self.resolution - 1).long()
-        flat = (index[:, 0] * self.active.shape[1] + index[:, 1]) * self.active.shape[2]
-        cell = self.cell_of[flat + index[:, 2]]
-        return torch.where(inside, cell, -1)
+        """Cell number (M,) int32 of each position ``x (M, 3)``, -1 where there is none."""
+        flat = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+        inside = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for n, place in zip(self.active.shape, self._position(x).floor().unbind(1), strict=True):
+            # rounded down before it is made an integer, or -0.5 would be inside
+            inside &= (place >= 0) & (place < n)
+            flat = flat * n + place.to(torch.int32).clamp_(0, n - 1)
+        return torch.where(inside, self.cell_of.index_select(0, flat), -1)
 
     def interpolate(self, table: Tensor, cell: Tensor, x: Tensor) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""
         position = self._position(x)
         weights = trilinear_weights(position - position.floor())
-        return trilinear_gather(table, self.corners[cell.long()], weights.to(table.dtype))
+        rows = self.corners.index_select(0, cell)
+        return trilinear_gather(table, rows, weights.to(table.dtype))
 
 
 class VoxelGeometry(nn.Module):
@@ -130,6 +133,10 @@ class VoxelStyle(Style):
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
         h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
+        parts = zip(h.split(ROWS), d.split(ROWS), strict=True)
+        return torch.cat([self._decode(*part) for part in parts])
+
+    def _decode(self, h: Tensor, d: Tensor) -> Tensor:
         h = self.mlp(torch.cat([h, self.encode_direction(d).to(h.dtype)], -1))
         return self.last(self.rgb, h)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.cameras import Cameras, Rays
+from models.render import geometry_of
 from models.renderer import Renderer
 from models.samples import compositing_weights, segment_sum
 from systems.rendering import chunk_size
@@ -212,7 +213,8 @@ class FrozenGeometry:
         renderer = self.renderer
         rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
         samples = renderer.samples(rays)
-        density, feature = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
+        x = rays.points(samples.ray_index, samples.t)
+        density, feature = geometry_of(renderer.field, x, samples)
         weights = compositing_weights(density, samples)
         keep = (weights > self.threshold).nonzero()[:, 0]
         ray = samples.ray_index[keep]

@@ -12,7 +12,7 @@ from models.renderer import Renderer
 from utils.chunks import Chunks
 
 # rays whose samples fit comfortably into memory at once
-CHUNK = {"nerf": 2048, "voxels": 16384}
+CHUNK = {"nerf": 2048, "voxels": 65536}
 CHUNK_CUDA = {"nerf": 16384, "voxels": 131072}
 
 

@@ -5,8 +5,9 @@ from torch import nn
 
 from datasets.cameras import Rays
 from models.hierarchical import HierarchicalSampler, importance, partition, stratified
-from models.occupancy import OccupancyGrid, OccupancySampler, dilate
+from models.occupancy import HIDDEN, OccupancyGrid, OccupancySampler, dilate
 from models.render import render
+from models.samples import transmittance
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 
@@ -119,7 +120,9 @@ def test_occupancy_sampler_equals_its_plain_twin():
     sampler = OccupancySampler(grid, 0.05)
     rays = rays_at(torch.linspace(-1.1, 1.1, 50))
     tilt = torch.nn.functional.normalize(rays.directions + 0.3 * torch.randn(50, 3), dim=-1)
-    rays = Rays(rays.origins, tilt, rays.near, rays.far)
+    ends = ((bounds[:, None] - rays.origins) / tilt).sort(dim=0).values
+    near, far = ends[0].amax(-1).clamp(min=0), ends[1].amin(-1)
+    rays = Rays(rays.origins, tilt, near, far)
     samples = sampler(None, rays, None)
     t = rays.near[:, None] + 0.05 * (torch.arange(60) + 0.5)
     x = rays.origins[:, None] + rays.directions[:, None] * t[..., None]
@@ -128,6 +131,22 @@ def test_occupancy_sampler_equals_its_plain_twin():
     assert torch.equal(samples.ray_index, ray)
     assert torch.allclose(samples.t, t[ray, column], atol=1e-5)
     assert len(samples) > 30
+
+
+def test_what_no_light_reaches_is_left_out_and_the_rest_is_told_along():
+    """The plain twin takes all samples in occupied cells and drops the dark ones afterwards."""
+    torch.manual_seed(0)
+    grid = OccupancyGrid(torch.rand(40, 40, 40) > 0.3, BOUNDS)
+    rays = rays_at(torch.linspace(-0.9, 0.9, 31), near=1.0, far=3.0)
+    ball, sampler = Ball(), OccupancySampler(grid, 0.01)
+    everything = sampler(None, rays, None)
+    density, _ = ball.geometry(rays.points(everything.ray_index, everything.t))
+    lit = transmittance(density, everything) > HIDDEN
+    samples = sampler(ball, rays, None)
+    assert 100 < len(samples) < len(everything)
+    assert torch.equal(samples.ray_index, everything.ray_index[lit])
+    assert torch.equal(samples.t, everything.t[lit])
+    assert torch.equal(samples.geometry[0], density[lit])
 
 
 def test_depth_of_a_ball_through_the_occupancy_sampler():
