@@ -37,7 +37,7 @@ TERM_LAYERS: dict[str, tuple[str, ...]] = {
 # "nnfm" gets a little of the statistics.
 OBJECTIVES: dict[str, dict[str, float]] = {
     "gram": {"gram": 1e6, "content": 1.0},
-    "nnfm": {"nnfm": 1.0, "statistics": 0.1, "content": 3e-3, "tv": 1.0},
+    "nnfm": {"nnfm": 1.0, "statistics": 0.3, "content": 3e-4, "tv": 1.0},
     "adain": {"statistics": 1.0, "content": 0.03, "tv": 10.0},
     "swd": {"swd": 1.0, "content": 2e-5},
 }
