@@ -16,25 +16,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from assets.portable import scene_of
 from assets.weights import load_any_field
 from datasets.cameras import Cameras
 from datasets.load import load_scene
 from datasets.paths import circle_path
+from datasets.portable import scene_from
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import EvalOptions, parse_eval
 from systems.checkpoints import geometry_digest
+from systems.processes import launch
 from systems.rendering import Picture, render_view
 from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
 from utils.depth import write_pfm, write_raw
 from utils.errors import UserError, exits_cleanly
-from utils.images import write_image
+from utils.images import read_image, write_image
 from utils.machine import accelerator, keep_memory
 from utils.metrics import psnr, ssim
-from utils.video import to_uint8, write_gif, write_mp4
+from utils.video import write_gif, write_mp4
 
 INHERITED = (
     "root_dir",
@@ -63,28 +64,33 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     options = options.filled_from(payload["options"], INHERITED)
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
-    device = accelerator(options.device)
-    blank = None if photos_at_hand(options) else scene_of(payload)
+    device = accelerator(options.device, options.num_gpus)
+    blank = None if photos_at_hand(options) else scene_from(payload["scene"])
     scene = blank or load_scene(options)
     scene.near, scene.far = payload["scene"]["near"], payload["scene"]["far"]
-    renderer = Renderer.from_state(payload["spec"], payload["state"]).to(device).eval()
+    renderer = Renderer.from_state(payload["spec"], payload["state"]).eval()
     cameras, photos = views_of(scene, options)
     photos = [] if blank else photos
+    team, device = launch(device, options.num_gpus, options.num_nodes)
+    renderer, cameras = renderer.to(device), cameras.to(device)
     meter = StyleMeter.of(payload, device) if payload["kind"] == "style" else None
-
-    frames, views, seconds = [], {}, []
-    for index in tqdm(range(len(cameras)), desc="rendering", unit="view"):
+    own: dict[int, tuple[dict[str, float], float]] = {}
+    numbers = team.share(range(len(cameras)))
+    for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
-        picture = render_view(renderer, cameras.to(device), index, options.chunk)
-        rgb = picture.rgb.cpu()
-        seconds.append(time.perf_counter() - start)
+        picture = render_view(renderer, cameras, index, options.chunk)
+        picture.rgb.cpu()
+        seconds = time.perf_counter() - start
         write_view(directory, f"{index:03d}", picture, scene, options.depth_format)
-        frames.append(to_uint8(rgb))
-        photo = photos[index].image if photos else None
-        views[f"{index:03d}"] = measure(picture, photo, meter)
+        own[index] = measure(picture, photos[index].image if photos else None, meter), seconds
+    measured = {index: found for part in team.gather(own) for index, found in part.items()}
+    views = {f"{index:03d}": measured[index][0] for index in sorted(measured)}
+    seconds = [spent for _, spent in measured.values()]
+    frames = [read_image(directory / f"{view}.png")[0] for view in views]
     name = options.gif_name
-    write_gif(Path(f"{name}.gif"), frames, options.fps)
-    write_mp4(directory / f"{name}.mp4", frames, options.fps)
+    if team.rank == 0:
+        write_gif(Path(f"{name}.gif"), frames, options.fps)
+        write_mp4(directory / f"{name}.mp4", frames, options.fps)
 
     report = {key: mean_of(views, key) for key in next(iter(views.values()))}
     report |= {
@@ -96,10 +102,10 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         "options": payload["options"],
         "versions": {"torch": str(torch.__version__)},
     }
-    (directory / "metrics.json").write_text(json.dumps(report, indent=2))
-    report |= {"directory": str(directory), "video": str(directory / f"{name}.mp4")}
-    print_report(report, directory, name)
-    return report
+    if team.rank == 0:
+        (directory / "metrics.json").write_text(json.dumps(report, indent=2))
+        print_report(report, directory, name)
+    return report | {"directory": str(directory), "video": str(directory / f"{name}.mp4")}
 
 
 def photos_at_hand(options: EvalOptions) -> bool:

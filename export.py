@@ -23,15 +23,15 @@ from assets.density import density_of, occupied_box
 from assets.exposure import Exposure
 from assets.mesh import Mesh, kept_parts, level_set
 from assets.mesh_files import write_mesh
-from assets.portable import portable
 from assets.volume import LARGEST, volume_of, write_npz, write_vol
 from assets.weights import SUFFIX, load_any_field, write_weights
 from datasets.load import load_scene
+from datasets.portable import scene_from
 from datasets.scene import Scene
 from eval import INHERITED
 from models.renderer import Renderer
 from opt import ExportOptions, parse_export
-from utils.checkpoint import ensure_writable, save_checkpoint
+from utils.checkpoint import ensure_writable
 from utils.errors import UserError, exits_cleanly
 from utils.machine import accelerator, keep_memory
 
@@ -98,7 +98,6 @@ def export(options: ExportOptions) -> dict[str, Any]:
         "volume": export_volume,
         "cameras": export_cameras,
         "weights": export_weights,
-        "scene": export_scene,
     }[options.asset]
     job = Job(options, payload, renderer, directory)
     start = time.perf_counter()
@@ -171,13 +170,14 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
 
 
 def scene_at_hand(job: Job) -> Scene | None:
-    """The scene where it can be loaded, or has to be; else None."""
-    root_dir = job.options.root_dir
-    needed = job.options.colour == "photos" or "root_dir" in job.options.given
-    if needed or (root_dir is not None and root_dir.is_dir()):
+    """The scene, with its photos where they are to colour the mesh; None where neither they nor
+    the checkpoint tell of its cameras."""
+    if job.options.colour == "photos" or "root_dir" in job.options.given:
         return job.scene()
-    log.warning("%s is not there: the mesh takes the scene as seen from all sides", root_dir)
-    return None
+    scene = scene_from(job.payload["scene"])
+    if scene is None:
+        log.warning("no cameras in the file: the mesh takes the scene as seen from all sides")
+    return scene
 
 
 def paint(job: Job, mesh: Mesh, spacing: float, scene: Scene | None) -> None:
@@ -227,13 +227,6 @@ def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
     path = job.path(SUFFIX[1:])
     write_weights(path, job.payload, job.options.half)
     return [path], {"precision": "half" if job.options.half else "single", **size_of(path)}
-
-
-def export_scene(job: Job) -> tuple[list[Path], dict[str, Any]]:
-    """The checkpoint with the cameras of all splits: it renders without the photos."""
-    path = job.path("scene.ckpt")
-    save_checkpoint(path, portable(job.payload, job.scene()))
-    return [path], size_of(path)
 
 
 def size_of(path: Path) -> dict[str, int]:

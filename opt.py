@@ -127,6 +127,11 @@ class FieldShape(Options):
     )
     N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE)
     N_importance: int = option(64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE)
+    sampling: str = option(
+        "hierarchical",
+        "nerf: where a coarse network points, or in even steps where the occupancy grid is",
+        choices=("hierarchical", "occupancy"),
+    )
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE)
     voxel_resolution: int = option(
@@ -288,9 +293,7 @@ class Export(Options):
             ),
         ),
     )
-    asset: str = option(
-        MISSING, "what to write", choices=("mesh", "volume", "cameras", "weights", "scene")
-    )
+    asset: str = option(MISSING, "what to write", choices=("mesh", "volume", "cameras", "weights"))
     name: str | None = option(
         None,
         "name of the files (default: the checkpoint's)",

@@ -64,7 +64,7 @@ def train(options: TrainOptions) -> list[Path]:
         UserError: bad input, before anything is trained.
         NumericalError: NaN or infinity in training.
     """
-    device = accelerator(options.device)
+    device = accelerator(options.device, options.num_gpus)
     ensure_writable(options.ckpt_dir)
     ensure_writable(options.log_dir)
     if options.stage == "geometry":
@@ -140,6 +140,7 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     system.require_finite_weights()
+    system.gather_state()
     if not trainer.is_global_zero:
         return []
     paths = save_field(options, scene, system.renderer)

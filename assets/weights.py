@@ -39,6 +39,7 @@ def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
     state = rounded(slim(payload), half)
     rest = {name: value for name, value in payload.items() if name != "state"}
     rest |= {
+        "scene": {name: payload["scene"][name] for name in ("name", "near", "far")},
         "source_digest": payload["digest"],
         "digest": geometry_digest(completed(widened(state), payload["spec"])),
     }
@@ -105,7 +106,7 @@ def left_out(spec: dict[str, Any]) -> str | None:
 
     The coarse network proposes by density alone; without a fine one it is the field itself.
     """
-    if spec["field"] != "nerf":
+    if spec["field"] != "nerf" or spec["sampling"] != "hierarchical":
         return None
     return f"{COARSE}style." if spec["n_fine"] else COARSE
 

@@ -29,11 +29,15 @@ class TrainingPixels:
 
     @classmethod
     def of(cls, views: list[View]) -> TrainingPixels:
-        """The pixels of a list of views."""
+        """The pixels of a list of views, whose images become parts of the table: there is one copy
+        of each photo."""
         sizes = torch.tensor([[v.height, v.width] for v in views], dtype=torch.int64)
-        return cls(
-            torch.cat([v.image.reshape(-1, 3) for v in views]), sizes, _starts(sizes.prod(dim=1))
-        )
+        offsets = _starts(sizes.prod(dim=1))
+        rgb = torch.empty(int(offsets[-1]), 3, dtype=torch.uint8)
+        for view, part in zip(views, rgb.split(sizes.prod(dim=1).tolist()), strict=True):
+            part.copy_(view.image.reshape(-1, 3))
+            view.image = part.view(view.height, view.width, 3)
+        return cls(rgb, sizes, offsets)
 
     def __len__(self) -> int:
         return self.rgb.shape[0]

@@ -94,11 +94,20 @@ class Renderer(nn.Module):
         n_fine: int = 64,
         n_xyz: int = 10,
         n_dir: int = 4,
+        sampling: str = "hierarchical",
     ) -> Renderer:
-        """Coarse and fine NeRF; samples where ``occupied (R0, R1, R2)`` is False are left out."""
+        """NeRF; samples where ``occupied (R0, R1, R2)`` is False are left out.
+
+        ``sampling`` is "hierarchical", through a coarse network, or "occupancy": equal steps, as
+        many along the box as there would be samples, and a grid that learns what is empty.
+        """
         spec = {"field": "nerf", "n_coarse": n_coarse, "n_fine": n_fine}
-        spec |= {"n_xyz": n_xyz, "n_dir": n_dir}
+        spec |= {"n_xyz": n_xyz, "n_dir": n_dir, "sampling": sampling}
         grid = OccupancyGrid(occupied, bounds)
+        if sampling == "occupancy":
+            step = float((bounds[1] - bounds[0]).max()) / (n_coarse + n_fine)
+            field = NerfField(bounds, n_xyz, n_dir)
+            return cls(field, OccupancySampler(grid, step), bounds, background, 0.0, spec)
         coarse = NerfField(bounds, n_xyz, n_dir)
         field = NerfField(bounds, n_xyz, n_dir) if n_fine else coarse
         sampler = HierarchicalSampler(coarse, n_coarse, n_fine, grid)

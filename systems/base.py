@@ -14,6 +14,7 @@ from models.renderer import Renderer
 from opt import TrainOptions
 from systems.schedule import make_optimizer, rate_factor
 from utils.errors import NumericalError
+from utils.machine import memory_in_use
 from utils.team import Team
 
 LOG_EVERY = 20
@@ -89,6 +90,26 @@ class TrainingSystem(pl.LightningModule):
                         parameter.grad = torch.zeros_like(parameter)
                     self.team.add(parameter.grad)
         optimizer.step()
+
+    def state_bytes(self) -> int:
+        """Memory of the gradients and the optimiser's two moments."""
+        groups = self.parameter_groups()
+        return sum(3 * p.numel() * p.element_size() for g in groups for p in g["params"])
+
+    def announce(self, plan: str, working: float) -> None:
+        """Prints what is about to be done.
+
+        Args:
+            plan: in words.
+            working: bytes that the largest step will need beside what is held already.
+        """
+        if self.trainer.is_global_zero:
+            peak = (memory_in_use(self.device) + self.state_bytes() + working) / 1e9
+            where = "GPU" if self.device.type == "cuda" else "process"
+            print(f"plan: {plan}; expected peak memory of the {where} {peak:.1f} GB")
+
+    def gather_state(self) -> None:
+        """Makes the same in all processes what each of them knows a part of; before it is saved."""
 
     def totals(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The team's terms, of each process's share of them."""

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datasets.portable import scene_state
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import TrainOptions
@@ -29,12 +30,12 @@ def geometry_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def field_payload(options: TrainOptions, scene: Scene, renderer: Renderer) -> dict[str, Any]:
-    """All that evaluation needs: options, the scene's normalisation, the field, its digest."""
+    """All that evaluation needs: options, the scene's place and cameras, the field, its digest."""
     state = {name: tensor.detach().cpu() for name, tensor in renderer.state_dict().items()}
     return {
         "kind": options.stage,
         "options": options.to_dict(),
-        "scene": {"name": scene.name, "near": scene.near, "far": scene.far},
+        "scene": scene_state(scene),
         "spec": renderer.spec,
         "state": state,
         "digest": geometry_digest(state),
@@ -57,7 +58,7 @@ def save_field(options: TrainOptions, scene: Scene, renderer: Renderer) -> list[
     payload = field_payload(options, scene, renderer)
     paths = [final_path(options)]
     save_checkpoint(paths[0], payload)
-    if renderer.spec["field"] == "nerf" and renderer.spec["n_fine"]:
+    if any(name.startswith(NETWORKS["coarse"]) for name in payload["state"]):
         for network in NETWORKS:
             other = NETWORKS["fine" if network == "coarse" else "coarse"]
             state = {k: v for k, v in payload["state"].items() if not k.startswith(other)}
@@ -100,6 +101,7 @@ class Checkpointing(pl.Callback):
         if system.done % self.options.checkpoint_every or system.done == system.n_steps:
             return
         system.require_finite_weights()
+        system.gather_state()
         if not trainer.is_global_zero:
             return
         directory = run_directory(self.options)

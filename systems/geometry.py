@@ -15,7 +15,7 @@ from datasets.hull import visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.photometric import photometric_loss, psnr_of
-from models.occupancy import dilate
+from models.occupancy import OccupancySampler, dilate
 from models.renderer import Renderer
 from models.voxels import grid_shape
 from opt import TrainOptions
@@ -36,6 +36,8 @@ PRUNE_CHUNK = 1 << 18
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
+# measured: a sample's way through both modules and back
+BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
@@ -68,6 +70,7 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
             options.N_importance,
             options.N_emb_xyz,
             options.N_emb_dir,
+            options.sampling,
         )
 
 
@@ -140,6 +143,27 @@ class GeometrySystem(TrainingSystem):
         self.pixels = self.pixels.to(self.device)
         self.cameras = self.cameras.to(self.device)
         self.val_cameras = self.val_cameras.to(self.device)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Prints the plan, from the samples of one batch."""
+        flat = self.pixels.draw(self.options.batch_size, self.generator(0))
+        rays = self.renderer.clip(self.cameras.rays(*self.pixels.locate(flat)))
+        # in training it would leave its marks in the grid
+        self.renderer.eval()
+        samples = len(self.renderer.samples(rays))
+        self.renderer.train()
+        kind = self.renderer.spec["field"]
+        sizes = {(v.width, v.height) for v in self.scene.train}
+        size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
+        # voxels multiply when the field is refined
+        growth = self.state_bytes() * (GROWTH[0][1] ** -2 - 1) * 4 / 3 if kind == "voxels" else 0
+        self.announce(
+            f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
+            f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
+            f"{self.options.batch_size} rays with {samples} samples at first",
+            BYTES_PER_SAMPLE[kind] * samples + growth,
+        )
 
     def training_step(self, step: int, _: int) -> None:
         self._grow(step)
@@ -168,19 +192,25 @@ class GeometrySystem(TrainingSystem):
         if self.done % self.val_every == 0 or self.done == self.n_steps:
             self.validate(step)
 
+    def gather_state(self) -> None:
+        if isinstance(self.renderer.sampler, OccupancySampler):
+            self.team.unite(self.renderer.sampler.grid.lit)
+
     def _grow(self, step: int) -> None:
-        """Voxels: empties what has turned out empty, and goes to the next finer grid in time."""
-        if self.renderer.spec["field"] != "voxels" or step == 0:
+        """Empties what has turned out empty; voxels go to the next finer grid in time."""
+        if not isinstance(self.renderer.sampler, OccupancySampler) or step == 0:
             return
         pruning = [round(at * self.n_steps) for at in PRUNING]
         if step not in pruning:
             return
         grid, field = self.renderer.sampler.grid, self.renderer.field
         rays = (step - max([0, *(at for at in pruning if at < step)])) * self.options.batch_size
-        self.team.unite(grid.lit)
+        self.gather_state()
         thin = THIN / float(grid.cell.min())
         enough = min(ENOUGH_RAYS, self.pixels.n_candidates)
         grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= enough)
+        if self.renderer.spec["field"] != "voxels":
+            return
         due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
         if due:
             shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))

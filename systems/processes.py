@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+from lightning_fabric import Fabric
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
+
+from utils.team import Team
 
 
 class TeamStrategy(DDPStrategy):
@@ -36,3 +40,17 @@ def processes(num_gpus: int, num_nodes: int) -> dict[str, Any]:
     devices, nodes = world(num_gpus, num_nodes)
     strategy = TeamStrategy() if devices * nodes > 1 else "auto"
     return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+
+
+def launch(device: str, num_gpus: int, num_nodes: int) -> tuple[Team, torch.device]:
+    """Starts the processes that were asked for: each goes through the script from its beginning.
+
+    Returns:
+        The team, and this process's device.
+    """
+    devices, nodes = world(num_gpus, num_nodes)
+    if devices * nodes == 1:
+        return Team(), torch.device(device)
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp")
+    fabric.launch()
+    return Team.current(), fabric.device

@@ -36,7 +36,7 @@ def make_optimizer(name: str, groups: list[dict[str, object]]) -> torch.optim.Op
     """
     groups = [{**group, "base_lr": group["lr"]} for group in groups]
     for group in groups:
-        group["eps"] = 1e-12 if group.pop("sparse", False) else 1e-8
+        group["eps"] = 1e-10 if group.pop("sparse", False) else 1e-8
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
     if name == "radam":

@@ -20,6 +20,7 @@ from datasets.scene import Scene, View
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
 from losses.objective import OBJECTIVES, StyleObjective, prepare_style
 from losses.photometric import photometric_loss
+from losses.tiles import STEP
 from losses.weights import load_features
 from models.renderer import Renderer
 from opt import TrainOptions
@@ -40,6 +41,9 @@ SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
 # samples whose graph through the style module is in memory at once
 SAMPLES_AT_ONCE = {"nerf": 1 << 16, "voxels": 1 << 20}
 SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
+# measured, in float32: features of a pixel and their graph; a sample's way through the style module
+BYTES_PER_TILE_PIXEL = 2500
+BYTES_PER_SAMPLE = {"nerf": 9000, "voxels": 1000}
 LARGEST_POOL = 4  # rays along the side of a pixel of `small`
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
@@ -167,8 +171,30 @@ class StyleSystem(TrainingSystem):
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
         at_once = table[self.renderer.spec["field"]] / samples_per_pixel
         self.chunks = Chunks(options.chunk or at_once)
+        self._announce(first)
         if options.colour_transfer:
             self.transfer = fit_colour_transfer(self._colours(self._photo), self._palette())
+
+    def _announce(self, view: FrozenView) -> None:
+        """Prints the plan, from what one ``view`` takes."""
+        n, each = len(self.views), view.nbytes()
+        room = self.frozen.budget + self.frozen.device_budget - sum(self.frozen.used.values())
+        kept = min(n - len(self.frozen.kept), int(room / max(1, each)))
+        height, width = view.size
+        tile = min(self.objective.tile, max(view.size)) + 2 * STEP
+        at_once = min(len(view), self.chunks.size)
+        samples = round(at_once * len(view.t) / max(1, len(view)))
+        kind = self.renderer.spec["field"]
+        working = BYTES_PER_TILE_PIXEL * tile * tile + BYTES_PER_SAMPLE[kind] * samples
+        on_host = kept * each if self.device.type == "cpu" else 0
+        self.announce(
+            f"{n} views of {width}x{height}, in one of them {len(view)} pixels that show "
+            f"something with {len(view.t)} samples ({each / 1e6:.1f} MB); "
+            f"{kept + len(self.frozen.kept)} views are kept, {n - kept - len(self.frozen.kept)} "
+            f"computed again; {at_once} pixels' graphs at once; features in tiles of "
+            f"{self.objective.tile}",
+            working + on_host,
+        )
 
     def _palette(self) -> Tensor:
         """The painting's colours (K, 3)."""

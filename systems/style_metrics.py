@@ -25,7 +25,7 @@ class StyleMeter:
     """
 
     def __init__(
-        self, painting: Tensor, features: str, vgg_weights: Path | None, device: str
+        self, painting: Tensor, features: str, vgg_weights: Path | None, device: torch.device
     ) -> None:
         self.painting = painting
         self.network = load_features(features, vgg_weights)
@@ -33,7 +33,7 @@ class StyleMeter:
         self.objectives: dict[int, StyleObjective] = {}
 
     @classmethod
-    def of(cls, payload: Mapping[str, Any], device: str) -> StyleMeter | None:
+    def of(cls, payload: Mapping[str, Any], device: torch.device) -> StyleMeter | None:
         """The meter for a style checkpoint; None where its painting or network is gone."""
         options = payload["options"]
         weights = options["vgg_weights"]

@@ -1,5 +1,6 @@
 """Two processes end with the weights of one: the same batch, shared."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,11 +32,11 @@ def at(tmp_path, tiny_scene_dir):
     return tmp_path
 
 
-def pipeline(line, at, processes=1):
+def run(script, line, at, processes=1):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [*line.split(), "--device", "cpu", "--num_gpus", str(processes)]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "pipeline.py"), *words],
+        [sys.executable, str(ROOT / script), *words],
         cwd=at,
         env=environment,
         capture_output=True,
@@ -59,18 +60,34 @@ def difference(a, b):
 @pytest.mark.parametrize("field", FIELDS)
 def test_two_processes_end_with_the_weights_of_one(field, at):
     for n in (1, 2):
-        pipeline(f"{GEOMETRY} {FIELDS[field]} --suffix g{n} --ckpt_dir c", at, n)
+        run("pipeline.py", f"{GEOMETRY} {FIELDS[field]} --suffix g{n} --ckpt_dir c", at, n)
     assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
     for n in (1, 2):
-        said = pipeline(f"{STYLE} --ckpt_path c/sphere_g1.ckpt --suffix s{n} --ckpt_dir c", at, n)
+        said = run(
+            "pipeline.py", f"{STYLE} --ckpt_path c/sphere_g1.ckpt --suffix s{n} --ckpt_dir c", at, n
+        )
         assert said.count("written:") == 1
     assert difference(at / "c/sphere_s1.ckpt", at / "c/sphere_s2.ckpt") < 1e-5
 
 
 def test_resuming_with_another_number_of_processes(at):
     line = f"{GEOMETRY} {FIELDS['voxels']} --ckpt_dir c --checkpoint_every 2"
-    pipeline(f"{line} --suffix g1", at)
-    pipeline(f"{line} --suffix g2", at, 2)
+    run("pipeline.py", f"{line} --suffix g1", at)
+    run("pipeline.py", f"{line} --suffix g2", at, 2)
     (at / "c/sphere_g2.ckpt").unlink()
-    assert "resuming" in pipeline(f"{line} --suffix g2 --resume", at)
+    assert "resuming" in run("pipeline.py", f"{line} --suffix g2 --resume", at)
     assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
+
+
+def test_frames_are_shared_among_processes(at):
+    run("pipeline.py", f"{GEOMETRY} {FIELDS['voxels']} --suffix g --ckpt_dir c", at)
+    reports = []
+    for n in (1, 2):
+        line = f"--ckpt_path c/sphere_g.ckpt --split train --output_dir r{n} --gif_name g{n}"
+        assert run("eval.py", line, at, n).count("psnr") == 1
+        reports.append(json.loads((at / f"r{n}/blender/sphere/metrics.json").read_text()))
+    one, two = reports
+    assert list(one["views"]) == [f"{i:03d}" for i in range(8)]
+    assert one["views"] == two["views"]
+    assert one["psnr"] == two["psnr"]
+    assert (at / "g1.gif").read_bytes() == (at / "g2.gif").read_bytes()

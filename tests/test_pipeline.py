@@ -20,12 +20,14 @@ from eval import evaluate
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.checkpoints import geometry_digest
+from systems.frozen import FrozenGeometry
 from utils.checkpoint import load_checkpoint
 from utils.errors import NumericalError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {
     "nerf": "--N_samples 8 --N_importance 8 --batch_size 64 --precision 32",
+    "nerf_in_steps": "--N_samples 8 --batch_size 64 --precision 32 --sampling occupancy",
     "voxels": "--field voxels --voxel_resolution 24 --batch_size 64",
 }
 
@@ -69,8 +71,11 @@ def command(*words, cwd, timeout=300):
     )
 
 
-@pytest.mark.parametrize("field", ["nerf", "voxels"])
-@pytest.mark.parametrize("mode", ["memory_saving", "patch", "small"])
+@pytest.mark.parametrize(
+    ("field", "mode"),
+    [(f, m) for f in ("nerf", "voxels") for m in ("memory_saving", "patch", "small")]
+    + [("nerf_in_steps", "memory_saving")],
+)
 def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     geometry(field)
     (path, *_) = style(f"--style_mode {mode} --patch_size 9 --small_size 10 --max_steps 3")
@@ -87,6 +92,30 @@ def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     assert len(frames) == 2
     assert frames[0].shape[:2] == (20, 24)
     assert len(list((at / "runs").rglob("events.*"))) == 2
+
+
+def test_a_folder_of_paintings_shares_the_frozen_geometry(at, monkeypatch, capsys):
+    """Each painting's field is the one that it would have got alone."""
+    (at / "paintings").mkdir()
+    Image.open("painting.png").save(at / "paintings" / "b.png")
+    Image.open("painting.png").rotate(90).save(at / "paintings" / "a.jpg")
+    (at / "paintings" / "notes.txt").write_text("not a painting")
+    geometry("voxels")
+    computed = []
+    compute = FrozenGeometry._compute
+    monkeypatch.setattr(
+        FrozenGeometry, "_compute", lambda self, i: computed.append(i) or compute(self, i)
+    )
+    paths = style("--style_dir paintings --max_steps 3")
+    assert [path.name for path in paths] == ["sphere_s_a.ckpt", "sphere_s_b.ckpt"]
+    assert sorted(computed) == list(range(8))
+    (alone,) = style("--style_dir paintings/b.png --max_steps 3 --suffix alone")
+    assert same(weights(paths[1]), weights(alone))
+    assert not same(weights(paths[0]), weights(alone))
+    # done is done
+    capsys.readouterr()
+    assert style("--style_dir paintings --max_steps 3 --resume") == []
+    assert capsys.readouterr().out.count("finished already") == 2
 
 
 def test_learning_learns(at):

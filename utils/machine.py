@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+from pathlib import Path
 
 import torch
 
 from utils.errors import UserError
 
 
-def accelerator(asked: str) -> str:
+def accelerator(asked: str, num_gpus: int = 1) -> str:
     """'cuda' or 'cpu' for the option --device.
 
     Raises:
-        UserError: CUDA was asked for and is not there.
+        UserError: CUDA, or more GPUs than there are, was asked for.
     """
-    if asked == "cuda" and not torch.cuda.is_available():
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cuda" and not there:
         raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        asked = "cuda" if there else "cpu"
+    if asked == "cuda" and num_gpus > there:
+        raise UserError(f"--num_gpus {num_gpus}: PyTorch finds {there} here; ask for fewer")
     return asked
 
 
@@ -43,6 +48,17 @@ def keep_memory() -> None:
         (arena_max, 1),
     ):
         mallopt(parameter, value)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that this process holds: on the GPU, or of the host's memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux: the most that it has held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * resource.getpagesize()
 
 
 def has_fast_bfloat16(device: str) -> bool:

@@ -41,6 +41,15 @@ class Team:
             for tensor in tensors:
                 distributed.all_reduce(tensor)
 
+    def gather(self, item: object) -> list:
+        """The item of every process, in their order; whoever gets them knows that all have come
+        so far."""
+        items: list = [item]
+        if self.size > 1:
+            items = [None] * self.size
+            distributed.all_gather_object(items, item)
+        return items
+
     def unite(self, flags: Tensor) -> None:
         """In place: True where it is in any process."""
         if self.size > 1:

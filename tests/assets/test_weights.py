@@ -6,14 +6,10 @@ import struct
 import pytest
 import torch
 
-from assets.portable import portable, scene_of
 from assets.weights import load_any_field, packed_bits, read_weights, unpacked_bits, write_weights
-from datasets.cameras import Cameras, Rays
-from datasets.load import load_scene
+from datasets.cameras import Rays
 from models.renderer import Renderer
-from opt import parse_eval
 from systems.checkpoints import geometry_digest
-from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 0.5]])
@@ -128,19 +124,3 @@ def test_bits():
     grid = torch.rand(3, 5, 7) < 0.5
     assert len(packed_bits(grid)) == 14
     assert torch.equal(unpacked_bits(packed_bits(grid), [3, 5, 7]), grid)
-
-
-def test_a_scene_without_its_photos(tiny_scene_dir, tmp_path):
-    scene = load_scene(parse_eval(["--ckpt_path", "x", "--root_dir", str(tiny_scene_dir)]))
-    payload = payload_of("voxels")
-    assert scene_of(payload) is None
-    save_checkpoint(tmp_path / "scene.ckpt", portable(payload, scene))
-    again = scene_of(load_checkpoint(tmp_path / "scene.ckpt"))
-    for split in ("train", "val", "test"):
-        views = [getattr(s, split) for s in (scene, again)]
-        a, b = (Cameras.of(v, 1.0, 4.0) for v in views)
-        assert torch.equal(a.c2w, b.c2w)
-        assert torch.equal(a.intrinsics, b.intrinsics)
-        assert torch.equal(a.sizes, b.sizes)
-        assert [v.name for v in views[0]] == [v.name for v in views[1]]
-    assert torch.equal(again.bounds, scene.bounds)

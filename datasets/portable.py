@@ -1,7 +1,9 @@
-"""A scene without its photos: the cameras of all splits in a checkpoint's payload, and back."""
+"""A scene without its photos, in plain containers: what a checkpoint carries, so that a field can
+be rendered, and exported, from its file alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,30 +13,21 @@ from datasets.cameras import Cameras
 from datasets.scene import Scene, View
 
 SPLITS = ("train", "val", "test")
+PLACE = ("name", "near", "far", "bounds", "background", "ndc", "unbounded")
 
 
-def portable(payload: dict[str, Any], scene: Scene) -> dict[str, Any]:
-    """The payload with the scene's cameras, bounds and background in its "scene"."""
+def scene_state(scene: Scene) -> dict[str, Any]:
+    """Where the scene is, and the cameras of all its views."""
     views = {split: _packed(getattr(scene, split)) for split in SPLITS}
-    more = {"bounds": scene.bounds, "background": scene.background, "ndc": scene.ndc}
-    return {**payload, "scene": {**payload["scene"], **more, "views": views}}
+    return {**{name: getattr(scene, name) for name in PLACE}, "views": views}
 
 
-def scene_of(payload: dict[str, Any]) -> Scene | None:
-    """The scene that `portable` put into the payload, its images blank; None without one."""
-    saved = payload["scene"]
+def scene_from(saved: Mapping[str, Any]) -> Scene | None:
+    """The scene of a `scene_state`, its images blank; None where the cameras are not in it."""
     if "views" not in saved:
         return None
-    views = [_unpacked(saved["views"][split]) for split in SPLITS]
-    return Scene(
-        saved["name"],
-        *views,
-        saved["near"],
-        saved["far"],
-        saved["bounds"],
-        saved["background"],
-        saved["ndc"],
-    )
+    views = {split: _unpacked(saved["views"][split]) for split in SPLITS}
+    return Scene(**views, **{name: saved[name] for name in PLACE})
 
 
 def _packed(views: list[View]) -> dict[str, Any]:
