@@ -5,25 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from losses.content import content_distance, content_sums, total_variation
+from losses.content import total_variation
 from losses.features import LAYERS, FeatureNetwork
-from losses.gram import gram_distance, gram_of, gram_sums
 from losses.masked import Sums, check_image, mask_like
-from losses.nnfm import nnfm_distance, nnfm_sums, unit_features
 from losses.sliced_wasserstein import SlicedWasserstein
-from losses.statistics import moment_sums, statistics_distance, statistics_of
+from losses.terms import LAYER_TERMS
 from losses.tiles import Tile, object_box, tiles_of
 from utils.errors import UserError
 from utils.team import ALONE, Team
 
 TILE = 512  # pixels; features of one tile and their graph are in memory at a time
-LARGEST_BANK = 1 << 14  # style features to look for neighbours in, evenly spread over the painting
 
 TERMS = ("gram", "nnfm", "statistics", "content", "tv", "swd")
 # the layers that each term of the network looks at, unless told otherwise
@@ -115,49 +111,26 @@ class StyleObjective(nn.Module):
         check_image(style, "style")
         self.register_buffer("backdrop", style.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
         self.swd = SlicedWasserstein(style, seed=seed) if "swd" in self.weights else None
+        self.parts = nn.ModuleDict(
+            {
+                f"{term} {layer}": LAYER_TERMS[term]()
+                for term in self.layers
+                for layer in self.layers[term]
+            }
+        )
         if self.network is not None:
-            self._keep_style(style.detach())
+            self._show(style.detach())
 
     @torch.no_grad()
-    def _keep_style(self, style: Tensor) -> None:
-        """Compute what the terms need of the style; buffers follow the module to its device."""
-        kept: dict[tuple[str, str], Any] = {}
-        centres: dict[str, Tensor] = {}
+    def _show(self, style: Tensor) -> None:
+        """Shows the style to the terms."""
         for tile in tiles_of(style.shape[2:], None, self.tile):
             features = self.network(tile.cut(style), self.needed)
-            for term, layer in self._parts():
-                own = tile.own(features[layer], layer)
-                if term == "gram":
-                    new = gram_sums(own)
-                elif term == "nnfm":
-                    new = [unit_features(own)]
-                elif term == "statistics":
-                    centre = centres.setdefault(layer, own.mean(dim=(2, 3)))
-                    new = moment_sums(own, centre)
-                else:
-                    continue
-                kept[term, layer] = _joined(kept.get((term, layer)), new)
-        for (term, layer), value in kept.items():
-            if term == "gram":
-                self._keep("gram", layer, gram_of(value))
-            elif term == "nnfm":
-                rows = torch.cat(value)
-                spread = torch.linspace(0, len(rows) - 1, min(len(rows), LARGEST_BANK))
-                self._keep("bank", layer, rows[spread.round().long().to(rows.device)])
-            else:
-                mean, std = statistics_of(value, centres[layer])
-                self._keep("mean", layer, mean)
-                self._keep("std", layer, std)
-
-    def _keep(self, kind: str, layer: str, value: Tensor) -> None:
-        self.register_buffer(f"{kind}_{layer}", value, persistent=False)
-
-    def _kept(self, kind: str, layer: str) -> Tensor:
-        return self.get_buffer(f"{kind}_{layer}")
-
-    def _parts(self) -> list[tuple[str, str]]:
-        """(term, layer) of everything that looks through the network."""
-        return [(term, layer) for term, layers in self.layers.items() for layer in layers]
+            for name, part in self.parts.items():
+                layer = name.split()[1]
+                part.look(tile.own(features[layer], layer))
+        for part in self.parts.values():
+            part.settle()
 
     @property
     def needs_photo(self) -> bool:
@@ -241,7 +214,7 @@ class StyleObjective(nn.Module):
         team: Team,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """`gradient` for the terms that look through the network."""
-        totals = self._no_sums(image)
+        totals = self._nothing(image)
         with torch.no_grad():
             for tile in tiles:
                 for part, sums in self._sums(tile, tile.cut(image), photo, mask).items():
@@ -285,7 +258,7 @@ class StyleObjective(nn.Module):
 
     def _sums(
         self, tile: Tile, crop: Tensor, photo: Tensor | None, mask: Tensor | None
-    ) -> dict[tuple[str, str], Sums]:
+    ) -> dict[str, Sums]:
         """What the tile contributes; ``crop`` is `tile.cut` of the image."""
         seen = None if mask is None else tile.cut(mask)
         own = None if mask is None else tile.inner(mask)
@@ -296,45 +269,24 @@ class StyleObjective(nn.Module):
                 view = self._over_backdrop(tile.cut(photo), seen)
                 photos = self.network(view, self.layers["content"])
         sums = {}
-        for term, layer in self._parts():
-            here = tile.own(features[layer], layer)
-            if term == "gram":
-                sums[term, layer] = gram_sums(here, own)
-            elif term == "nnfm":
-                sums[term, layer] = nnfm_sums(here, self._kept("bank", layer), own)
-            elif term == "statistics":
-                sums[term, layer] = moment_sums(here, self._kept("mean", layer), own)
-            else:
-                sums[term, layer] = content_sums(here, tile.own(photos[layer], layer), own)
+        for name, part in self.parts.items():
+            layer = name.split()[1]
+            photo_here = tile.own(photos[layer], layer) if layer in photos else None
+            sums[name] = part.sums(tile.own(features[layer], layer), photo_here, own)
         return sums
 
-    def _no_sums(self, image: Tensor) -> dict[tuple[str, str], Sums]:
-        """Zeros in the shapes of `_sums`."""
-        shapes = {
-            "gram": lambda b, c: ((b, c, c), b),
-            "nnfm": lambda b, c: ((1,), 1),
-            "statistics": lambda b, c: ((b, 2, c), b),
-            "content": lambda b, c: ((b, c), b),
+    def _nothing(self, image: Tensor) -> dict[str, Sums]:
+        """The sums over no tile at all."""
+        return {
+            name: part.nothing(image, self.network.convs[name.split()[1]].out_channels)
+            for name, part in self.parts.items()
         }
-        sums = {}
-        for term, layer in self._parts():
-            shape, n = shapes[term](len(image), self.network.convs[layer].out_channels)
-            sums[term, layer] = Sums(image.new_zeros(shape), image.new_zeros(n))
-        return sums
 
-    def _terms(self, sums: Mapping[tuple[str, str], Sums]) -> dict[str, Tensor]:
+    def _terms(self, sums: Mapping[str, Sums]) -> dict[str, Tensor]:
         """The terms, without their weights, of the whole image's sums."""
         terms: dict[str, Tensor] = {}
-        for (term, layer), own in sums.items():
-            if term == "gram":
-                value = gram_distance(own, self._kept("gram", layer))
-            elif term == "nnfm":
-                value = nnfm_distance(own)
-            elif term == "statistics":
-                mean, std = self._kept("mean", layer), self._kept("std", layer)
-                value = statistics_distance(own, mean, std)
-            else:
-                value = content_distance(own)
+        for name, part in self.parts.items():
+            term, value = name.split()[0], part.value(sums[name])
             terms[term] = terms[term] + value if term in terms else value
         return terms
 
@@ -355,15 +307,6 @@ class StyleObjective(nn.Module):
 
     def _over_backdrop(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return image if mask is None else self.backdrop + mask * (image - self.backdrop)
-
-
-def _joined(old: Sums | list | None, new: Sums | list) -> Sums | list:
-    """What two tiles say, together."""
-    if old is None:
-        return new
-    if isinstance(old, Sums):
-        return Sums(old.value + new.value, old.weight + new.weight)
-    return old + new
 
 
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:

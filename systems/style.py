@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.cameras import Cameras
-from datasets.scene import Scene, View
+from datasets.scene import Scene
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
 from losses.objective import OBJECTIVES, StyleObjective, prepare_style
 from losses.photometric import photometric_loss
@@ -28,8 +28,9 @@ from systems.base import TrainingSystem
 from systems.deferred import Terms, deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.geometry import network_parameters
+from systems.views import patches, shrunk
 from utils.chunks import Chunks
-from utils.images import resize, to_uint8
+from utils.images import resize
 
 RATES = {"features": 0.1, "mlp": 2e-3}
 NERF_RATE = 1e-3
@@ -44,35 +45,7 @@ SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
 # measured, in float32: features of a pixel and their graph; a sample's way through the style module
 BYTES_PER_TILE_PIXEL = 2500
 BYTES_PER_SAMPLE = {"nerf": 9000, "voxels": 1000}
-LARGEST_POOL = 4  # rays along the side of a pixel of `small`
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
-
-
-def shrunk(view: View, shorter: int) -> tuple[View, int]:
-    """The view reduced so that averaging k x k of its pixels makes its shorter side about
-    ``shorter`` pixels long, and k.
-
-    A small picture of one ray a pixel would miss most of the field and flicker from view to view;
-    k x k rays a pixel see what a camera with so few pixels sees.
-    """
-    pool = max(1, min(LARGEST_POOL, min(view.height, view.width) // shorter))
-    scale = min(1.0, shorter * pool / min(view.height, view.width))
-    height, width = (max(1, round(n * scale / pool)) * pool for n in (view.height, view.width))
-    if (height, width) == (view.height, view.width):
-        return view, pool
-    image = resize(view.image.float() / 255, width, height)
-    sx, sy = width / view.width, height / view.height
-    small = View(
-        to_uint8(image),
-        None,
-        view.c2w,
-        view.fx * sx,
-        view.fy * sy,
-        view.cx * sx,
-        view.cy * sy,
-        view.name,
-    )
-    return small, pool
 
 
 def term_weights(options: TrainOptions) -> dict[str, float]:
@@ -334,18 +307,3 @@ def freeze_geometry(renderer: Renderer) -> None:
     """Only the style module of the rendered field keeps its gradients."""
     renderer.requires_grad_(False)
     renderer.field.style.requires_grad_(True)
-
-
-def patches(size: tuple[int, int], side: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """(top, left), (height, width) of the patches that tile an image in raster order.
-
-    The last row and column of patches are moved inwards where ``side`` does not divide the image,
-    and a patch is no larger than the image.
-    """
-    height, width = size
-    rows, columns = min(side, height), min(side, width)
-    return [
-        ((min(top, height - rows), min(left, width - columns)), (rows, columns))
-        for top in range(0, height, rows)
-        for left in range(0, width, columns)
-    ]

@@ -113,9 +113,9 @@ def test_tiles_in_single_precision(network, style):
 
 
 def test_a_large_painting_keeps_a_bounded_bank(network, monkeypatch):
-    monkeypatch.setattr("losses.objective.LARGEST_BANK", 50)
+    monkeypatch.setattr("losses.terms.LARGEST_BANK", 50)
     style = torch.rand(3, 64, 80)
-    bank = StyleObjective(style, network, {"nnfm": 1.0}).bank_conv3_1
+    bank = StyleObjective(style, network, {"nnfm": 1.0}).parts["nnfm conv3_1"].bank
     assert bank.shape == (50, 8)
     # spread over all 16 x 20 places of the painting
     everything = unit_features(network(style[None], ["conv3_1"])["conv3_1"])

@@ -10,7 +10,8 @@ from losses.objective import OBJECTIVES, StyleObjective
 from models.renderer import Renderer
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
-from systems.style import freeze_geometry, patches, shrunk
+from systems.style import freeze_geometry
+from systems.views import patches, shrunk
 from utils.chunks import Chunks
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
