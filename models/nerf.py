@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.blocks import in_blocks
 from models.encoding import encoded_width, positional_encoding
 from models.field import Style
 
 WIDTH = 256
+ROWS = 1 << 13  # in a block of the networks
 STYLE_WIDTH = 128
 FOG = 10.0  # density of a raw value of about 1, per half edge of the scene's box
 
@@ -40,16 +42,20 @@ class NerfGeometry(nn.Module):
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
         half = (self.bounds[1] - self.bounds[0]).max() / 2
         centred = (x - self.bounds.mean(0)) * (torch.pi / half)
-        encoded = positional_encoding(centred, self.n_frequencies)
+        h = in_blocks(self._trunk, ROWS, centred)
+        # density in full precision: its exponential is what the picture is made of
+        with torch.autocast(h.device.type, enabled=False):
+            raw = self.density(h.to(self.density.weight.dtype))[:, 0]
+            return functional.softplus(raw) * (FOG / half), h
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        encoded = positional_encoding(x, self.n_frequencies)
         h = encoded
         for i, layer in enumerate(self.layers):
             if i == self.skip:
                 h = torch.cat([encoded.to(h.dtype), h], -1)
             h = functional.relu(layer(h))
-        # density in full precision: its exponential is what the picture is made of
-        with torch.autocast(h.device.type, enabled=False):
-            raw = self.density(h.to(self.density.weight.dtype))[:, 0]
-            return functional.softplus(raw) * (FOG / half), h
+        return h
 
 
 class NerfStyle(Style):
@@ -69,6 +75,9 @@ class NerfStyle(Style):
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M, 256)``, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
+        return in_blocks(self._decode, ROWS, feature, d)
+
+    def _decode(self, feature: Tensor, d: Tensor) -> Tensor:
         h = self.bottleneck(feature)
         h = torch.cat([h, self.encode_direction(d).to(h.dtype)], -1)
         for layer in self.hidden:

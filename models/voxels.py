@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.blocks import in_blocks
 from models.encoding import encoded_width
 from models.field import Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
 HIDDEN = 64
-ROWS = 1 << 17  # through the network at once: the layers' memory is used again while it is warm
+ROWS = 1 << 17  # in a block of the network
 DIRECTION_FREQUENCIES = 2
 FOG = -2.0  # raw density to start from: light goes about 8 hundredths of the box deep
 
@@ -133,8 +134,7 @@ class VoxelStyle(Style):
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
         h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
-        parts = zip(h.split(ROWS), d.split(ROWS), strict=True)
-        return torch.cat([self._decode(*part) for part in parts])
+        return in_blocks(self._decode, ROWS, h, d)
 
     def _decode(self, h: Tensor, d: Tensor) -> Tensor:
         h = self.mlp(torch.cat([h, self.encode_direction(d).to(h.dtype)], -1))

@@ -148,6 +148,13 @@ def test_recipes_need_only_stage_and_directory(name, field):
     assert options.batch_size == {"nerf": 1024, "voxels": 4096}[field]
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_one(path):
+    for stage in ("geometry", "style --style_dir x.png --ckpt_path x.ckpt"):
+        words = f"--config {path} --root_dir scene --stage {stage}".split()
+        assert parse_train(words).given > {"stage", "field"}
+
+
 # -- dictionaries -------------------------------------------------------------------------------
 
 

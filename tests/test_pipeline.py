@@ -199,17 +199,23 @@ def run_until(step, run):
         TrainingSystem.apply_gradients = original
 
 
-def test_killed_at_random_moments_and_resumed(at):
+@pytest.mark.parametrize("stage", ["geometry", "style"])
+def test_killed_at_random_moments_and_resumed(at, stage):
     """SIGKILL of the real command, several times, whatever it is doing; then it finishes."""
-    line = (
-        f"--stage geometry --root_dir sphere --max_steps 300 --suffix k {QUICK['voxels']} "
-        "--checkpoint_every 10 --device cpu"
-    ).split()
+    line = f"--stage {stage} --root_dir sphere --suffix k --checkpoint_every 10 --device cpu "
+    if stage == "geometry":
+        line += f"--max_steps 300 {QUICK['voxels']}"
+    else:
+        geometry("voxels")
+        line += "--style_dir painting.png --features own --ckpt_path ckpts/sphere_g.ckpt "
+        line += "--max_steps 80 --style_mode patch --patch_size 9"
+    line = line.split()
     done = command("pipeline.py", *line, cwd=at)
     assert done.returncode == 0, done.stderr
     whole = weights("ckpts/sphere_k.ckpt")
     (at / "ckpts/sphere_k.ckpt").unlink()
-    for left in (at / "ckpts/sphere_geometry_k").glob("*"):
+    unfinished = at / f"ckpts/sphere_{stage}_k"
+    for left in unfinished.glob("*"):
         left.unlink()
     generator = random.Random(0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -218,8 +224,8 @@ def test_killed_at_random_moments_and_resumed(at):
         process = subprocess.Popen(
             script, cwd=at, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        known = newest(at)
-        while newest(at) == known and process.poll() is None:
+        known = newest(unfinished)
+        while newest(unfinished) == known and process.poll() is None:
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
@@ -229,8 +235,8 @@ def test_killed_at_random_moments_and_resumed(at):
     assert same(weights("ckpts/sphere_k.ckpt"), whole)
 
 
-def newest(at):
-    return sorted(p.name for p in (at / "ckpts/sphere_geometry_k").glob("step_*.ckpt"))[-1:]
+def newest(directory):
+    return sorted(p.name for p in directory.glob("step_*.ckpt"))[-1:]
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(at, caplog):
