@@ -158,7 +158,9 @@ class StyleSystem(TrainingSystem):
         at_once = min(len(view), self.chunks.size)
         samples = round(at_once * len(view.t) / max(1, len(view)))
         kind = self.renderer.spec["field"]
-        working = BYTES_PER_TILE_PIXEL * tile * tile + BYTES_PER_SAMPLE[kind] * samples
+        loss, graph = BYTES_PER_TILE_PIXEL * tile * tile, BYTES_PER_SAMPLE[kind] * samples
+        # what is rendered in one chunk keeps its graph while the loss is taken
+        working = loss + graph if at_once == len(view) else max(loss, graph)
         on_host = kept * each if self.device.type == "cpu" else 0
         self.announce(
             f"{n} views of {width}x{height}, in one of them {len(view)} pixels that show "
