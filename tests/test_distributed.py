@@ -21,8 +21,12 @@ FIELDS = {
 }
 STYLE = (
     "--stage style --root_dir sphere --style_dir painting.png --features own --precision 32 "
-    "--objective nnfm --gram_weight 1 --num_epochs_style 1 --chunk 50"
+    "--objective gram --num_epochs_style 1 --chunk 50"
 )
+# Not nnfm: where two neighbours are equally near, rounding decides.  Not Adam for the NeRF's style:
+# it makes whole steps of gradients that are nothing but rounding, and in 40 steps the runs part by
+# 3e-4.
+PLAIN_STEPS = {"nerf": "--optimizer sgd --lr 0.01", "voxels": ""}
 
 
 @pytest.fixture
@@ -65,7 +69,10 @@ def test_two_processes_end_with_the_weights_of_one(field, at):
     assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
     for n in (1, 2):
         said = run(
-            "pipeline.py", f"{STYLE} --ckpt_path c/sphere_g1.ckpt --suffix s{n} --ckpt_dir c", at, n
+            "pipeline.py",
+            f"{STYLE} {PLAIN_STEPS[field]} --ckpt_path c/sphere_g1.ckpt --suffix s{n} --ckpt_dir c",
+            at,
+            n,
         )
         assert said.count("written:") == 1
     assert difference(at / "c/sphere_s1.ckpt", at / "c/sphere_s2.ckpt") < 1e-5
