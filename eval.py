@@ -23,7 +23,7 @@ from datasets.paths import circle_path
 from datasets.portable import scene_from
 from datasets.scene import Scene
 from models.renderer import Renderer
-from opt import EvalOptions, parse_eval
+from opt import SCENE, EvalOptions, parse_eval
 from systems.checkpoints import geometry_digest
 from systems.processes import launch
 from systems.rendering import Picture, render_view
@@ -36,17 +36,6 @@ from utils.images import read_image, write_image
 from utils.machine import accelerator, keep_memory
 from utils.metrics import psnr, ssim
 from utils.video import write_gif, write_mp4
-
-INHERITED = (
-    "root_dir",
-    "dataset_name",
-    "scene_name",
-    "img_wh",
-    "hold_out",
-    "spheric_poses",
-    "near",
-    "far",
-)
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     payload = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
     if geometry_digest(payload["state"]) != payload["digest"]:
         raise UserError("the geometry in the checkpoint is not the one its digest was made of")
-    options = options.filled_from(payload["options"], INHERITED)
+    options = options.filled_from(payload["options"], SCENE)
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     device = accelerator(options.device, options.num_gpus)
@@ -86,9 +75,9 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     measured = {index: found for part in team.gather(own) for index, found in part.items()}
     views = {f"{index:03d}": measured[index][0] for index in sorted(measured)}
     seconds = [spent for _, spent in measured.values()]
-    frames = [read_image(directory / f"{view}.png")[0] for view in views]
     name = options.gif_name
     if team.rank == 0:
+        frames = [read_image(directory / f"{view}.png")[0] for view in views]
         write_gif(Path(f"{name}.gif"), frames, options.fps)
         write_mp4(directory / f"{name}.mp4", frames, options.fps)
 

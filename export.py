@@ -28,9 +28,8 @@ from assets.weights import SUFFIX, load_any_field, write_weights
 from datasets.load import load_scene
 from datasets.portable import scene_from
 from datasets.scene import Scene
-from eval import INHERITED
 from models.renderer import Renderer
-from opt import ExportOptions, parse_export
+from opt import SCENE, ExportOptions, parse_export
 from utils.checkpoint import ensure_writable
 from utils.errors import UserError, exits_cleanly
 from utils.machine import accelerator, keep_memory
@@ -88,7 +87,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
         UserError: bad input.
     """
     payload = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
-    options = options.filled_from(payload["options"], INHERITED)
+    options = options.filled_from(payload["options"], SCENE)
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     renderer = Renderer.from_state(payload["spec"], payload["state"])

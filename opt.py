@@ -21,6 +21,7 @@ from utils.options import (
     Options,
     Rule,
     option,
+    options_of,
     parse_options,
 )
 
@@ -83,6 +84,10 @@ class Data(Options):
             # what it was goes into checkpoints and folder names
             object.__setattr__(self, "dataset_name", format_of(self.root_dir) or AUTO)
         super().__post_init__()
+
+
+# what says which scene it is: a later stage takes it over from the checkpoint
+SCENE = tuple(options_of(Data))
 
 
 @dataclass(frozen=True, kw_only=True)

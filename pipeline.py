@@ -21,7 +21,7 @@ from torch import Tensor
 from datasets.load import load_scene
 from datasets.scene import Scene
 from models.renderer import Renderer
-from opt import TrainOptions, parse_train
+from opt import SCENE, TrainOptions, parse_train
 from systems.base import TrainingSystem
 from systems.checkpoints import (
     Checkpointing,
@@ -41,17 +41,6 @@ from utils.machine import accelerator, keep_memory, trainer_precision
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Unfinished = tuple[Path, dict]  # a checkpoint and what it holds
-# what a style run takes over from the geometry that it paints, unless told otherwise
-INHERITED = (
-    "dataset_name",
-    "scene_name",
-    "img_wh",
-    "hold_out",
-    "spheric_poses",
-    "field",
-    "near",
-    "far",
-)
 
 
 def train(options: TrainOptions) -> list[Path]:
@@ -83,7 +72,7 @@ def learn(options: TrainOptions, device: str) -> list[Path]:
 def paint(options: TrainOptions, device: str) -> list[Path]:
     """Stage 2, one painting after the other; the frozen geometry is computed for the first."""
     geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
-    options = options.filled_from(geometry["options"], INHERITED)
+    options = options.filled_from(geometry["options"], (*SCENE, "field"))
     if options.field != geometry["spec"]["field"]:
         raise UserError(
             f"--field {options.field}: the checkpoint holds a field of the kind "

@@ -113,7 +113,7 @@ class StyleObjective(nn.Module):
         self.swd = SlicedWasserstein(style, seed=seed) if "swd" in self.weights else None
         self.parts = nn.ModuleDict(
             {
-                f"{term} {layer}": LAYER_TERMS[term]()
+                f"{term} {layer}": LAYER_TERMS[term](layer)
                 for term in self.layers
                 for layer in self.layers[term]
             }
@@ -126,9 +126,8 @@ class StyleObjective(nn.Module):
         """Shows the style to the terms."""
         for tile in tiles_of(style.shape[2:], None, self.tile):
             features = self.network(tile.cut(style), self.needed)
-            for name, part in self.parts.items():
-                layer = name.split()[1]
-                part.look(tile.own(features[layer], layer))
+            for part in self.parts.values():
+                part.look(tile.own(features[part.layer], part.layer))
         for part in self.parts.values():
             part.settle()
 
@@ -270,7 +269,7 @@ class StyleObjective(nn.Module):
                 photos = self.network(view, self.layers["content"])
         sums = {}
         for name, part in self.parts.items():
-            layer = name.split()[1]
+            layer = part.layer
             photo_here = tile.own(photos[layer], layer) if layer in photos else None
             sums[name] = part.sums(tile.own(features[layer], layer), photo_here, own)
         return sums
@@ -278,7 +277,7 @@ class StyleObjective(nn.Module):
     def _nothing(self, image: Tensor) -> dict[str, Sums]:
         """The sums over no tile at all."""
         return {
-            name: part.nothing(image, self.network.convs[name.split()[1]].out_channels)
+            name: part.nothing(image, self.network.convs[part.layer].out_channels)
             for name, part in self.parts.items()
         }
 

@@ -17,10 +17,15 @@ LARGEST_BANK = 1 << 14  # style features to look for neighbours in, evenly sprea
 
 class LayerTerm(nn.Module):
     """Base of the terms.  It is shown the style tile by tile with `look`, until `settle` is called;
-    from then on it judges renders."""
+    from then on it judges renders.
 
-    def __init__(self) -> None:
+    Args:
+        layer: whose features it looks at.
+    """
+
+    def __init__(self, layer: str) -> None:
         super().__init__()
+        self.layer = layer
         self.seen: Sums | None = None
 
     def look(self, features: Tensor) -> None:
@@ -82,8 +87,8 @@ class GramTerm(LayerTerm):
 class NnfmTerm(LayerTerm):
     """Distance to the nearest of the style's features."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, layer: str) -> None:
+        super().__init__(layer)
         self.rows: list[Tensor] = []
 
     def look(self, features: Tensor) -> None:
@@ -108,8 +113,8 @@ class NnfmTerm(LayerTerm):
 class StatisticsTerm(LayerTerm):
     """Distance of means and standard deviations."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, layer: str) -> None:
+        super().__init__(layer)
         self.centre: Tensor | None = None
 
     def look(self, features: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.cameras import Rays
+from models.grid import cell_number, locate
 from models.samples import Samples, segment_sum, transmittance
 
 HIDDEN = 1e-3  # transmittance from which on nothing behind can be seen
@@ -67,7 +68,8 @@ class OccupancyGrid(nn.Module):
 
     def contains(self, x: Tensor) -> Tensor:
         """(M,) bool: whether each position ``x (M, 3)`` lies in an occupied cell."""
-        return _lookup(self.occupied, (x - self.bounds[0]) / self.cell)
+        number, inside = locate((x - self.bounds[0]) / self.cell, self.occupied.shape)
+        return self.occupied.flatten()[number] & inside
 
     def centres(self, cells: Tensor) -> Tensor:
         """(K, 3) centres of the cells given by integer coordinates ``cells (K, 3)``."""
@@ -75,9 +77,8 @@ class OccupancyGrid(nn.Module):
 
     def mark(self, x: Tensor) -> None:
         """Remembers that light reaches the cells of ``x (M, 3)``."""
-        index = torch.minimum(((x - self.bounds[0]) / self.cell).long(), self.resolution - 1)
-        flat = (index[:, 0] * self.lit.shape[1] + index[:, 1]) * self.lit.shape[2] + index[:, 2]
-        self.lit.view(-1)[flat] = True
+        place = ((x - self.bounds[0]) / self.cell).unbind(1)
+        self.lit.view(-1)[cell_number(place, self.lit.shape)] = True
 
     @torch.no_grad()
     def prune(
@@ -101,16 +102,6 @@ class OccupancyGrid(nn.Module):
 def dilate(grid: Tensor) -> Tensor:
     """The boolean grid (R0, R1, R2) grown by one cell in all 26 directions."""
     return functional.max_pool3d(grid[None, None].half(), 3, stride=1, padding=1)[0, 0] > 0
-
-
-def _lookup(grid: Tensor, position: Tensor) -> Tensor:
-    """Value of ``grid`` at ``position (M, 3)`` in cells; False outside."""
-    index = position.floor().long()
-    size = torch.tensor(grid.shape, device=grid.device)
-    inside = ((index >= 0) & (index < size)).all(-1)
-    index = torch.minimum(index.clamp(min=0), size - 1)
-    flat = (index[:, 0] * grid.shape[1] + index[:, 1]) * grid.shape[2] + index[:, 2]
-    return grid.flatten()[flat] & inside
 
 
 class OccupancySampler(nn.Module):
@@ -172,7 +163,7 @@ class OccupancySampler(nn.Module):
             torch.addcmul(origin[axis][ray], direction[axis][ray], start + length / 2)
             for axis in range(3)
         ]
-        near_something = blocks.flatten()[_flat(place, blocks.shape)]
+        near_something = blocks.flatten()[cell_number(place, blocks.shape)]
         hit = near_something.nonzero()[:, 0]
         ray, start = ray[hit], start[hit]
         return ray, start, _numbers(torch.bincount(ray, minlength=len(rays)))
@@ -200,7 +191,7 @@ class OccupancySampler(nn.Module):
             for axis in range(3)
         ]
         occupied = self.grid.occupied
-        keep = occupied.flatten()[_flat(place, occupied.shape)] & (t < rays.far[ray][:, None])
+        keep = occupied.flatten()[cell_number(place, occupied.shape)] & (t < rays.far[ray][:, None])
         index = keep.flatten().nonzero()[:, 0]
         return ray[index // len(steps)], t.flatten()[index]
 
@@ -246,12 +237,3 @@ def _numbers(counts: Tensor) -> Tensor:
     """``0 .. c - 1`` for every count c of ``counts (N,)``, one after the other."""
     first = counts.cumsum(0) - counts
     return torch.arange(int(counts.sum()), device=counts.device) - first.repeat_interleave(counts)
-
-
-def _flat(place: list[Tensor], shape: torch.Size) -> Tensor:
-    """Row-major index of the cell that each ``place``, a tensor per axis, lies in; what rounding
-    has put outside belongs to the rim."""
-    flat = 0
-    for axis in range(3):
-        flat = flat * shape[axis] + place[axis].to(torch.int32).clamp_(0, shape[axis] - 1)
-    return flat

@@ -9,6 +9,7 @@ from torch.nn import functional
 from models.blocks import in_blocks
 from models.encoding import encoded_width
 from models.field import Style
+from models.grid import locate
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
 HIDDEN = 64
@@ -71,13 +72,8 @@ class Lattice(nn.Module):
 
     def locate(self, x: Tensor) -> Tensor:
         """Cell number (M,) int32 of each position ``x (M, 3)``, -1 where there is none."""
-        flat = torch.zeros(len(x), dtype=torch.int32, device=x.device)
-        inside = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        for n, place in zip(self.active.shape, self._position(x).floor().unbind(1), strict=True):
-            # rounded down before it is made an integer, or -0.5 would be inside
-            inside &= (place >= 0) & (place < n)
-            flat = flat * n + place.to(torch.int32).clamp_(0, n - 1)
-        return torch.where(inside, self.cell_of.index_select(0, flat), -1)
+        number, inside = locate(self._position(x), self.active.shape)
+        return torch.where(inside, self.cell_of.index_select(0, number), -1)
 
     def interpolate(self, table: Tensor, cell: Tensor, x: Tensor) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""

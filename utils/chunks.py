@@ -20,12 +20,10 @@ class Chunks:
 
     Args:
         size: of a chunk, at first.
-        what: of what there are so many in a chunk, for the message.
     """
 
-    def __init__(self, size: int, what: str = "rays") -> None:
+    def __init__(self, size: float) -> None:
         self.size = max(1, int(size))
-        self.what = what
 
     def over(self, whole: slice | int, work: Callable[[slice], T]) -> list[T]:
         """``work`` on every chunk of a stretch, or of ``range(n)``, in order."""
@@ -40,7 +38,7 @@ class Chunks:
                     raise
                 self.size = max(1, min(self.size, part.stop - part.start) // 2)
                 torch.cuda.empty_cache()
-                log.warning("out of GPU memory: going on with %d %s at once", self.size, self.what)
+                log.warning("out of GPU memory: going on with %d rays at once", self.size)
                 continue
             start = part.stop
         return results
