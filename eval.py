@@ -20,7 +20,7 @@ from assets.weights import load_any_field
 from datasets.cameras import Cameras
 from datasets.load import load_scene
 from datasets.paths import circle_path
-from datasets.portable import scene_from
+from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import SCENE, EvalOptions, parse_eval
@@ -56,7 +56,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     device = accelerator(options.device, options.num_gpus)
     blank = None if photos_at_hand(options) else scene_from(payload["scene"])
     scene = blank or load_scene(options)
-    scene.near, scene.far = payload["scene"]["near"], payload["scene"]["far"]
+    scene = place_as(scene, payload["scene"])
     renderer = Renderer.from_state(payload["spec"], payload["state"]).eval()
     cameras, photos = views_of(scene, options)
     photos = [] if blank else photos
@@ -108,7 +108,7 @@ def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list]:
     if options.split == "circle":
         return circle_path(scene, options.n_frames), []
     views = getattr(scene, options.split)
-    return Cameras.of(views, scene.near, scene.far, scene.ndc), views
+    return Cameras.within(scene, views), views
 
 
 def measure(picture: Picture, photo: Tensor | None, meter: StyleMeter | None) -> dict[str, float]:

@@ -26,7 +26,7 @@ from assets.mesh_files import write_mesh
 from assets.volume import LARGEST, volume_of, write_npz, write_vol
 from assets.weights import SUFFIX, load_any_field, write_weights
 from datasets.load import load_scene
-from datasets.portable import scene_from
+from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import SCENE, ExportOptions, parse_export
@@ -67,7 +67,7 @@ class Job:
                 f"{self.options.asset} needs the scene's cameras; give --root_dir"
             )
         scene = load_scene(self.options)
-        scene.near, scene.far = self.payload["scene"]["near"], self.payload["scene"]["far"]
+        scene = place_as(scene, self.payload["scene"])
         return scene
 
     def box(self) -> Tensor:

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from datasets.load import load_scene
+from datasets.portable import place_as
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import SCENE, TrainOptions, parse_train
@@ -82,7 +83,7 @@ def paint(options: TrainOptions, device: str) -> list[Path]:
     paintings = [torch.from_numpy(read_image(run.style_dir)[0]) for run in runs]
     unfinished = [unfinished_run(run) for run in runs]
     scene = load_scene(options)
-    scene.near, scene.far = geometry["scene"]["near"], geometry["scene"]["far"]
+    scene = place_as(scene, geometry["scene"])
     paths, frozen = [], None
     for run, painting, start in zip(runs, paintings, unfinished, strict=True):
         if len(runs) > 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datasets.hull import near_far, scene_bounds
 from datasets.perturb import perturb_views
-from datasets.scene import Scene, View
+from datasets.scene import GREY, Scene, View
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def make_scene(
     near, far = chosen_range(root_dir, wishes, known_range or near_far(train, bounds))
     name = root_dir.resolve().name
     scene = Scene(name, train, views["val"], views["test"], near, far, bounds, wishes.under)
-    scene.unbounded = shows_background(views["train"], wishes.under)
+    if shows_background(views["train"], wishes.under):
+        scene.unbounded, scene.background = True, torch.tensor(GREY)
     return scene
 
 

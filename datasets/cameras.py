@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from datasets.scene import View
+from datasets.contraction import contract
+from datasets.scene import Scene, View
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Rays:
         near, far: (N,) range of distances along the ray, scene units; far <= near means "empty".
         view_directions: (N, 3) unit length in world space, which colour may depend on: other than
             `directions` where the rays are warped (NDC).
+        foreground: (2, 3) box beyond which space is contracted, see `contract`; None where space
+            is as it is.
     """
 
     origins: Tensor
@@ -27,6 +30,7 @@ class Rays:
     near: Tensor
     far: Tensor
     view_directions: Tensor = None  # always a tensor: `directions` where none are given
+    foreground: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.view_directions is None:
@@ -42,15 +46,18 @@ class Rays:
             self.near[index],
             self.far[index],
             self.view_directions[index],
+            self.foreground,
         )
 
     def points(self, ray_index: Tensor, t: Tensor) -> Tensor:
-        """Positions (M, 3) at distance ``t (M,)`` along the rays ``ray_index (M,)``."""
-        return torch.addcmul(
+        """Positions (M, 3), as a field sees them, at distance ``t (M,)`` along the rays
+        ``ray_index (M,)``."""
+        x = torch.addcmul(
             self.origins.index_select(0, ray_index),
             self.directions.index_select(0, ray_index),
             t[:, None].to(self.origins.dtype),
         )
+        return x if self.foreground is None else contract(x, self.foreground)
 
 
 @dataclass
@@ -64,6 +71,7 @@ class Cameras:
         near, far: range of the rays, scene units; under NDC of the warped rays.
         ndc: warp the rays to normalised device coordinates, see `ndc_rays`; all cameras have to
             look along -z and to share the field of view, which is taken from the first.
+        foreground: (2, 3) box beyond which space is contracted, or None.
     """
 
     c2w: Tensor
@@ -72,9 +80,23 @@ class Cameras:
     near: float
     far: float
     ndc: bool = False
+    foreground: Tensor | None = None
 
     @classmethod
-    def of(cls, views: list[View], near: float, far: float, ndc: bool = False) -> Cameras:
+    def within(cls, scene: Scene, views: list[View]) -> Cameras:
+        """Cameras of some views of a scene, which warps or contracts space or does not."""
+        foreground = scene.bounds if scene.unbounded else None
+        return cls.of(views, scene.near, scene.far, scene.ndc, foreground)
+
+    @classmethod
+    def of(
+        cls,
+        views: list[View],
+        near: float,
+        far: float,
+        ndc: bool = False,
+        foreground: Tensor | None = None,
+    ) -> Cameras:
         """Cameras of a list of views."""
         return cls(
             torch.stack([v.c2w for v in views]),
@@ -83,6 +105,7 @@ class Cameras:
             near,
             far,
             ndc,
+            foreground,
         )
 
     def __len__(self) -> int:
@@ -94,6 +117,7 @@ class Cameras:
             c2w=self.c2w.to(device),
             intrinsics=self.intrinsics.to(device),
             sizes=self.sizes.to(device),
+            foreground=None if self.foreground is None else self.foreground.to(device),
         )
 
     def rays(self, view: Tensor, row: Tensor, column: Tensor) -> Rays:
@@ -114,7 +138,7 @@ class Cameras:
         directions = (c2w[:, :, :3] * local[:, None]).sum(-1)
         directions = directions / directions.norm(dim=-1, keepdim=True)
         near, far = torch.full_like(fx, self.near), torch.full_like(fx, self.far)
-        rays = Rays(c2w[:, :, 3], directions, near, far)
+        rays = Rays(c2w[:, :, 3], directions, near, far, foreground=self.foreground)
         if not self.ndc:
             return rays
         height, width = self.sizes[0].tolist()

@@ -18,7 +18,7 @@ from datasets.frames import Frame, load_views
 from datasets.lens import Lens
 from datasets.perturb import perturb_views
 from datasets.poses import around_look_at, checked_pose, mean_axes, moved
-from datasets.scene import Scene, View
+from datasets.scene import GREY, Scene, View
 from datasets.splits import HOLD_OUT, split_frames
 from utils.errors import UserError
 
@@ -153,9 +153,8 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> 
     near, far = chosen_range(root_dir, wishes, (0.0, float(torch.cat(lengths).max())))
     bounds = torch.stack([lower - margin, upper + margin])
     name = root_dir.resolve().name
-    return Scene(
-        name, train, views["val"], views["test"], near, far, bounds, wishes.under, ndc=True
-    )
+    splits = (train, views["val"], views["test"])
+    return Scene(name, *splits, near, far, bounds, torch.tensor(GREY), ndc=True)
 
 
 def _slant(views: list[View]) -> float:

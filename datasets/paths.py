@@ -109,7 +109,7 @@ def up_axis(c2w: Tensor) -> Tensor:
 
 def _cameras(scene: Scene, poses: list[Tensor]) -> Cameras:
     """Cameras at the poses (3, 4) with the first training view's intrinsics."""
-    first = Cameras.of(scene.train[:1], scene.near, scene.far, scene.ndc)
+    first = Cameras.within(scene, scene.train[:1])
     return replace(
         first,
         c2w=torch.stack(poses),

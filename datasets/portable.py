@@ -4,6 +4,7 @@ be rendered, and exported, from its file alone."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,11 @@ def scene_state(scene: Scene) -> dict[str, Any]:
     """Where the scene is, and the cameras of all its views."""
     views = {split: _packed(getattr(scene, split)) for split in SPLITS}
     return {**{name: getattr(scene, name) for name in PLACE}, "views": views}
+
+
+def place_as(scene: Scene, saved: Mapping[str, Any]) -> Scene:
+    """``scene``, loaded anew, perhaps with other photos, where that of a `scene_state` was."""
+    return replace(scene, **{name: saved[name] for name in PLACE if name != "name"})
 
 
 def scene_from(saved: Mapping[str, Any]) -> Scene | None:

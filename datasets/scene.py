@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from datasets.contraction import contracted_box
+
 
 @dataclass
 class View:
@@ -39,6 +41,9 @@ class View:
         return self.image.shape[1]
 
 
+GREY = (0.5, 0.5, 0.5)  # what shines through where photos have no background of their own
+
+
 @dataclass
 class Scene:
     """Views by split and the space that they look at.
@@ -47,14 +52,14 @@ class Scene:
         name: for output paths.
         train, val, test: the views of each split; `train` is never empty.
         near, far: range of ray distances that holds the scene, scene units; under NDC of the
-            warped rays.
+            warped rays; of an unbounded scene the foreground, and rays go on to the horizon.
         bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered; under
             NDC in warped space.
         background: (3,) float32 in [0, 1], the colour behind everything.
         ndc: True where rays are to be warped to normalised device coordinates, see `Cameras`.
         unbounded: True where the photos show a background beyond `bounds`, which then is the box
-            around the foreground (its centre and half its side for a contraction of space); False
-            for objects with alpha or on the plain background colour, and under NDC.
+            around the foreground, and space beyond it is contracted; False for objects with alpha
+            or on the plain background colour, and under NDC.
     """
 
     name: str
@@ -67,6 +72,16 @@ class Scene:
     background: Tensor = field(default_factory=lambda: torch.ones(3))
     ndc: bool = False
     unbounded: bool = False
+
+    @property
+    def surrounds(self) -> bool:
+        """Whether every ray of a photo ends in something that belongs to the scene."""
+        return self.unbounded or self.ndc
+
+    @property
+    def box(self) -> Tensor:
+        """(2, 3) the box that a field has to fill: `bounds`, or all of contracted space."""
+        return contracted_box(self.bounds) if self.unbounded else self.bounds
 
     @property
     def has_alpha(self) -> bool:

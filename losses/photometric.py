@@ -25,6 +25,23 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
     return (rendered - target).square().mean()
 
 
+def transparency_loss(opacity: Tensor) -> Tensor:
+    """What makes rays end in something where photos show no background of their own.
+
+    Over a background drawn uniformly from [0, 1] for each ray and channel, the expected squared
+    error of a colour is its squared error over grey, plus the background's variance 1/12 times the
+    square of what shines through: this, added to the error over grey, is training on random
+    backgrounds (instant-ngp) without their noise.
+
+    Args:
+        opacity: (N,) in [0, 1].
+
+    Returns:
+        Scalar.
+    """
+    return (1 - opacity).square().mean() / 12
+
+
 def psnr_of(mse: Tensor) -> Tensor:
     """Peak signal-to-noise ratio, dB, for colours in [0, 1]: -10 log10(mse); inf for mse = 0."""
     return -10 * mse.log10()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.cameras import Rays
+from models.march import March, march
 from models.occupancy import OccupancyGrid
 from models.render import render
 from models.samples import Samples, compositing_weights
@@ -91,12 +92,13 @@ class HierarchicalSampler(nn.Module):
 
     def forward(self, field: nn.Module, rays: Rays, generator: torch.Generator | None) -> Samples:
         """Samples for ``field``; while training they carry the coarse rendering as `proposal`."""
-        live = (rays.far > rays.near).nonzero()[:, 0]
-        near, far = rays.near[live], rays.far[live]
+        path = march(rays)
+        live = (path.far > path.near).nonzero()[:, 0]
+        near, far = path.near[live], path.far[live]
         # every ray has its random numbers, also those that turn out to need none
-        t = stratified(rays.near, rays.far, self.n_coarse, generator)[live]
-        edges = partition(t, near, far)
-        samples, keep = self._pack(rays, live, t, edges)
+        s = stratified(path.near, path.far, self.n_coarse, generator)[live]
+        edges = partition(s, near, far)
+        samples, keep = self._pack(rays, path, live, s, edges)
         if self.n_fine == 0:
             return samples
         proposal = None
@@ -107,20 +109,23 @@ class HierarchicalSampler(nn.Module):
             with torch.no_grad():
                 density, _ = self.coarse.geometry(rays.points(samples.ray_index, samples.t))
                 packed = compositing_weights(density, samples)
-        weights = torch.zeros_like(t)
-        weights[keep] = packed.to(t.dtype)
+        weights = torch.zeros_like(s)
+        weights[keep] = packed.to(s.dtype)
         zero = torch.zeros_like(rays.near)
         u = stratified(zero, zero + 1, self.n_fine, generator)[live]
         fine = importance(edges, blurred(weights), u)
-        t = torch.cat([t, fine], -1).sort(-1).values
-        samples, _ = self._pack(rays, live, t, partition(t, near, far))
+        s = torch.cat([s, fine], -1).sort(-1).values
+        samples, _ = self._pack(rays, path, live, s, partition(s, near, far))
         samples.proposal = proposal
         return samples
 
-    def _pack(self, rays: Rays, live: Tensor, t: Tensor, edges: Tensor) -> tuple[Samples, Tensor]:
-        """Flattens (N, S) distances, without those in empty cells; also returns what was kept."""
-        ray = live[:, None].expand_as(t)
-        keep = torch.ones_like(t, dtype=torch.bool)
+    def _pack(
+        self, rays: Rays, path: March, live: Tensor, s: Tensor, edges: Tensor
+    ) -> tuple[Samples, Tensor]:
+        """Flattens path parameters (N, S) with the intervals between ``edges (N, S + 1)`` that they
+        stand for, without those in empty cells; also returns what was kept (N, S)."""
+        ray, t = live[:, None].expand_as(s), path.distance(live, s)
+        keep = torch.ones_like(s, dtype=torch.bool)
         if self.grid is not None:
             keep = self.grid.contains(rays.points(ray.flatten(), t.flatten())).view_as(t)
-        return Samples(ray[keep], t[keep], edges.diff(dim=-1)[keep], len(rays)), keep
+        return Samples(ray[keep], t[keep], path.lengths(live, edges)[keep], len(rays)), keep

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from datasets.cameras import Rays
 from models.grid import cell_number, locate
+from models.march import March, march
 from models.samples import Samples, segment_sum, transmittance
 
 HIDDEN = 1e-3  # transmittance from which on nothing behind can be seen
@@ -132,10 +133,10 @@ class OccupancySampler(nn.Module):
         shift = torch.full_like(rays.near, 0.5)
         if generator is not None:
             shift = torch.rand(n, generator=generator, device=shift.device, dtype=shift.dtype)
-        stretches = self._stretches(rays)
+        path = march(rays)
+        stretches = self._stretches(path, n)
         if field is None:
-            ray, t = self._steps(rays, shift, *stretches[:2])
-            return Samples(ray, t, torch.full_like(t, self.step), n)
+            return Samples(*self._steps(path, shift, *stretches[:2]), n)
         waves, passed = [], torch.zeros(n, dtype=torch.float64, device=shift.device)
         begin = 0
         for end in WAVES:
@@ -143,94 +144,80 @@ class OccupancySampler(nn.Module):
             now = (rank >= begin) & (rank < end) & (passed[ray] < -math.log(HIDDEN))
             if not now.any():
                 break
-            ray, t = self._steps(rays, shift, ray[now], start[now])
-            waves.append(self._visible(field, rays, ray, t, passed))
+            steps = Samples(*self._steps(path, shift, ray[now], start[now]), n)
+            waves.append(self._visible(field, rays, steps, passed))
             begin = end
-        return self._merged(waves, rays)
+        return _merged(waves, rays)
 
-    def _stretches(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-        """Stretches of the rays with something near: ray (K,) ascending, start (K,) along it, and
-        which of its ray's stretches it is, from the front."""
+    def _stretches(self, path: March, n_rays: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Stretches of the rays with something near: ray (K,) ascending, start (K,) along its path,
+        and which of its ray's stretches it is, from the front."""
         length = self._n_steps() * self.step
-        live = (rays.far > rays.near).nonzero()[:, 0]
-        near, far = rays.near[live], rays.far[live]
+        live = (path.far > path.near).nonzero()[:, 0]
+        near, far = path.near[live], path.far[live]
         counts = torch.ceil((far - near) / length).long()
         ray = torch.repeat_interleave(live, counts)
         start = near.repeat_interleave(counts) + length * _numbers(counts)
-        blocks = self.grid.blocks
-        origin, direction = self._in_cells(rays, BLOCK)
-        place = [
-            torch.addcmul(origin[axis][ray], direction[axis][ray], start + length / 2)
-            for axis in range(3)
-        ]
+        blocks, grid = self.grid.blocks, self.grid
+        place = path.places(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
         near_something = blocks.flatten()[cell_number(place, blocks.shape)]
         hit = near_something.nonzero()[:, 0]
         ray, start = ray[hit], start[hit]
-        return ray, start, _numbers(torch.bincount(ray, minlength=len(rays)))
+        return ray, start, _numbers(torch.bincount(ray, minlength=n_rays))
 
     def _n_steps(self) -> int:
         """Steps in a stretch."""
         return max(1, int(STRETCH * float(self.grid.cell.min()) / self.step))
 
-    def _in_cells(self, rays: Rays, size: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Origins and directions, an axis at a time, in units of ``size`` cells."""
-        unit = self.grid.cell * size
-        origin = (rays.origins - self.grid.bounds[0]) / unit
-        direction = rays.directions / unit
-        return [o.contiguous() for o in origin.T], [d.contiguous() for d in direction.T]
-
     def _steps(
-        self, rays: Rays, shift: Tensor, ray: Tensor, start: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Ray and distance of the steps in some stretches that lie in occupied cells."""
+        self, path: March, shift: Tensor, ray: Tensor, start: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ray, distance and length of the steps in some stretches that lie in occupied cells."""
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
-        t = (start + shift[ray] * self.step)[:, None] + steps
-        origin, direction = self._in_cells(rays, 1)
-        place = [
-            torch.addcmul(origin[axis][ray][:, None], direction[axis][ray][:, None], t)
-            for axis in range(3)
-        ]
+        s = (start + shift[ray] * self.step)[:, None] + steps
+        place = path.places(ray, s, self.grid.bounds[0], self.grid.cell)
         occupied = self.grid.occupied
-        keep = occupied.flatten()[cell_number(place, occupied.shape)] & (t < rays.far[ray][:, None])
+        keep = occupied.flatten()[cell_number(place, occupied.shape)] & (s < path.far[ray][:, None])
         index = keep.flatten().nonzero()[:, 0]
-        return ray[index // len(steps)], t.flatten()[index]
+        ray, s = ray[index // len(steps)], s.flatten()[index]
+        return ray, path.distance(ray, s), path.length(ray, s, self.step)
 
-    def _visible(
-        self, field: nn.Module, rays: Rays, ray: Tensor, t: Tensor, passed: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Of a wave's samples those that light reaches: ray, t, density and feature.
+    def _visible(self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor) -> Samples:
+        """Of a wave's samples those that light reaches, with what the field said there.
 
         ``passed (N,)``, the optical depth of what is in front of the wave, goes on behind it.
         """
-        x = rays.points(ray, t)
+        ray = samples.ray_index
+        x = rays.points(ray, samples.t)
         density, feature = field.geometry(x)
-        samples = Samples(ray, t, torch.full_like(t, self.step), len(rays))
         light = transmittance(density, samples) * torch.exp(-passed[ray]).to(density.dtype)
-        passed += segment_sum((density * self.step).double(), ray, len(rays))
+        passed += segment_sum((density * samples.delta).double(), ray, samples.n_rays)
         visible = (light > HIDDEN).nonzero()[:, 0]
         if self.training:
             self.grid.mark(x[visible])
-        return ray[visible], t[visible], density[visible], feature[visible]
+        samples = samples[visible]
+        samples.geometry = density[visible], feature[visible]
+        return samples
 
-    def _merged(self, waves: list[tuple[Tensor, ...]], rays: Rays) -> Samples:
-        """The waves' samples in the order of their rays."""
-        if not waves:
-            empty = rays.near[:0]
-            return Samples(empty.long(), empty, empty, len(rays))
-        counts = [torch.bincount(ray, minlength=len(rays)) for ray, *_ in waves]
-        total = sum(counts)
-        first = total.cumsum(0) - total
-        m = int(total.sum())
-        merged = [torch.empty(m, *part.shape[1:]).to(part) for part in waves[0]]
-        for own, parts in zip(counts, waves, strict=True):
-            place = first.repeat_interleave(own) + _numbers(own)
-            for whole, part in zip(merged, parts, strict=True):
-                whole[place] = part
-            first = first + own
-        ray, t, density, feature = merged
-        return Samples(
-            ray, t, torch.full_like(t, self.step), len(rays), geometry=(density, feature)
-        )
+
+def _merged(waves: list[Samples], rays: Rays) -> Samples:
+    """The samples of several waves, front ones first, in the order of their rays."""
+    n = len(rays)
+    if not waves:
+        empty = rays.near[:0]
+        return Samples(empty.long(), empty, empty, n)
+    counts = [torch.bincount(wave.ray_index, minlength=n) for wave in waves]
+    total = sum(counts)
+    first = total.cumsum(0) - total
+    parts = [(w.ray_index, w.t, w.delta, *w.geometry) for w in waves]
+    whole = [torch.empty(int(total.sum()), *part.shape[1:]).to(part) for part in parts[0]]
+    for own, part in zip(counts, parts, strict=True):
+        place = first.repeat_interleave(own) + _numbers(own)
+        for all_of_it, some in zip(whole, part, strict=True):
+            all_of_it[place] = some
+        first = first + own
+    ray, t, delta, density, feature = whole
+    return Samples(ray, t, delta, n, geometry=(density, feature))
 
 
 def _numbers(counts: Tensor) -> Tensor:

@@ -53,7 +53,10 @@ class Renderer(nn.Module):
         self.spec = spec
 
     def clip(self, rays: Rays) -> Rays:
-        """The part of the rays that is inside the bounds (slab method)."""
+        """The part of the rays that is inside the bounds (slab method); in contracted space all
+        is, from near on."""
+        if rays.foreground is not None:
+            return rays
         inverse = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
         a = (self.bounds[0] - rays.origins) * inverse
         b = (self.bounds[1] - rays.origins) * inverse

@@ -14,7 +14,7 @@ from datasets.cameras import Cameras, Rays
 from datasets.hull import visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
-from losses.photometric import photometric_loss, psnr_of
+from losses.photometric import photometric_loss, psnr_of, transparency_loss
 from models.occupancy import OccupancySampler, dilate
 from models.renderer import Renderer
 from models.voxels import grid_shape
@@ -42,7 +42,7 @@ BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     """(R0, R1, R2) bool: the visual hull where there are alpha masks, everything otherwise."""
-    shape = grid_shape(scene.bounds, resolution)
+    shape = grid_shape(scene.box, resolution)
     if not scene.has_alpha:
         return torch.ones(shape, dtype=torch.bool)
     return visual_hull(scene.train, scene.bounds, shape)
@@ -59,11 +59,11 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
         torch.manual_seed(options.seed)
         if options.field == "voxels":
             occupied = first_occupancy(scene, options.voxel_resolution)
-            shape = grid_shape(scene.bounds, round(options.voxel_resolution * GROWTH[0][1]))
+            shape = grid_shape(scene.box, round(options.voxel_resolution * GROWTH[0][1]))
             active = resampled(occupied, shape)
-            return Renderer.voxels(scene.bounds, scene.background, occupied, active)
+            return Renderer.voxels(scene.box, scene.background, occupied, active)
         return Renderer.nerf(
-            scene.bounds,
+            scene.box,
             scene.background,
             first_occupancy(scene, NERF_GRID),
             options.N_samples,
@@ -122,8 +122,8 @@ class GeometrySystem(TrainingSystem):
         self.pixels = training_pixels(scene)
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
-        self.cameras = Cameras.of(scene.train, scene.near, scene.far, scene.ndc)
-        self.val_cameras = Cameras.of(scene.val, scene.near, scene.far, scene.ndc)
+        self.cameras = Cameras.within(scene, scene.train)
+        self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -174,12 +174,15 @@ class GeometrySystem(TrainingSystem):
         rays = only(rays, own)
         target = self.pixels.colors(flat[own])
         samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
-        rendering = self.renderer.shade(rays, samples)
         share = len(target) / len(rays)
-        terms = {"fine": photometric_loss(rendering.rgb[own], target) * share}
+        renderings = {"fine": self.renderer.shade(rays, samples)}
         if samples.proposal is not None:
-            coarse = self.renderer.finish(samples.proposal)
-            terms["coarse"] = photometric_loss(coarse.rgb[own], target) * share
+            renderings["coarse"] = self.renderer.finish(samples.proposal)
+        terms = {}
+        for name, rendering in renderings.items():
+            terms[name] = photometric_loss(rendering.rgb[own], target) * share
+            if self.scene.surrounds:
+                terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
         self.descend(terms, step)
         self.done = step + 1
         self._report(step, self.totals(terms))

@@ -130,7 +130,7 @@ class StyleSystem(TrainingSystem):
         options = self.options
         if self.frozen is None:
             scene = self.scene
-            cameras = Cameras.of(self.views, scene.near, scene.far, scene.ndc).to(self.device)
+            cameras = Cameras.within(scene, self.views).to(self.device)
             self.frozen = FrozenGeometry(
                 self.renderer,
                 cameras,

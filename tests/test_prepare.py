@@ -119,7 +119,7 @@ def test_written_scene(tmp_path, solved, sphere):
     assert views[0].fx == 26
     assert 0.5 < scene.near < 1 < scene.far < 1.6
     # the sphere, which they look at, is where its pixels are
-    cameras = Cameras.of(views, scene.near, scene.far)
+    cameras = Cameras.within(scene, views)
     radius = sphere[1] / 3.0
     for i, view in enumerate(views):
         rays = cameras.view_rays(i)

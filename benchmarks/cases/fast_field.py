@@ -89,7 +89,7 @@ def _pixels(views: list[View], scene: Scene, n: int, device: str) -> tuple[Rays,
     """``n`` pixels, the same every time: their rays and colours."""
     pixels = TrainingPixels.of(views)
     flat = pixels.draw(n, torch.Generator().manual_seed(1))
-    cameras = Cameras.of(views, scene.near, scene.far)
+    cameras = Cameras.within(scene, views)
     rays = cameras.rays(*pixels.locate(flat))
     rays = Rays(*(part.to(device) for part in vars(rays).values()))
     return rays, pixels.colors(flat).to(device)
@@ -131,7 +131,7 @@ def _plain_for(seconds: float, settings: Settings, scene: Scene) -> tuple[int, f
     torch.manual_seed(0)
     plain = PlainGeometry(PlainScene().to(device))
     pixels = TrainingPixels.of(scene.train).to(device)
-    cameras = Cameras.of(scene.train, scene.near, scene.far).to(device)
+    cameras = Cameras.within(scene, scene.train).to(device)
     generator, steps, begun = torch.Generator().manual_seed(0), 0, time.perf_counter()
     while clock(device) - begun < seconds:
         flat = pixels.draw(batch, generator)

@@ -58,7 +58,7 @@ def _row(settings: Settings, field: str) -> Row:
 
 def plain_step(scene: Scene, device: str, batch: int) -> object:
     """A step of the plain twin on random pixels, whose rays are all in memory, as there."""
-    cameras = Cameras.of(scene.train, scene.near, scene.far).to(device)
+    cameras = Cameras.within(scene, scene.train).to(device)
     views = [cameras.view_rays(index) for index in range(len(cameras))]
     names = ("origins", "directions", "near", "far")
     rays = Rays(*(torch.cat([getattr(view, name) for view in views]) for name in names))

@@ -33,7 +33,7 @@ def run_case(settings: Settings) -> list[Row]:
     options = options_for(settings, "geometry", "voxels", settings.data)
     system = GeometrySystem(options, scene, renderer)
     parts = {"views": scene.train, "pixels to draw from": system.pixels}
-    parts["cameras"] = (system.cameras, Cameras.of(scene.train, scene.near, scene.far))
+    parts["cameras"] = (system.cameras, Cameras.within(scene, scene.train))
     total = tensor_bytes(*parts.values())
     plain = n_views * size**2 * (RAY + COLOUR) * SINGLE
     what = f"{n_views} views of {size} x {size}, RGBA"

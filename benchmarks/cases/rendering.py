@@ -34,7 +34,7 @@ def _sizes(settings: Settings, field: str) -> tuple[int, ...]:
 def _row(settings: Settings, field: str, size: int) -> Row:
     device = settings.device
     scene = one_view(settings, size)
-    cameras = Cameras.of(scene.train, scene.near, scene.far).to(device)
+    cameras = Cameras.within(scene, scene.train).to(device)
     renderer = renderer_of(settings, field).to(device).eval()
     plain = PlainScene().to(device)
     rays = cameras.view_rays(0)

@@ -130,7 +130,7 @@ def plain_pieces(settings: Settings, mode: str, scene: Scene, side: int) -> Piec
     device = settings.device
     view = scene.train[0]
     photo = view.image.to(device).float() / 255
-    rays = Cameras.of([view], scene.near, scene.far).to(device).view_rays(0)
+    rays = Cameras.within(scene, [view]).to(device).view_rays(0)
     rays = rays[:: max(1, len(rays) // settings.share)][: settings.share]
     style = prepare_style(painting(), min(view.height, view.width)).to(device)
     convs = vgg(settings).convs.values()

@@ -91,7 +91,7 @@ def test_benchmark_fields_show_the_demo_scene(field):
     else:
         renderer = inputs.nerf_renderer(few, root, learning)
         inputs.fit(renderer, 60, 512)
-    cameras = Cameras.of(scene.train, scene.near, scene.far)
+    cameras = Cameras.within(scene, scene.train)
     opacity = render_view(renderer.eval(), cameras, 0).opacity
     error = (opacity - scene.train[0].alpha.float() / 255).abs().mean()
     assert error < (0.05 if field == "voxels" else 0.2)

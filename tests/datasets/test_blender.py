@@ -33,7 +33,7 @@ def check_rays(scene, sphere):
     """The camera model agrees with the images, but for what JPEG loses: a ray meets the sphere
     where, and only where, its pixel is covered, and the pixel's colour tells the normal there."""
     centre, radius = torch.tensor(sphere[0]).float(), sphere[1]
-    cameras = Cameras.of(scene.train, scene.near, scene.far)
+    cameras = Cameras.within(scene, scene.train)
     for i, view in enumerate(scene.train):
         rays = cameras.view_rays(i)
         arm = rays.origins - centre
@@ -212,7 +212,7 @@ def check_directions(scene, original, sphere):
     """In a resized image the mean ray of the covered pixels still goes through the sphere's centre,
     and as large a share of the pixels is covered."""
     centre = torch.tensor(sphere[0]).float()
-    cameras = Cameras.of(scene.train, scene.near, scene.far)
+    cameras = Cameras.within(scene, scene.train)
     for i, view in enumerate(scene.train):
         alpha = view.alpha.flatten().float() / 255
         mean = (cameras.view_rays(i).directions * alpha[:, None]).sum(dim=0)

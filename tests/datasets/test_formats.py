@@ -19,7 +19,7 @@ def load(root, *more):
 def rays_of(scene):
     """Rays of all pixels of every view, by name."""
     views = {view.name: view for view in (*scene.train, *scene.test)}
-    cameras = Cameras.of([views[name] for name in sorted(views)], scene.near, scene.far, scene.ndc)
+    cameras = Cameras.within(scene, [views[name] for name in sorted(views)])
     return [cameras.view_rays(i) for i in range(len(cameras))]
 
 

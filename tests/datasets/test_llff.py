@@ -74,7 +74,7 @@ class TestForward:
 
     def test_warped_rays_fill_the_bounds(self, tmp_path):
         scene = load_llff(write_forward(tmp_path / "s"))
-        cameras = Cameras.of(scene.train, scene.near, scene.far, scene.ndc)
+        cameras = Cameras.within(scene, scene.train)
         for i in range(len(cameras)):
             rays = cameras.view_rays(i)
             for point in (rays.origins, rays.origins + rays.far[:, None] * rays.directions):

@@ -1,0 +1,115 @@
+"""How steps along rays lead through contracted space."""
+
+import pytest
+import torch
+from torch import nn
+
+from datasets.cameras import Rays
+from datasets.contraction import contracted_box
+from models.hierarchical import HierarchicalSampler
+from models.march import HORIZON, BentMarch, march
+from models.occupancy import OccupancyGrid, OccupancySampler
+from models.render import render
+
+FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+STEP = 0.02
+
+
+def rays_from(eye, n=64, foreground=FOREGROUND):
+    g = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
+    origins = torch.tensor(eye).expand(n, 3)
+    return Rays(
+        origins, directions, torch.full((n,), 0.05), torch.full((n,), 3.0), None, foreground
+    )
+
+
+def every(rays):
+    return torch.arange(len(rays))
+
+
+@pytest.mark.parametrize(
+    "eye", [(0.0, 0.1, 0.2), (0.9, 0.9, 0.9), (2.5, 0.3, 0.1), (0.0, 9.0, 0.0)]
+)
+def test_steps_are_about_even_in_contracted_space(eye):
+    rays = rays_from(list(eye))
+    path = march(rays)
+    assert isinstance(path, BentMarch)
+    n = 400
+    s = path.near[:, None] + (path.far - path.near)[:, None] * torch.linspace(0, 1, n)
+    lengths = path.lengths(every(rays), s) / (s[:, 1:] - s[:, :-1])
+    assert float(lengths.max()) < 1.8  # sideways, contraction shrinks less than straight outward
+    assert (path.distance(every(rays), s).diff(dim=-1) > 0).all()
+
+
+def test_the_horizon_is_reached():
+    rays = rays_from([0.3, 0.1, -0.2])
+    path = march(rays)
+    t = path.distance(every(rays), path.far)
+    m = (rays.origins + t[:, None] * rays.directions).abs().amax(-1)
+    assert (m > 0.9 * HORIZON).all()
+    assert (m < 1.2 * HORIZON).all()
+
+
+def test_in_the_foreground_a_step_is_a_step():
+    rays = rays_from([0.0, 0.0, 0.0])
+    path = march(rays)
+    s = torch.full((64,), 0.5)
+    assert torch.equal(path.distance(every(rays), s), s)
+    torch.testing.assert_close(path.length(every(rays), s, STEP), torch.full((64,), STEP))
+
+
+def test_places_are_the_points():
+    rays = rays_from([0.9, -0.8, 0.7])
+    path = march(rays)
+    s = path.near + (path.far - path.near) * torch.linspace(0, 1, 64)
+    origin, unit = torch.tensor([-2.0, -2, -2]), torch.tensor([0.1, 0.2, 0.4])
+    places = torch.stack(path.places(every(rays), s, origin, unit), -1)
+    x = rays.points(every(rays), path.distance(every(rays), s))
+    torch.testing.assert_close(places * unit + origin, x, atol=1e-5, rtol=1e-5)
+
+
+class Shell(nn.Module):
+    """Dense beyond a cube of half side ``radius`` around the origin, in contracted space."""
+
+    def __init__(self, radius):
+        super().__init__()
+        self.radius = radius
+        self.style = lambda feature, x, d: torch.full_like(x, 0.5)
+
+    def geometry(self, x):
+        return (x.abs().amax(-1) > self.radius) * 500.0, x
+
+
+def occupancy_sampler(box):
+    return OccupancySampler(OccupancyGrid(torch.ones(64, 64, 64, dtype=torch.bool), box), STEP)
+
+
+def hierarchical_sampler(box):
+    return HierarchicalSampler(Shell(1.75), 64, 64, None)
+
+
+@pytest.mark.parametrize("sampler", [occupancy_sampler, hierarchical_sampler])
+def test_depth_of_a_wall_far_behind_the_foreground(sampler):
+    """At 1.75 half widths in contracted space, which is 4 in the world."""
+    rays = rays_from([0.0, 0.0, 0.0])
+    shell = Shell(1.75)
+    samples = sampler(contracted_box(FOREGROUND))(shell, rays, None)
+    with torch.no_grad():
+        rendering = render(shell, rays, samples)
+    truth = 4 / rays.directions.abs().amax(-1)
+    assert (rendering.opacity > 0.99).all()
+    assert float((rendering.depth / truth - 1).abs().max()) < 0.1
+
+
+def test_samples_come_in_waves_as_all_at_once():
+    rays = rays_from([0.2, 0.0, 0.0])
+    sampler = occupancy_sampler(contracted_box(FOREGROUND))
+    empty = Shell(9.0)
+    waves, plain = sampler(empty, rays, None), sampler(None, rays, None)
+    for a, b in (
+        (waves.t, plain.t),
+        (waves.delta, plain.delta),
+        (waves.ray_index, plain.ray_index),
+    ):
+        assert torch.equal(a, b)
