@@ -64,7 +64,7 @@ def main() -> None:
     where = ["--style_dir", str(painting), "--ckpt_path", str(final_path(geometry))]
     style = parse_train([*common, "--stage", "style", *where])
     _, painting_time = timed(lambda: train(style))
-    circle = ["--split", "circle", *PAINTED]
+    circle = ["--path", "circle", *PAINTED]
     stylised = evaluate(parse_eval(["--ckpt_path", str(final_path(style)), *circle]))
 
     sheet = Path(stylised["directory"]) / "sheet.png"

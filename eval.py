@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from assets.weights import load_any_field
+from datasets.camera_path import NO_PATH, cameras_along
 from datasets.cameras import Cameras
 from datasets.load import load_scene
-from datasets.paths import circle_path
 from datasets.portable import place_as, scene_from
-from datasets.scene import Scene
+from datasets.scene import Scene, View
 from models.renderer import Renderer
 from opt import SCENE, EvalOptions, parse_eval
 from systems.checkpoints import geometry_digest
@@ -33,9 +35,11 @@ from utils.colormap import depth_to_colour, write_depth_png16
 from utils.depth import write_pfm, write_raw
 from utils.errors import UserError, exits_cleanly
 from utils.images import read_image, write_image
-from utils.machine import accelerator, keep_memory
-from utils.metrics import psnr, ssim
+from utils.machine import accelerator, keep_memory, versions
+from utils.metrics import Likeness
 from utils.video import write_gif, write_mp4
+
+FPS = 15  # of a path that does not say how many
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
@@ -54,15 +58,16 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     device = accelerator(options.device, options.num_gpus)
-    blank = None if photos_at_hand(options) else scene_from(payload["scene"])
-    scene = blank or load_scene(options)
-    scene = place_as(scene, payload["scene"])
+    scene, photographed = scene_of(options, payload["scene"])
     renderer = Renderer.from_state(payload["spec"], payload["state"]).eval()
-    cameras, photos = views_of(scene, options)
-    photos = [] if blank else photos
+    cameras, photos, fps = views_of(scene, options)
+    options = replace(options, fps=options.fps or fps or FPS)
+    photos = photos if photographed else []
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = renderer.to(device), cameras.to(device)
-    meter = StyleMeter.of(payload, device) if payload["kind"] == "style" else None
+    painted = payload["kind"] == "style"
+    meter = StyleMeter.of(payload, device) if painted else None
+    likeness = Likeness(device, int(cameras.sizes.min())) if photos and not painted else None
     own: dict[int, tuple[dict[str, float], float]] = {}
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
@@ -71,7 +76,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         picture.rgb.cpu()
         seconds = time.perf_counter() - start
         write_view(directory, f"{index:03d}", picture, scene, options.depth_format)
-        own[index] = measure(picture, photos[index].image if photos else None, meter), seconds
+        photo = photos[index].image if photos else None
+        own[index] = measure(picture, photo, likeness, meter), seconds
     measured = {index: found for part in team.gather(own) for index, found in part.items()}
     views = {f"{index:03d}": measured[index][0] for index in sorted(measured)}
     seconds = [spent for _, spent in measured.values()]
@@ -84,12 +90,9 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     report = {key: mean_of(views, key) for key in next(iter(views.values()))}
     report |= {
         "views": views,
+        "left_out": likeness.left_out if likeness else {},
         "seconds_per_frame": sum(seconds) / len(seconds),
-        "split": options.split,
-        "kind": payload["kind"],
-        "digest": payload["digest"],
-        "options": payload["options"],
-        "versions": {"torch": str(torch.__version__)},
+        **provenance(options, payload),
     }
     if team.rank == 0:
         (directory / "metrics.json").write_text(json.dumps(report, indent=2))
@@ -97,34 +100,63 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     return report | {"directory": str(directory), "video": str(directory / f"{name}.mp4")}
 
 
-def photos_at_hand(options: EvalOptions) -> bool:
-    """Whether to load the scene's photos: they are there, or were asked for."""
+def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:
+    """The scene, and whether its photos are in it; else its views are blank.
+
+    Photos are loaded where they are, or were asked for; along a path there is nothing to compare
+    with them, and the cameras in the checkpoint do.
+    """
     root_dir = options.root_dir
-    return "root_dir" in options.given or (root_dir is not None and root_dir.is_dir())
+    at_hand = options.path == NO_PATH and root_dir is not None and root_dir.is_dir()
+    wanted = at_hand or "root_dir" in options.given
+    blank = None if wanted else scene_from(saved)
+    scene = blank or load_scene(options)
+    return place_as(scene, saved), blank is None
 
 
-def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list]:
-    """The cameras to render, and the photos to compare with where there are any."""
-    if options.split == "circle":
-        return circle_path(scene, options.n_frames), []
-    views = getattr(scene, options.split)
-    return Cameras.within(scene, views), views
+def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list[View], float | None]:
+    """The cameras to render, the views to compare with and the frames per second to show them at,
+    of the last two what there is."""
+    photos: list[View] = []
+    fps = None
+    if options.path == NO_PATH:
+        photos = getattr(scene, options.split.removeprefix("test_"))
+        cameras = Cameras.within(scene, photos)
+    else:
+        cameras, fps = cameras_along(scene, options)
+    if "img_wh" in options.given:
+        cameras = cameras.resized(*options.img_wh)  # loaded photos have this size already
+    return cameras, photos, fps
 
 
-def measure(picture: Picture, photo: Tensor | None, meter: StyleMeter | None) -> dict[str, float]:
+def measure(
+    picture: Picture, photo: Tensor | None, likeness: Likeness | None, meter: StyleMeter | None
+) -> dict[str, float]:
     """Likeness to the photo; for a stylised field its distances to painting and photo instead."""
     if meter is not None:
         return meter(picture, photo)
-    if photo is None:
+    if likeness is None or photo is None:
         return {}
-    truth = photo.float() / 255
-    rgb = picture.rgb.cpu()
-    return {"psnr": psnr(rgb, truth), "ssim": ssim(rgb, truth)}
+    return likeness(picture.rgb.cpu(), photo.float() / 255)
 
 
 def mean_of(views: dict[str, dict[str, float]], key: str) -> float:
     """Mean of one measure over the views."""
     return sum(values[key] for values in views.values()) / len(views)
+
+
+def provenance(options: EvalOptions, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What was rendered, and all that it takes to do it again."""
+    return {
+        "split": options.split if options.path == NO_PATH else None,
+        "path": options.path,
+        "kind": payload["kind"],
+        "digest": payload["digest"],
+        "command": shlex.join(sys.argv),
+        "options": options.to_dict(),
+        "training_options": payload["options"],
+        "versions": versions(),
+    }
 
 
 def write_view(
@@ -147,6 +179,8 @@ def print_report(report: dict[str, Any], directory: Path, name: str) -> None:
     """The means in one line, then where everything is."""
     shown = [k for k, v in report.items() if isinstance(v, float)]
     print("  ".join(f"{key} {report[key]:.4g}" for key in shown))
+    for key, reason in report["left_out"].items():
+        print(f"{key} is left out: {reason}")
     print(f"frames, depth, video and metrics.json: {directory}    GIF: {name}.gif")
 
 

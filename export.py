@@ -66,9 +66,7 @@ class Job:
                 f"--root_dir {self.options.root_dir}: no such directory, and "
                 f"{self.options.asset} needs the scene's cameras; give --root_dir"
             )
-        scene = load_scene(self.options)
-        scene = place_as(scene, self.payload["scene"])
-        return scene
+        return place_as(load_scene(self.options), self.payload["scene"])
 
     def box(self) -> Tensor:
         """(2, 3) corners of what is exported, scene units."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from datasets.camera_path import PATHS, is_path
 from datasets.formats import AUTO, FORMATS, format_of
 from utils.options import (
     EIGHT,
@@ -18,6 +19,7 @@ from utils.options import (
     POSITIVE,
     SEED,
     UNIT,
+    Check,
     Options,
     Rule,
     option,
@@ -266,13 +268,32 @@ class Style(Options):
 class Output(Options):
     """output"""
 
+    rules = (
+        Rule(
+            "--path_views: names stops of --path interpolate; add that, or leave it out",
+            lambda o: o.path_views and o.path != "interpolate",
+        ),
+    )
     split: str = option(
         "test",
-        "views to render; circle: a path around the scene",
-        choices=("test", "val", "train", "circle"),
+        "photographs to render and to measure against; test_train: as train",
+        choices=("test", "val", "train", "test_train"),
     )
-    n_frames: int = option(60, "circle: number of frames", check=POSITIVE)
-    fps: int = option(15, "frames per second of GIF and MP4", check=POSITIVE)
+    path: str = option(
+        PATHS[0],
+        "render along a camera path instead: circle, spiral, interpolate (through training "
+        "views), or a file of nerfstudio's (JSON)",
+        check=Check(f"must be one of {', '.join(PATHS)}, or a file that is there", is_path),
+    )
+    path_views: tuple[str, ...] = option(
+        (), "interpolate: training views, by name or number from 0 (default: some all around)"
+    )
+    n_frames: int | None = option(
+        None, "path: number of frames (default: 60, or the file's)", check=POSITIVE
+    )
+    fps: int | None = option(
+        None, "frames per second of GIF and MP4 (default: 15, or the file's)", check=POSITIVE
+    )
     gif_name: str | None = option(
         None,
         "name of GIF and MP4 (default: the scene's name)",

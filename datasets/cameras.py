@@ -70,7 +70,9 @@ class Cameras:
         sizes: (V, 2) int64 height, width in pixels.
         near, far: range of the rays, scene units; under NDC of the warped rays.
         ndc: warp the rays to normalised device coordinates, see `ndc_rays`; all cameras have to
-            look along -z and to share the field of view, which is taken from the first.
+            look along -z.
+        ndc_scale: what the warp multiplies x and y by; None: what suits the first camera.  A field
+            is in the warp of its training cameras, whatever lens it is looked at through.
         foreground: (2, 3) box beyond which space is contracted, or None.
     """
 
@@ -80,23 +82,11 @@ class Cameras:
     near: float
     far: float
     ndc: bool = False
+    ndc_scale: tuple[float, float] | None = None
     foreground: Tensor | None = None
 
     @classmethod
-    def within(cls, scene: Scene, views: list[View]) -> Cameras:
-        """Cameras of some views of a scene, which warps or contracts space or does not."""
-        foreground = scene.bounds if scene.unbounded else None
-        return cls.of(views, scene.near, scene.far, scene.ndc, foreground)
-
-    @classmethod
-    def of(
-        cls,
-        views: list[View],
-        near: float,
-        far: float,
-        ndc: bool = False,
-        foreground: Tensor | None = None,
-    ) -> Cameras:
+    def of(cls, views: list[View], near: float, far: float, ndc: bool = False) -> Cameras:
         """Cameras of a list of views."""
         return cls(
             torch.stack([v.c2w for v in views]),
@@ -105,7 +95,23 @@ class Cameras:
             near,
             far,
             ndc,
-            foreground,
+        )
+
+    @classmethod
+    def within(cls, scene: Scene, views: list[View]) -> Cameras:
+        """Cameras of some views in the space of a scene, warped or contracted as it is there."""
+        return cls.of(views, scene.near, scene.far, scene.ndc).moved_into(scene)
+
+    def moved_into(self, scene: Scene) -> Cameras:
+        """The same cameras in the space of a scene."""
+        trained = Cameras.of(scene.train[:1], scene.near, scene.far)
+        return replace(
+            self,
+            near=scene.near,
+            far=scene.far,
+            ndc=scene.ndc,
+            ndc_scale=trained.warp_scale() if scene.ndc else None,
+            foreground=scene.bounds if scene.unbounded else None,
         )
 
     def __len__(self) -> int:
@@ -119,6 +125,24 @@ class Cameras:
             sizes=self.sizes.to(device),
             foreground=None if self.foreground is None else self.foreground.to(device),
         )
+
+    def resized(self, width: int, height: int) -> Cameras:
+        """The same cameras with images of another size that show all that these show; where there
+        are upright and wide ones, each keeps its kind, as in the loaders."""
+        asked = torch.tensor([height, width], device=self.sizes.device)
+        upright = self.sizes[:, 0] > self.sizes[:, 1]
+        turned = (upright != (height > width)) & (upright != upright[0]).any()
+        sizes = torch.where(turned[:, None], asked.flip(0), asked)
+        ratio = (sizes / self.sizes).flip(1).repeat(1, 2)
+        return replace(self, intrinsics=self.intrinsics * ratio, sizes=sizes)
+
+    def warp_scale(self) -> tuple[float, float]:
+        """2 fx / width and 2 fy / height by which `ndc_rays` scales x and y."""
+        if self.ndc_scale is not None:
+            return self.ndc_scale
+        height, width = self.sizes[0].tolist()
+        fx, fy = self.intrinsics[0, :2].tolist()
+        return 2.0 * fx / width, 2.0 * fy / height
 
     def rays(self, view: Tensor, row: Tensor, column: Tensor) -> Rays:
         """Rays through pixel centres.
@@ -141,9 +165,7 @@ class Cameras:
         rays = Rays(c2w[:, :, 3], directions, near, far, foreground=self.foreground)
         if not self.ndc:
             return rays
-        height, width = self.sizes[0].tolist()
-        fx, fy = self.intrinsics[0, :2].tolist()
-        return ndc_rays(rays, 2.0 * fx / width, 2.0 * fy / height)
+        return ndc_rays(rays, *self.warp_scale())
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""

@@ -1,20 +1,29 @@
-"""Camera paths to render along: a circle around what the training cameras look at, or a spiral."""
+"""Camera paths worked out from the training cameras: a circle around what they look at, a spiral,
+or a smooth way from one to the next."""
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.cameras import Cameras
 from datasets.hull import look_at_ball
-from datasets.scene import Scene
+from datasets.scene import Scene, View
+from datasets.spline import CameraSpline
+from utils.errors import UserError
 
 TURNS = 2  # of the spiral, in which it moves once forwards and back
 FOCUS = 4.0  # depth that the spiral's cameras look at, in distances of the near plane
 REACH = 0.9  # share of the training cameras within the spiral's width
+SWING = 0.2  # the spiral's width around one camera, in distances of what it looks at
+STOPS = 8  # training views on the way where none are named
+LEVER = 0.1  # a turn on the spot counts as that share of the same turn about the scene
 
 
 def circle_path(scene: Scene, n_frames: int) -> Cameras:
@@ -48,8 +57,11 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
 
 
 def spiral_path(scene: Scene, n_frames: int) -> Cameras:
-    """A closed spiral through the training cameras of a forward-facing scene, which look along -z
-    from around the origin, all towards one point (Mildenhall et al. 2019).
+    """A closed spiral whose cameras all look at one point (Mildenhall et al. 2019).
+
+    In a forward-facing scene (NDC), where all cameras look along -z from around the origin, it
+    goes through all of them.  Elsewhere it goes around the first training view, and looks at what
+    the cameras look at.
 
     Args:
         scene: its training cameras give the width; the first gives intrinsics and image size.
@@ -58,14 +70,104 @@ def spiral_path(scene: Scene, n_frames: int) -> Cameras:
     Returns:
         ``n_frames`` cameras with the scene's near and far, warped if the scene is.
     """
-    eyes = torch.stack([view.c2w[:, 3] for view in scene.train])
-    middle = eyes.mean(dim=0)
-    radii = torch.quantile((eyes - middle).abs(), REACH, dim=0)
+    c2w = torch.stack([view.c2w for view in scene.train])
+    if scene.ndc:
+        eyes = c2w[:, :, 3]
+        middle, axes, up = eyes.mean(dim=0), torch.eye(3), torch.tensor([0.0, 1.0, 0.0])
+        radii = torch.quantile((eyes - middle).abs(), REACH, dim=0)
+        target = middle - torch.tensor([0.0, 0.0, FOCUS])
+    else:
+        target, _ = look_at_ball(c2w)
+        middle, up = c2w[0, :, 3], up_axis(c2w)
+        axes = look_at(middle, target, up)[:, :3]
+        radii = SWING * (target - middle).norm().expand(3)
     angle = torch.arange(n_frames) * (2.0 * math.pi * TURNS / n_frames)
     swing = torch.stack([angle.cos(), -angle.sin(), -(angle / TURNS).sin()], dim=1)
-    target = middle - torch.tensor([0.0, 0.0, FOCUS])
-    up = torch.tensor([0.0, 1.0, 0.0])
-    return _cameras(scene, [look_at(eye, target, up) for eye in middle + swing * radii])
+    eyes = middle + (swing * radii) @ axes.T
+    return _cameras(scene, [look_at(eye, target, up) for eye in eyes])
+
+
+def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) -> Cameras:
+    """A smooth way through training views, at even speed.
+
+    Args:
+        scene: the scene.
+        n_frames: frames on the whole way.
+        names: of training views, or their numbers from 0, in the order of the way; the first one
+            again at the end closes it to a round.  None: a round through views that are spread
+            evenly, see `round_trip`.
+
+    Returns:
+        ``n_frames`` cameras with the scene's near and far, in the image size of the first view.
+
+    Raises:
+        UserError: an unknown view, or too few.
+    """
+    views = scene.train
+    stops = chosen_views(views, names) if names else round_trip(views)
+    closed = not names
+    if len(stops) > 2 and stops[0] == stops[-1]:
+        stops, closed = stops[:-1], True
+    if len(stops) < 2:
+        raise UserError(
+            f"--path interpolate: needs two training views, the scene has {len(views)}; "
+            "take --path circle or spiral"
+        )
+    c2w = torch.stack([views[i].c2w for i in stops])
+    lens = torch.tensor([_lens_in_size_of(views[i], views[stops[0]]) for i in stops])
+    _, radius = look_at_ball(torch.stack([view.c2w for view in views]))
+    spline = CameraSpline(c2w, lens, _knots(c2w, LEVER * radius, closed))
+    poses, intrinsics = spline.at(spline.evenly(n_frames, LEVER * radius))
+    first = views[stops[0]]
+    return cameras_in(scene, poses, intrinsics, first.height, first.width)
+
+
+def chosen_views(views: Sequence[View], names: Sequence[str]) -> list[int]:
+    """The numbers of the views that ``names`` tell: by name, else by number from 0.
+
+    Raises:
+        UserError: there is no such view, or the same twice in a row.
+    """
+    known = [view.name for view in views]
+    chosen = []
+    for name in names:
+        if name not in known and not (name.isdecimal() and int(name) < len(known)):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the first is {known[0]}"
+            raise UserError(
+                f"--path_views {name}: no training view of that name, and no number from 0 to "
+                f"{len(known) - 1}; {hint}"
+            )
+        chosen.append(known.index(name) if name in known else int(name))
+        if len(chosen) > 1 and chosen[-1] == chosen[-2]:
+            raise UserError(f"--path_views {name}: the same view twice in a row; leave one out")
+    if len(chosen) < 2:
+        raise UserError(f"--path_views {' '.join(names)}: one view is no way; name at least two")
+    return chosen
+
+
+def round_trip(views: Sequence[View]) -> list[int]:
+    """At most `STOPS` views that are spread evenly, in the order of the shortest round.
+
+    Views from unusually high or low are passed over: a way over the top turns head over heels.
+    """
+    c2w = torch.stack([view.c2w for view in views])
+    centre, radius = look_at_ball(c2w)
+    height = (c2w[:, :, 3] - centre) @ up_axis(c2w)
+    usual = (height - height.median()).abs().argsort(stable=True)[: max(STOPS, len(views) // 2)]
+    usual = usual.sort().values
+    # where a camera is and where it looks, so that views from one place differ, too
+    place = torch.cat([c2w[usual, :, 3] / radius, c2w[usual, :, 2]], dim=1)
+    stops = [0]
+    while len(stops) < min(STOPS, len(usual)):
+        apart = torch.cdist(place, place[stops]).amin(dim=1)
+        if float(apart.max()) < 1e-6:
+            break
+        stops.append(int(apart.argmax()))
+    way = torch.cdist(place[stops], place[stops])
+    rounds = torch.tensor([(0, *rest, 0) for rest in itertools.permutations(range(1, len(stops)))])
+    shortest = rounds[way[rounds[:, :-1], rounds[:, 1:]].sum(dim=1).argmin()]
+    return [int(usual[stops[i]]) for i in shortest[:-1]]
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
@@ -107,15 +209,45 @@ def up_axis(c2w: Tensor) -> Tensor:
     return (axis if float(axis @ up) >= 0 else -axis).float()
 
 
+def cameras_in(scene: Scene, c2w: Tensor, intrinsics: Tensor, height: int, width: int) -> Cameras:
+    """Cameras that see the scene as its training cameras do, near, far and warp included.
+
+    Args:
+        scene: the scene.
+        c2w: (N, 3, 4) camera-to-world, scene units.
+        intrinsics: (N, 4) fx, fy, cx, cy in pixels.
+        height, width: of all images, pixels.
+    """
+    sizes = torch.tensor([[height, width]]).repeat(len(c2w), 1)
+    return Cameras(c2w, intrinsics, sizes, scene.near, scene.far).moved_into(scene)
+
+
 def _cameras(scene: Scene, poses: list[Tensor]) -> Cameras:
     """Cameras at the poses (3, 4) with the first training view's intrinsics."""
-    first = Cameras.within(scene, scene.train[:1])
-    return replace(
-        first,
-        c2w=torch.stack(poses),
-        intrinsics=first.intrinsics.expand(len(poses), -1).clone(),
-        sizes=first.sizes.expand(len(poses), -1).clone(),
-    )
+    first = scene.train[0]
+    lens = torch.tensor([[first.fx, first.fy, first.cx, first.cy]]).repeat(len(poses), 1)
+    return cameras_in(scene, torch.stack(poses), lens, first.height, first.width)
+
+
+def _lens_in_size_of(view: View, other: View) -> tuple[float, float, float, float]:
+    """Intrinsics with which ``view`` shows as much from top to bottom in images of ``other``'s size
+    as in its own; pixels keep their shape."""
+    scale = other.height / view.height
+    x, y = view.cx - view.width / 2, view.cy - view.height / 2
+    centre = (other.width / 2 + scale * x, other.height / 2 + scale * y)
+    return scale * view.fx, scale * view.fy, *centre
+
+
+def _knots(c2w: Tensor, lever: float, closed: bool) -> np.ndarray:
+    """Knots for `CameraSpline`, apart by the root of the distance: a curve without loops and
+    overshooting (centripetal, Yuksel et al. 2011)."""
+    following = c2w.roll(-1, dims=0)
+    way = (following - c2w)[:, :, 3].norm(dim=1)
+    # of a rotation by an angle the trace is 1 + 2 cos(angle)
+    trace = (c2w[:, :, :3] * following[:, :, :3]).sum(dim=(1, 2))
+    angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos()
+    apart = torch.maximum(way, lever * angle).clamp(min=1e-6).double().sqrt().numpy()
+    return np.concatenate([[0.0], np.cumsum(apart if closed else apart[:-1])])
 
 
 def _perpendicular(direction: Tensor, axis: Tensor) -> Tensor:

@@ -163,3 +163,28 @@ def test_stylised_checkpoint_is_not_a_geometry_to_resume(trained):
 def test_evaluation_of_nothing(at):
     with pytest.raises(UserError, match=r"missing\.ckpt"):
         evaluate(parse_eval(["--ckpt_path", "missing.ckpt"]))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("--path spirl", "--path: must be one of none, circle, spiral, interpolate, or a file"),
+        ("--path_views r_1 r_2", "--path_views: names stops of --path interpolate"),
+        ("--path circle --n_frames 0", "--n_frames: must be greater than 0"),
+        ("--split circle", "--split: 'circle' is not one of test, val, train, test_train"),
+    ],
+)
+def test_paths_that_are_none(line, words):
+    with pytest.raises(UserError) as error:
+        parse_eval(["--ckpt_path", "x", *line.split()])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_path_with_unknown_views_and_a_file_that_is_no_path(trained):
+    for path, words in (
+        ("interpolate --path_views r_1 r_77", "--path_views r_77"),
+        (f"{trained}", "not readable as JSON"),
+    ):
+        with pytest.raises(UserError, match=words):
+            evaluate(parse_eval(f"--ckpt_path {trained} --path {path}".split()))

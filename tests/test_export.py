@@ -133,7 +133,7 @@ def test_eval_renders_a_scene_without_its_photos(at, trained):
         line = f"--ckpt_path {CKPT} --depth_format png pfm raw"
         report = evaluate(parse_eval(line.split()))
         same = (OUT / "000.png").read_bytes()
-        circle = evaluate(parse_eval([*line.split(), "--split", "circle", "--n_frames", "2"]))
+        circle = evaluate(parse_eval([*line.split(), "--path", "circle", "--n_frames", "2"]))
     finally:
         (trained / "hidden").rename(trained / "sphere")
     assert "psnr" not in report

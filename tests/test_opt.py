@@ -138,7 +138,7 @@ def test_help_shows_every_option(parse, cls, capsys):
         assert " ".join(item.spec.help.split()) in " ".join(text.split())
         for choice in item.spec.choices:
             assert choice in text
-    assert "(default: 15)" in text or "(default: 1024)" in text
+    assert "(default: test)" in text or "(default: 1024)" in text
 
 
 @pytest.mark.parametrize("name, field", [("lego", "nerf"), ("lego_fast", "voxels")])

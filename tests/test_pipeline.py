@@ -157,13 +157,66 @@ def test_the_seeds_commands_verbatim(at):
     assert (at / "results/blender/lego/metrics.json").is_file()
 
 
-def test_a_circle_where_asked(at):
+def rendered(more):
+    return evaluate(parse_eval(f"--ckpt_path ckpts/sphere_g.ckpt {more}".split()))
+
+
+def test_paths_where_asked(at):
     geometry("voxels")
-    line = "--ckpt_path ckpts/sphere_g.ckpt --split circle --n_frames 5 --gif_name c"
-    report = evaluate(parse_eval(line.split()))
-    assert len(report["views"]) == 5
-    assert "psnr" not in report
-    assert len(imageio.mimread("results/blender/sphere/c.mp4")) == 5
+    out = Path("results/blender/sphere")
+    for path in ("circle", "spiral", "interpolate", "interpolate --path_views r_1 5 r_3"):
+        report = rendered(f"--path {path} --n_frames 5 --fps 7 --gif_name c")
+        assert len(report["views"]) == 5
+        assert "psnr" not in report
+        assert (report["split"], report["path"]) == (None, path.split()[0])
+        assert len(imageio.mimread(out / "c.mp4")) == 5
+        assert imageio.get_reader(out / "c.mp4").get_meta_data()["fps"] == 7
+    frame = (out / "000.png").read_bytes()
+    (at / "sphere").rename(at / "hidden")  # the checkpoint knows the cameras
+    rendered(f"--path {path} --n_frames 5")
+    assert (out / "000.png").read_bytes() == frame
+    rendered(f"--path {path} --n_frames 2 --img_wh 36 30")
+    assert Image.open(out / "000.png").size == (36, 30)
+
+
+def test_a_path_from_a_file_shows_what_the_photos_show(at):
+    geometry("voxels", 30)
+    view = json.loads(Path("sphere/transforms_test.json").read_text())["frames"][1]
+    matrix = np.array(view["transform_matrix"]).flatten().tolist()
+    fov = 2 * np.degrees(np.arctan(20 / 24 * np.tan(0.9 / 2)))
+    camera = {"camera_to_world": matrix, "fov": fov, "aspect": 1.2}
+    path = {"render_height": 20, "render_width": 24, "fps": 12, "camera_path": [camera] * 3}
+    Path("path.json").write_text(json.dumps(path))
+    rendered("")
+    photo = np.asarray(Image.open("results/blender/sphere/001.png")).astype(int)
+    report = rendered("--path path.json")
+    assert len(report["views"]) == 3
+    assert report["options"]["fps"] == 12
+    frame = np.asarray(Image.open("results/blender/sphere/002.png")).astype(int)
+    assert np.abs(frame - photo).max() <= 1
+    assert rendered("--path path.json --fps 3 --n_frames 4")["options"]["fps"] == 3
+
+
+def test_the_report_says_how_it_came_about(at, monkeypatch, capsys):
+    geometry("voxels")
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--gif_name", "a name"])
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    report = rendered("--split test_train --fps 4")
+    written = json.loads(Path("results/blender/sphere/metrics.json").read_text())
+    assert {**written, "directory": report["directory"], "video": report["video"]} == report
+    assert written["command"] == "eval.py --gif_name 'a name'"
+    assert written["options"]["fps"] == 4
+    assert written["options"]["ckpt_path"] == "ckpts/sphere_g.ckpt"
+    assert written["training_options"]["stage"] == "geometry"
+    assert written["digest"] == load_checkpoint("ckpts/sphere_g.ckpt")["digest"]
+    assert written["versions"]["torch"] == torch.__version__
+    assert {"python", "numpy", "pytorch-lightning"} <= written["versions"].keys()
+    # nerf_pl's test_train: the views of training, rendered whole and measured
+    assert len(written["views"]) == 8
+    assert written["psnr"] == rendered("--split train")["psnr"]
+    assert all(view.keys() == {"psnr", "ssim"} for view in written["views"].values())
+    assert "torchvision" in written["left_out"]["lpips"]
+    assert "lpips is left out: torchvision cannot be imported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("field", ["nerf", "voxels"])

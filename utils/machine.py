@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import resource
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -81,3 +83,10 @@ def trainer_precision(asked: str, device: str) -> str:
     if asked == "auto":
         asked = "bf16" if has_fast_bfloat16(device) else "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[asked]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers; PyTorch's tells its build."""
+    others = ("numpy", "pytorch-lightning", "torchmetrics", "kornia")
+    own = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return own | {name: version(name) for name in others}

@@ -1,14 +1,19 @@
-"""How alike two images are: PSNR and SSIM."""
+"""How alike two images are: PSNR, SSIM, and LPIPS where its network is at hand."""
 
 from __future__ import annotations
 
 import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
 
 import kornia.metrics
 import torch
 from torch import Tensor
 
 SSIM_WINDOW = 11
+ALEXNET_SMALLEST = 31  # pixels of a side under which nothing is left for AlexNet's second pooling
+FETCH = "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\""
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -42,6 +47,88 @@ def ssim(a: Tensor, b: Tensor) -> float:
     # float64: the variances are differences of nearly equal numbers
     a, b = (image.permute(2, 0, 1)[None].to(torch.float64) for image in (a, b))
     return kornia.metrics.ssim(a, b, window, eps=0.0, padding="valid").mean().item()
+
+
+class Likeness:
+    """Measures pictures against photos: PSNR, SSIM, and LPIPS where it can be had.
+
+    Args:
+        device: where to compute LPIPS.
+        smallest: pixels of the shortest side of all pictures.
+
+    Attributes:
+        left_out: by measure, why it is not taken, and how to have it.
+    """
+
+    def __init__(self, device: torch.device | str, smallest: int) -> None:
+        self.measures: dict[str, Callable[[Tensor, Tensor], float]] = {"psnr": psnr, "ssim": ssim}
+        self.left_out: dict[str, str] = {}
+        try:
+            self.measures["lpips"] = Lpips(device, smallest)
+        except MissingLpips as missing:
+            self.left_out["lpips"] = str(missing)
+
+    def __call__(self, picture: Tensor, photo: Tensor) -> dict[str, float]:
+        """Every measure of two (H, W, 3) images in [0, 1]."""
+        return {name: measure(picture, photo) for name, measure in self.measures.items()}
+
+
+class Lpips:
+    """Distance of two images in what AlexNet sees of them (LPIPS, Zhang et al. 2018), by
+    torchmetrics, with torchvision's weights out of its cache.
+
+    Args:
+        device: where to compute.
+        smallest: pixels of the shortest side of all images.
+
+    Raises:
+        MissingLpips: the network is not at hand, and is not downloaded here; or images too small.
+    """
+
+    def __init__(self, device: torch.device | str, smallest: int) -> None:
+        weights = alexnet_cache()
+        if not weights.is_file():
+            raise MissingLpips(f"{weights} is not there; fetch it once with: {FETCH}")
+        if smallest < ALEXNET_SMALLEST:
+            raise MissingLpips(f"its network needs images of {ALEXNET_SMALLEST} pixels a side")
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        try:
+            metric = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+        except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError):
+            raise MissingLpips(
+                f"{weights} is damaged; delete it and fetch it again with: {FETCH}"
+            ) from None
+        self.device, self.metric = device, metric.to(device)
+
+    @torch.no_grad()
+    def __call__(self, a: Tensor, b: Tensor) -> float:
+        """The distance of two (H, W, 3) images in [0, 1]; 0 for equal ones."""
+        _require_alike(a, b)
+        images = [image.to(self.device).float().permute(2, 0, 1)[None] for image in (a, b)]
+        distance = self.metric(*images).item()
+        self.metric.reset()  # it would keep every distance
+        return distance
+
+
+class MissingLpips(Exception):
+    """LPIPS cannot be measured; the message says why, and how to have it."""
+
+
+def alexnet_cache() -> Path:
+    """Where torchvision keeps the weights of AlexNet.
+
+    Raises:
+        MissingLpips: there is no torchvision.
+    """
+    try:
+        from torchvision.models import AlexNet_Weights
+    except (ImportError, RuntimeError, OSError) as error:  # also one for another PyTorch
+        raise MissingLpips(
+            f"torchvision cannot be imported ({error}); pip install torchvision, then once: {FETCH}"
+        ) from None
+    name = Path(AlexNet_Weights.DEFAULT.url).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _require_alike(a: Tensor, b: Tensor) -> None:

@@ -106,3 +106,17 @@ class TestNdc:
         nearer = replace(forward, near=0.5, far=1.5).to("cpu").view_rays(0)
         assert (nearer.near == 0.5).all()
         assert (nearer.far == 1.5).all()
+
+
+def test_another_image_size_shows_the_same():
+    """Corner to corner; an upright image among wide ones stays upright."""
+    c2w = torch.eye(4)[:3].expand(2, 3, 4)
+    lens = torch.tensor([[9.0, 9.5, 4.0, 3.0], [9.0, 9.5, 3.0, 4.0]])
+    small = Cameras(c2w, lens, torch.tensor([[6, 8], [8, 6]]), 1.0, 5.0)
+    large = small.resized(24, 18)
+    assert large.sizes.tolist() == [[18, 24], [24, 18]]
+    torch.testing.assert_close(large.intrinsics, 3 * lens)
+    stretched = Cameras(c2w[:1], lens[:1], small.sizes[:1], 1.0, 5.0).resized(6, 8)
+    assert stretched.sizes.tolist() == [[8, 6]]
+    expected = lens[:1] * torch.tensor([6 / 8, 8 / 6, 6 / 8, 8 / 6])
+    torch.testing.assert_close(stretched.intrinsics, expected)

@@ -1,13 +1,15 @@
-"""PSNR and SSIM against values worked out another way."""
+"""PSNR and SSIM against values worked out another way, LPIPS with a network of random weights."""
 
 import math
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from utils.metrics import psnr, ssim
+from utils.metrics import ALEXNET_SMALLEST, Likeness, Lpips, MissingLpips, psnr, ssim
 
 
 def images(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,3 +68,72 @@ def test_shapes_are_checked(metric):
         metric(torch.zeros(4, 5, 3), torch.zeros(5, 4, 3))
     with pytest.raises(ValueError, match="expected two"):
         metric(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5))
+
+
+def alexnet_features():
+    """AlexNet's convolutions as torchvision has them, with random weights."""
+    layers, width = [], 3
+    for out, kernel, stride, padding, pooled in (
+        (64, 11, 4, 2, True),
+        (192, 5, 1, 2, True),
+        (384, 3, 1, 1, False),
+        (256, 3, 1, 1, False),
+        (256, 3, 1, 1, True),
+    ):
+        layers += [torch.nn.Conv2d(width, out, kernel, stride, padding), torch.nn.ReLU()]
+        layers += [torch.nn.MaxPool2d(3, 2)] if pooled else []
+        width = out
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.fixture
+def torchvision(monkeypatch, tmp_path):
+    """A stand-in for torchvision: the name of its AlexNet's file, which is in the cache."""
+    models = ModuleType("torchvision.models")
+    url = "https://example.org/models/alexnet-0.pth"
+    models.AlexNet_Weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=url))
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    weights = tmp_path / "checkpoints" / "alexnet-0.pth"
+    weights.parent.mkdir()
+    weights.touch()
+    monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
+    name = "torchmetrics.functional.image.lpips._get_tv_model_features"
+    torch.manual_seed(0)
+    features = alexnet_features()
+    monkeypatch.setattr(name, lambda *_: features)
+    return weights
+
+
+def test_lpips_where_its_network_is(torchvision):
+    a, b = images(40, ALEXNET_SMALLEST)
+    likeness = Likeness("cpu", ALEXNET_SMALLEST)
+    assert likeness.left_out == {}
+    assert likeness(a, a)["lpips"] == 0
+    found = likeness(a, b)
+    assert found.keys() == {"psnr", "ssim", "lpips"}
+    assert 0 < found["lpips"] < likeness(a, 1 - a)["lpips"]
+    assert likeness(a, b) == found == likeness(b, a)
+
+
+def test_lpips_is_left_out_where_something_is_missing(torchvision, monkeypatch):
+    def reason(smallest=64):
+        with pytest.raises(MissingLpips) as missing:
+            Lpips("cpu", smallest)
+        assert Likeness("cpu", smallest).left_out == {"lpips": str(missing.value)}
+        return str(missing.value)
+
+    assert "31 pixels" in reason(ALEXNET_SMALLEST - 1)
+
+    def damaged(*_):
+        raise EOFError
+
+    name = "torchmetrics.functional.image.lpips._get_tv_model_features"
+    monkeypatch.setattr(name, damaged)
+    assert "alexnet-0.pth is damaged" in reason()
+    torchvision.unlink()
+    assert f"{torchvision} is not there; fetch it once with: python -c" in reason()
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    assert "torchvision cannot be imported" in reason()
+    assert "pip install torchvision" in reason()
