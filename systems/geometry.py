@@ -42,7 +42,7 @@ RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
 APPEARANCE_RATE = 2e-3
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
-N_NAMED = 3
+N_NAMED = 3  # such photos that are named, at most
 # measured: a sample's way through both modules and back
 BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
 
