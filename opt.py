@@ -208,6 +208,11 @@ class Optimisation(Options):
     data_perturb: tuple[str, ...] = option(
         (), "geometry: spoil the images", choices=("color", "occ")
     )
+    appearance: str = option(
+        "none",
+        "geometry: photos of one exposure, or a map of colour learned for each",
+        choices=("none", "affine"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,10 @@ class TrainingSystem(pl.LightningModule):
         self.first_step = self.done = payload["step"]
         self._optimizer_state = payload["optimizer"]
 
+    def unfinished_state(self) -> dict[str, Any]:
+        """What `restore` needs beside the renderer, the optimiser and the step."""
+        return {}
+
     def generator(self, step: int, stream: int = 0, device: str = "cpu") -> torch.Generator:
         """Random numbers of one step; different ``stream`` numbers are independent."""
         key = (self.options.seed * 1_000_003 + step) * 7 + stream
@@ -121,7 +125,7 @@ class TrainingSystem(pl.LightningModule):
         """Stops where a loss is not a finite number, naming step, term and tensor."""
         for name, value in terms.items():
             if not torch.isfinite(value).all():
-                tensor = first_bad_tensor(self.renderer) or "the loss itself; weights are finite"
+                tensor = first_bad_tensor(self) or "the loss itself; weights are finite"
                 raise NumericalError(
                     f"step {step}: the term '{name}' is {float(value.detach())}; first bad "
                     f"tensor: {tensor}; lower --lr, or resume from the last checkpoint"
@@ -129,7 +133,7 @@ class TrainingSystem(pl.LightningModule):
 
     def require_finite_weights(self) -> None:
         """Stops before a damaged weight could reach a checkpoint."""
-        tensor = first_bad_tensor(self.renderer)
+        tensor = first_bad_tensor(self)
         if tensor is not None:
             raise NumericalError(
                 f"step {self.done}: the term 'gradient' spoiled a weight; first bad tensor: "

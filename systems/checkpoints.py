@@ -107,7 +107,7 @@ class Checkpointing(pl.Callback):
         directory = run_directory(self.options)
         payload = field_payload(self.options, self.scene, system.renderer)
         payload |= {"step": system.done, "optimizer": plain(trainer.optimizers[0].state_dict())}
-        payload |= {"n_steps": system.n_steps}
+        payload |= {"n_steps": system.n_steps, **system.unfinished_state()}
         save_checkpoint(step_path(directory, system.done), payload)
         rotate(directory, KEPT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,16 @@ from datasets.hull import visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
+from models.appearance import AffineAppearance
 from models.occupancy import OccupancySampler, dilate
 from models.renderer import Renderer
+from models.samples import Rendering
 from models.voxels import grid_shape
 from opt import TrainOptions
 from systems.base import TrainingSystem
 from systems.rendering import render_view
 from utils.colormap import depth_to_colour
+from utils.errors import UserError
 from utils.metrics import psnr
 
 NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF out of empty space
@@ -36,6 +40,9 @@ PRUNE_CHUNK = 1 << 18
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
+APPEARANCE_RATE = 2e-3
+STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
+N_NAMED = 3  # such photos that are named, at most
 # measured: a sample's way through both modules and back
 BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
 
@@ -125,8 +132,18 @@ class GeometrySystem(TrainingSystem):
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
+        self.appearance: AffineAppearance | None = None
+        if options.appearance == "affine":
+            behind = scene.background if scene.has_alpha else None
+            self.appearance = AffineAppearance(len(scene.train), behind)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = self._field_groups()
+        if self.appearance is not None:
+            groups.append({"params": [self.appearance.raw], "lr": APPEARANCE_RATE})
+        return groups
+
+    def _field_groups(self) -> list[dict[str, Any]]:
         if self.renderer.spec["field"] == "nerf":
             return [
                 {"params": list(self.renderer.parameters()), "lr": self.options.lr or NERF_RATE}
@@ -169,7 +186,8 @@ class GeometrySystem(TrainingSystem):
         self._grow(step)
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
         flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
-        rays = self.renderer.clip(self.cameras.rays(*self.pixels.locate(flat)))
+        view, row, column = self.pixels.locate(flat)
+        rays = self.renderer.clip(self.cameras.rays(view, row, column))
         own = self.team.part(len(rays))
         rays = only(rays, own)
         target = self.pixels.colors(flat[own])
@@ -180,20 +198,58 @@ class GeometrySystem(TrainingSystem):
             renderings["coarse"] = self.renderer.finish(samples.proposal)
         terms = {}
         for name, rendering in renderings.items():
-            terms[name] = photometric_loss(rendering.rgb[own], target) * share
+            terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
         self.descend(terms, step)
         self.done = step + 1
         self._report(step, self.totals(terms))
 
+    def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
+        """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""
+        rgb = rendering.rgb[part]
+        if self.appearance is None:
+            return rgb
+        return self.appearance(rgb, rendering.opacity[part], view[part])
+
     def _report(self, step: int, terms: dict[str, Tensor]) -> None:
         quality = psnr_of(terms["fine"])
         self.log("psnr", quality, prog_bar=True, logger=False)
         rate = self.optimizers().param_groups[0]["lr"]
         self.record(step, {"loss": sum(terms.values()), "psnr": quality, "learning_rate": rate})
+        if self.appearance is not None:
+            self.record(step, {"appearance": self.appearance.departures().abs().mean()})
         if self.done % self.val_every == 0 or self.done == self.n_steps:
             self.validate(step)
+
+    def unfinished_state(self) -> dict[str, Any]:
+        return {} if self.appearance is None else {"appearance": self.appearance.raw.detach().cpu()}
+
+    def restore(self, payload: Mapping[str, Any]) -> None:
+        super().restore(payload)
+        maps = payload.get("appearance")
+        if (maps is None) != (self.appearance is None):
+            raise UserError(
+                f"--appearance {self.options.appearance}: the unfinished run has another; give "
+                "the same options, or start again without --resume"
+            )
+        if maps is not None:
+            self.appearance.load_state_dict({"raw": maps})
+
+    def on_train_end(self) -> None:
+        """Names the photos whose exposure differs most."""
+        if self.appearance is None or self.done < self.n_steps or not self.trainer.is_global_zero:
+            return
+        gains = self.appearance.gains().detach().cpu()
+        departure = gains.clamp(min=1e-6).log().abs()
+        strongest = departure.argsort(descending=True)[:N_NAMED].tolist()
+        words = [
+            f"photo {self.scene.train[i].name} gain {gains[i]:.2f}"
+            for i in strongest
+            if departure[i] > math.log(STRONG_GAIN)
+        ]
+        if words:
+            print("appearance:", ", ".join(words))
 
     def gather_state(self) -> None:
         if isinstance(self.renderer.sampler, OccupancySampler):

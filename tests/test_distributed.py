@@ -79,7 +79,7 @@ def test_two_processes_end_with_the_weights_of_one(field, at):
 
 
 def test_resuming_with_another_number_of_processes(at):
-    line = f"{GEOMETRY} {FIELDS['voxels']} --ckpt_dir c --checkpoint_every 2"
+    line = f"{GEOMETRY} {FIELDS['voxels']} --appearance affine --ckpt_dir c --checkpoint_every 2"
     run("pipeline.py", f"{line} --suffix g1", at)
     run("pipeline.py", f"{line} --suffix g2", at, 2)
     (at / "c/sphere_g2.ckpt").unlink()
