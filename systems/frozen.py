@@ -30,7 +30,7 @@ class FrozenView:
         t: (M,) distances along the rays.
         weights: (M,) contributions.
         feature: (M, ...) what the style module wants to know of the geometry; None where it is
-            computed when needed.
+            computed when needed, see `with_features`.
         opacity: (P,).
         corner: row and column of the window's first pixel.
         size: height, width of the window.
@@ -86,6 +86,23 @@ class FrozenView:
         inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
         return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
 
+    def with_features(self, field: nn.Module, chunks: Chunks) -> FrozenView:
+        """The view with what the style module wants to know of all its samples: for who shades it
+        more than once."""
+        parts = chunks.over(len(self), lambda part: self._features(field, *self._samples(part)))
+        return replace(self, feature=torch.cat(parts)) if parts else self
+
+    @torch.no_grad()
+    def _features(self, field: nn.Module, ray: Tensor, inside: slice, rays: Rays) -> Tensor:
+        return field.geometry(rays.points(ray, self.t[inside]))[1]
+
+    def _samples(self, part: slice) -> tuple[Tensor, slice, Rays]:
+        """Of the pixels ``part``: each sample's ray, where the samples are, and the rays."""
+        ends = self.first[part.start : part.stop + 1]
+        n = part.stop - part.start
+        ray = torch.repeat_interleave(torch.arange(n, device=ends.device), ends.diff())
+        return ray, slice(int(ends[0]), int(ends[-1])), self.rays(part)
+
     def rays(self, part: slice) -> Rays:
         """The rays of the pixels ``part``."""
         row, column = self.row[part].long(), self.column[part].long()
@@ -98,19 +115,14 @@ class FrozenView:
         A pure function of the field's style: the same samples, whoever asks and however often.
         """
         part = slice(0, len(self)) if part is None else part
-        ends = self.first[part.start : part.stop + 1]
-        inside = slice(int(ends[0]), int(ends[-1]))
-        n = part.stop - part.start
-        ray = torch.repeat_interleave(torch.arange(n, device=ends.device), ends.diff())
-        rays = self.rays(part)
+        ray, inside, rays = self._samples(part)
         x = rays.points(ray, self.t[inside])
         if self.feature is None:
-            with torch.no_grad():
-                _, feature = field.geometry(x)
+            feature = self._features(field, ray, inside, rays)
         else:
             feature = self.feature[inside]
         rgb = field.style(feature, x, rays.view_directions[ray])
-        colour = segment_sum(self.weights[inside, None] * rgb, ray, n)
+        colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
         return colour + (1 - self.opacity[part])[:, None] * background
 
     def places(self) -> Tensor:
@@ -134,7 +146,8 @@ class FrozenGeometry:
     """The frozen views of a set of cameras, kept as far as a memory budget goes.
 
     On a GPU they are kept there first, then in the host's memory; what neither holds is computed
-    again whenever it is asked for.
+    again whenever it is asked for.  Features that are long vectors are kept if those of all views
+    fit where they are used: computing them is quicker than fetching them.
 
     Args:
         renderer: its geometry does not change any more.
@@ -160,6 +173,8 @@ class FrozenGeometry:
         self.device_budget = device_budget if renderer.bounds.is_cuda else 0.0
         self.chunks = Chunks(chunk_size(renderer, chunk))
         self.threshold = threshold
+        self.keeps_vectors: bool | None = None  # decided by the first view
+        self.vector_bytes = 0  # of a sample's feature, where that is a vector
         self.kept: dict[int, FrozenView] = {}
         self.used = {"device": 0, "host": 0}
 
@@ -194,7 +209,7 @@ class FrozenGeometry:
         )
         seen = (counts > 0).nonzero()[:, 0]
         first = counts[seen].cumsum(0)
-        return FrozenView(
+        view = FrozenView(
             self.cameras,
             index,
             (seen // width).to(torch.int32),
@@ -207,6 +222,13 @@ class FrozenGeometry:
             (0, 0),
             (height, width),
         )
+        if self.keeps_vectors is None:
+            room = self.device_budget if t.is_cuda else self.budget
+            size = view.nbytes() + self.vector_bytes * len(t)
+            self.keeps_vectors = size * len(self) <= room
+            if self.keeps_vectors and feature is None:
+                return view.with_features(renderer.field, self.chunks)
+        return view
 
     def _part(self, index: int, part: slice) -> tuple[Tensor | None, ...]:
         """Each ray's number of samples, each sample's t, weight, feature; each ray's opacity."""
@@ -225,6 +247,7 @@ class FrozenGeometry:
             weights = weights * (opacity / left.clamp(min=1e-6))[ray]
             opacity = segment_sum(weights, ray, len(rays))
         counts = torch.bincount(ray, minlength=len(rays))
-        # a number per sample is kept, a vector is computed again: it is cheap beside its size
-        feature = feature[keep] if feature.ndim == 1 else None
+        if feature.ndim > 1:
+            self.vector_bytes = feature.shape[1] * feature.element_size()
+        feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
         return counts, samples.t[keep], weights, feature, opacity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,10 +29,6 @@ from utils.errors import UserError
 from utils.metrics import psnr
 
 NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF out of empty space
-# the voxel field's course: fraction of the run at which it has which fraction of its resolution
-GROWTH = ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0))
-# fractions of the run at which cells that turned out empty are given up; growth among them
-PRUNING = (0.06, 0.12, 0.22, 0.35, 0.5, 0.7)
 # A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
@@ -45,6 +41,34 @@ STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is 
 N_NAMED = 3  # such photos that are named, at most
 # measured: a sample's way through both modules and back
 BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the voxel field grows, and what either field's grid gives up, by fractions of the run.
+
+    Attributes:
+        growth: from when on which fraction of the final resolution.
+        pruning: when cells that turned out empty are given up; growth among them.
+        fog: raw density to start from.
+    """
+
+    growth: tuple[tuple[float, float], ...]
+    pruning: tuple[float, ...]
+    fog: float
+
+
+# In a visual hull there is little to lose; where nothing says what is empty the cameras stand in
+# the fog, which is thin there, and coarse until most of space has been given up.
+HULL = Course(((0.0, 0.4), (0.12, 0.7), (0.35, 1.0)), (0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -2.0)
+OPEN = Course(
+    ((0.0, 0.25), (0.12, 0.5), (0.35, 1.0)), (0.03, 0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -4.0
+)
+
+
+def course_of(scene: Scene) -> Course:
+    """What suits a scene."""
+    return HULL if scene.has_alpha else OPEN
 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
@@ -65,10 +89,13 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         if options.field == "voxels":
+            course = course_of(scene)
             occupied = first_occupancy(scene, options.voxel_resolution)
-            shape = grid_shape(scene.box, round(options.voxel_resolution * GROWTH[0][1]))
+            shape = grid_shape(scene.box, round(options.voxel_resolution * course.growth[0][1]))
             active = resampled(occupied, shape)
-            return Renderer.voxels(scene.box, scene.background, occupied, active)
+            renderer = Renderer.voxels(scene.box, scene.background, occupied, active)
+            nn.init.constant_(renderer.field.geometry.raw, course.fog)
+            return renderer
         return Renderer.nerf(
             scene.box,
             scene.background,
@@ -129,6 +156,7 @@ class GeometrySystem(TrainingSystem):
         self.pixels = training_pixels(scene)
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
+        self.course = course_of(scene)
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
@@ -174,7 +202,11 @@ class GeometrySystem(TrainingSystem):
         sizes = {(v.width, v.height) for v in self.scene.train}
         size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
         # voxels multiply when the field is refined
-        growth = self.state_bytes() * (GROWTH[0][1] ** -2 - 1) * 4 / 3 if kind == "voxels" else 0
+        growth = (
+            self.state_bytes() * (self.course.growth[0][1] ** -2 - 1) * 4 / 3
+            if kind == "voxels"
+            else 0
+        )
         self.announce(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
@@ -259,7 +291,7 @@ class GeometrySystem(TrainingSystem):
         """Empties what has turned out empty; voxels go to the next finer grid in time."""
         if not isinstance(self.renderer.sampler, OccupancySampler) or step == 0:
             return
-        pruning = [round(at * self.n_steps) for at in PRUNING]
+        pruning = [round(at * self.n_steps) for at in self.course.pruning]
         if step not in pruning:
             return
         grid, field = self.renderer.sampler.grid, self.renderer.field
@@ -270,7 +302,7 @@ class GeometrySystem(TrainingSystem):
         grid.prune(lambda x: field.geometry(x)[0], thin, PRUNE_CHUNK, rays >= enough)
         if self.renderer.spec["field"] != "voxels":
             return
-        due = [size for at, size in GROWTH[1:] if step == round(at * self.n_steps)]
+        due = [size for at, size in self.course.growth[1:] if step == round(at * self.n_steps)]
         if due:
             shape = grid_shape(grid.bounds, round(self.options.voxel_resolution * due[-1]))
             self.renderer.refine(resampled(dilate(grid.occupied), shape))

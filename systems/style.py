@@ -45,6 +45,7 @@ SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
 # measured, in float32: features of a pixel and their graph; a sample's way through the style module
 BYTES_PER_TILE_PIXEL = 2500
 BYTES_PER_SAMPLE = {"nerf": 9000, "voxels": 1000}
+FEATURES_AT_ONCE = 5e8  # bytes of a view's features that are computed once for both passes
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
 
@@ -139,7 +140,8 @@ class StyleSystem(TrainingSystem):
                 options.chunk,
                 options.sample_threshold,
             )
-        first = self.frozen.view(0)
+        with self.trainer.precision_plugin.forward_context():
+            first = self.frozen.view(0)
         table = SAMPLES_AT_ONCE_CUDA if self.device.type == "cuda" else SAMPLES_AT_ONCE
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
         at_once = table[self.renderer.spec["field"]] / samples_per_pixel
@@ -257,6 +259,7 @@ class StyleSystem(TrainingSystem):
             terms, gradient = self.objective.gradient(image, photo, mask, self.team)
             return terms, torch.autograd.grad(image, leaf, gradient)[0]
 
+        frozen = self._with_features(frozen)
         self.optimizers().zero_grad()
         terms = deferred_backward(
             lambda part: self._shade(frozen, part),
@@ -269,6 +272,14 @@ class StyleSystem(TrainingSystem):
         self.require_finite(terms, step)
         self.apply_gradients(step)
         return terms
+
+    def _with_features(self, frozen: FrozenView) -> FrozenView:
+        """The view with its features, if both passes of a step need them and there is room."""
+        once = len(frozen) <= self.chunks.size or self.team.size > 1
+        size = len(frozen.t) * self.frozen.vector_bytes
+        if frozen.feature is not None or once or size > FEATURES_AT_ONCE:
+            return frozen
+        return frozen.with_features(self.renderer.field, self.chunks)
 
     def _shade(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
         """Colours of a view's pixels, or of a stretch of them."""

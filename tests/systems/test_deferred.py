@@ -195,3 +195,22 @@ def test_a_small_view_averages_rays():
     same, pool = shrunk(view, 60)
     assert pool == 1 and same is view
     assert shrunk(view, 200) == (view, 1)
+
+
+def test_kept_features_change_nothing():
+    """Of a field whose features are long vectors: computed with the samples, or when needed."""
+    renderer, cameras = scene_of("nerf", torch.float64)
+    kept, bare = (FrozenGeometry(renderer, cameras, budget).view(0) for budget in (1e9, 1e4))
+    assert kept.feature is not None
+    assert bare.feature is None
+    again = bare.with_features(renderer.field, Chunks(7))
+    images = [view.shade(renderer.field, renderer.background) for view in (kept, bare, again)]
+    for image in images[1:]:
+        torch.testing.assert_close(image, images[0], rtol=0, atol=1e-12)
+    part = kept.window((2, 3), (5, 6))
+    torch.testing.assert_close(
+        part.shade(renderer.field, renderer.background),
+        bare.window((2, 3), (5, 6)).shade(renderer.field, renderer.background),
+        rtol=0,
+        atol=1e-12,
+    )
