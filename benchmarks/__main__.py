@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("cases", nargs="*", metavar="CASE", help="what to measure (default: everything)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    p.add_argument("--fields", "--field", nargs="+", default=FIELDS, choices=FIELDS)
+    p.add_argument("--fields", "--field", nargs="+", default=list(FIELDS), choices=FIELDS)
     p.add_argument("--modes", "--mode", nargs="+", default=MODES, choices=MODES)
     p.add_argument("--sizes", nargs="+", type=int, metavar="N", help="pixels along a side")
     p.add_argument("--rounds", type=int, default=5, help="timed turns of each side (default: 5)")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.settings import Settings
+from benchmarks.settings import FIELDS, Settings
 from datasets.demo_painting import paint
 from datasets.demo_scene import surface_distance, write_demo_scene
 from datasets.load import load_scene
@@ -48,7 +48,7 @@ def demo_directory(settings: Settings, size: int) -> Path:
 
 def options_for(settings: Settings, stage: str, field: str, root: Path, *more: str) -> TrainOptions:
     """Options of a run, as the command line would make them."""
-    words = ["--stage", stage, "--field", field, "--root_dir", str(root)]
+    words = ["--stage", stage, *FIELDS[field], "--root_dir", str(root)]
     return parse_train([*words, "--device", settings.device, *more])
 
 
@@ -106,9 +106,7 @@ def voxel_renderer(settings: Settings, scene: Scene) -> Renderer:
 
 def nerf_renderer(settings: Settings, root: Path, scene: Scene) -> Renderer:
     """A NeRF whose two networks have been fitted to the demo scene's density; kept on disk."""
-    counts = ["--N_samples", "8", "--N_importance", "8"] if settings.quick else []
-    options = options_for(settings, "geometry", "nerf", root, *counts)
-    renderer = new_renderer(options, scene)
+    renderer = _new_nerf(settings, "nerf", root, scene)
     steps, points = (3, 64) if settings.quick else (STEPS, POINTS)
     kept = settings.data / f"nerf_{steps}_{points}_{PEAK:g}_{SOFT:g}.pt"
     if kept.is_file():
@@ -120,6 +118,11 @@ def nerf_renderer(settings: Settings, root: Path, scene: Scene) -> Renderer:
     renderer.cpu()
     torch.save(renderer.state_dict(), kept)
     return renderer
+
+
+def _new_nerf(settings: Settings, field: str, root: Path, scene: Scene) -> Renderer:
+    counts = ["--N_samples", "8", "--N_importance", "8"] if settings.quick else []
+    return new_renderer(options_for(settings, "geometry", field, root, *counts), scene)
 
 
 def fit(renderer: Renderer, steps: int, points: int) -> None:
@@ -146,11 +149,16 @@ def fit(renderer: Renderer, steps: int, points: int) -> None:
 
 
 def renderer_of(settings: Settings, field: str) -> Renderer:
-    """A field of either family with the demo scene's geometry."""
+    """One of `FIELDS` with the demo scene's geometry."""
     root, scene = learning_scene(settings)
     if field == "voxels":
         return voxel_renderer(settings, scene)
-    return nerf_renderer(settings, root, scene)
+    fitted = nerf_renderer(settings, root, scene)
+    if field == "nerf":
+        return fitted
+    renderer = _new_nerf(settings, field, root, scene)
+    renderer.field.load_state_dict(fitted.field.state_dict())
+    return renderer
 
 
 def painting() -> Tensor:

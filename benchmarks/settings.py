@@ -8,7 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "bench"  # ignored by git: scenes, fields, random VGG weights
 RESULTS = Path(__file__).parent / "results"  # ignored by git
-FIELDS = ("voxels", "nerf")
+# each with the options that make it; the last is the paper's network in even, occupied steps
+FIELDS = {
+    "voxels": ("--field", "voxels"),
+    "nerf": ("--field", "nerf"),
+    "nerf_occupancy": ("--field", "nerf", "--sampling", "occupancy"),
+}
 MODES = ("memory_saving", "patch", "small")
 SIZES = (100, 200, 400, 800)
 
@@ -34,7 +39,7 @@ class Settings:
     device: str = "cpu"
     quick: bool = False
     full: bool = False
-    fields: tuple[str, ...] = FIELDS
+    fields: tuple[str, ...] = tuple(FIELDS)
     modes: tuple[str, ...] = MODES
     sizes: tuple[int, ...] | None = None
     rounds: int = 5

@@ -15,6 +15,7 @@ from datasets.cameras import Cameras, Rays
 from datasets.hull import visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
+from losses.distortion import distortion_loss
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
 from models.appearance import AffineAppearance
 from models.occupancy import OccupancySampler, dilate
@@ -34,6 +35,7 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 ENOUGH_RAYS = 1 << 18
 PRUNE_CHUNK = 1 << 18
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
+DISTORTION = 0.01  # weight of the distortion, as mip-NeRF 360 has it
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
 APPEARANCE_RATE = 2e-3
@@ -157,6 +159,7 @@ class GeometrySystem(TrainingSystem):
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
         self.course = course_of(scene)
+        self.depth_unit = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
@@ -233,6 +236,12 @@ class GeometrySystem(TrainingSystem):
             terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+        if self.scene.surrounds:
+            s = samples.t / (samples.t + self.depth_unit)
+            spread = distortion_loss(
+                renderings["fine"].weights, s, samples.ray_index, samples.n_rays
+            )
+            terms["distortion"] = DISTORTION * spread
         self.descend(terms, step)
         self.done = step + 1
         self._report(step, self.totals(terms))

@@ -89,9 +89,8 @@ def _pixels(views: list[View], scene: Scene, n: int, device: str) -> tuple[Rays,
     """``n`` pixels, the same every time: their rays and colours."""
     pixels = TrainingPixels.of(views)
     flat = pixels.draw(n, torch.Generator().manual_seed(1))
-    cameras = Cameras.within(scene, views)
-    rays = cameras.rays(*pixels.locate(flat))
-    rays = Rays(*(part.to(device) for part in vars(rays).values()))
+    cameras = Cameras.within(scene, views).to(device)
+    rays = cameras.rays(*(part.to(device) for part in pixels.locate(flat)))
     return rays, pixels.colors(flat).to(device)
 
 

@@ -14,7 +14,7 @@ from datasets.cameras import Cameras
 from systems.rendering import render_view
 
 # what a laptop's CPU does in minutes; the rest with --full
-USUAL = {"voxels": (100, 200, 400), "nerf": (100, 200)}
+USUAL = {"voxels": (100, 200, 400), "nerf": (100, 200), "nerf_occupancy": (100, 200)}
 QUICK_SIZE = 24
 
 

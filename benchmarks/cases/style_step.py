@@ -21,11 +21,13 @@ from systems.style import StyleSystem
 
 ENDLESS = "1000000"
 QUICK_SIZE = 32
+CACHE_GB = 0.05  # what one of twenty views has of the default
 SHOWS = 0.01  # mean alpha from which a patch is worth a step
 # what a laptop's CPU does in minutes; the rest with --full
 USUAL = {
     ("voxels", "memory_saving"): (100, 200, 400, 800),
     ("nerf", "memory_saving"): (100, 200, 400),
+    ("nerf_occupancy", "memory_saving"): (100, 200, 400),
 }
 ELSE = (100, 200)
 
@@ -93,7 +95,7 @@ def style_system(settings: Settings, field: str, mode: str, size: int, scene: Sc
         *("--style_dir", "the-embedded-painting", "--ckpt_path", "written-by-the-benchmark"),
         *("--style_mode", mode, "--small_size", str(size), "--style_init", "random"),
         *("--objective", "gram", "--features", "vgg", "--vgg_weights", str(vgg_file(settings))),
-        *("--max_steps", ENDLESS, "--cache_gb", "64"),
+        *("--max_steps", ENDLESS, "--cache_gb", str(CACHE_GB)),
     ]
     options = options_for(settings, "style", field, settings.data, *more)
     system = StyleSystem(options, scene, renderer_of(settings, field), painting())
