@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -147,6 +147,17 @@ def visual_hull(
     hull = torch.zeros(tuple(shape), dtype=torch.bool)
     hull[index.unbind(dim=1)] = True
     return hull
+
+
+def n_views_seeing(views: list[View], x: Tensor) -> Tensor:
+    """(K,) int32: in how many views' images each of the world positions ``x (K, 3)`` lies."""
+    silhouettes = [_Silhouette.of(replace(view, alpha=None)) for view in views]
+    counts = []
+    for part in x.split(CHUNK):
+        point = torch.zeros(3)
+        seen = [silhouette.test(part.T, point)[0] for silhouette in silhouettes]
+        counts.append(torch.stack(seen).sum(0, dtype=torch.int32))
+    return torch.cat(counts)
 
 
 def _shows_whole_object(view: View) -> bool:

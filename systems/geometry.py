@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.cameras import Cameras, Rays
-from datasets.hull import visual_hull
+from datasets.contraction import uncontract
+from datasets.hull import n_views_seeing, visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.distortion import distortion_loss
@@ -34,6 +35,8 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
 PRUNE_CHUNK = 1 << 18
+SEEN_GRID = 64  # cells along contracted space when it is asked which of them several views see
+SEEN_SHARE = 0.05  # of the views, and at least two
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 DISTORTION = 0.01  # weight of the distortion, as mip-NeRF 360 has it
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
@@ -74,11 +77,31 @@ def course_of(scene: Scene) -> Course:
 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
-    """(R0, R1, R2) bool: the visual hull where there are alpha masks, everything otherwise."""
+    """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
+    of contracted space; everything otherwise."""
     shape = grid_shape(scene.box, resolution)
-    if not scene.has_alpha:
-        return torch.ones(shape, dtype=torch.bool)
-    return visual_hull(scene.train, scene.bounds, shape)
+    if scene.has_alpha:
+        return visual_hull(scene.train, scene.bounds, shape)
+    if scene.unbounded:
+        coarse = grid_shape(scene.box, SEEN_GRID)
+        return upsampled(seen_by_several(scene, coarse), shape)
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def seen_by_several(scene: Scene, shape: tuple[int, int, int]) -> Tensor:
+    """(R0, R1, R2) bool: the cells of contracted space that enough views show to say what is there:
+    in front of a single camera anything explains its photo."""
+    cells = torch.ones(shape, dtype=torch.bool).nonzero()
+    extent = scene.box[1] - scene.box[0]
+    centres = scene.box[0] + (cells + 0.5) * (extent / torch.tensor(shape))
+    counts = n_views_seeing(scene.train, uncontract(centres, scene.bounds))
+    needed = min(len(scene.train), max(2, math.ceil(SEEN_SHARE * len(scene.train))))
+    return (counts >= needed).view(shape)
+
+
+def upsampled(grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The boolean grid at another resolution: a cell is what its middle lies in."""
+    return functional.interpolate(grid[None, None].float(), shape, mode="nearest")[0, 0] > 0
 
 
 def resampled(grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
