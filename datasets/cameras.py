@@ -88,6 +88,13 @@ class Cameras:
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
+    @property
+    def ndc_scale(self) -> tuple[float, float]:
+        """2 fx / width and 2 fy / height, see `ndc_rays`."""
+        height, width = self.sizes[0].tolist()
+        fx, fy = self.intrinsics[0, :2].tolist()
+        return 2.0 * fx / width, 2.0 * fy / height
+
     def to(self, device: torch.device | str) -> Cameras:
         return replace(
             self,
@@ -117,9 +124,7 @@ class Cameras:
         rays = Rays(c2w[:, :, 3], directions, near, far)
         if not self.ndc:
             return rays
-        height, width = self.sizes[0].tolist()
-        fx, fy = self.intrinsics[0, :2].tolist()
-        return ndc_rays(rays, 2.0 * fx / width, 2.0 * fy / height)
+        return ndc_rays(rays, *self.ndc_scale)
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""
@@ -161,3 +166,25 @@ def ndc_rays(rays: Rays, scale_x: float, scale_y: float) -> Rays:
     length = way.norm(dim=1)
     far = torch.where(ahead, torch.minimum(rays.far, length), 0.0)
     return Rays(origins, way / length[:, None], rays.near, far, rays.view_directions)
+
+
+def to_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """Where `ndc_rays` takes the points ``x (..., 3)`` of the world.
+
+    What is not in front of the origin, where the warp has no meaning, goes far before the near
+    plane.
+    """
+    depth = (-x[..., 2:]).clamp(min=1e-6)
+    scale = x.new_tensor([scale_x, scale_y])
+    return torch.cat([scale * x[..., :2] / depth, 1.0 - 2.0 / depth], -1)
+
+
+def from_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """The inverse of `to_ndc`: z = 2 / (z' - 1), x = -x' z / scale_x, y = -y' z / scale_y.
+
+    Args:
+        x: (..., 3) warped; z' = 1 is infinity, and is taken for just before it.
+    """
+    depth = 2.0 / (1.0 - x[..., 2:]).clamp(min=1e-6)
+    scale = x.new_tensor([scale_x, scale_y])
+    return torch.cat([x[..., :2] * depth / scale, -depth], -1)
