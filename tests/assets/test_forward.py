@@ -91,7 +91,7 @@ def job(renderer, scene, tmp_path, monkeypatch):
 
 def mesh_of(job, line):
     trimesh = pytest.importorskip("trimesh")
-    made = job(f"mesh --mesh_format ply --resolution 128 {line}")
+    made = job(f"mesh --mesh_format ply --resolution 96 {line}")
     paths, facts = export.export_mesh(made.job)
     mesh = trimesh.load(paths[0], process=False)
     return np.asarray(mesh.vertices), np.asarray(mesh.faces), mesh, facts
@@ -198,8 +198,8 @@ def test_what_no_camera_sees_is_left_out(job):
     assert back(seen) == 0
     assert back(every) > 0
     dark = WALL / BALL[2].item() * BALL.numpy()  # on the wall, in the middle of the ball's shadow
-    assert np.linalg.norm(every - dark, axis=1).min() < 0.2
-    assert np.linalg.norm(seen - dark, axis=1).min() > 0.2
+    assert np.linalg.norm(every - dark, axis=1).min() < 0.3
+    assert np.linalg.norm(seen - dark, axis=1).min() > 0.3
 
 
 def test_bounds_are_of_the_world(job):
