@@ -198,7 +198,7 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
         "bounds": [mesh.vertices.min(0).tolist(), mesh.vertices.max(0).tolist()],
     }
     if warped:
-        facts |= {"threshold and cell": "in units of warped space (NDC)", "deepest": deepest}
+        facts |= {"units": "threshold and cell: those of warped space (NDC)", "deepest": deepest}
     return paths, facts
 
 
