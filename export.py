@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from assets.cameras import write_cameras
-from assets.colours import field_colours, photo_colours
+from assets.colours import Surface, field_colours, photo_colours
 from assets.density import density_of, occupied_box
 from assets.exposure import Exposure
 from assets.mesh import Mesh, kept_parts, level_set
 from assets.mesh_files import write_mesh
+from assets.space import Space, frustum_box, reach, warped_box
 from assets.volume import LARGEST, volume_of, write_npz, write_vol
 from assets.weights import SUFFIX, load_any_field, write_weights
 from datasets.load import load_scene
@@ -38,6 +40,7 @@ AXES = {
     "scene": "those of the scene's camera poses, right-handed",
     "y_up": "those of the scene's camera poses turned by -90 degrees about x, right-handed, y up",
 }
+FORWARD_AXES = "those of the scene's camera poses, right-handed, y up, seen along -z"
 SCALE = "1 unit is 1 unit of the camera positions that `export.py cameras` writes"
 TURNS = {"scene": np.eye(3), "y_up": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
 EXPOSURE_CELLS = 128  # along the longest side of the grid that tells what is hidden
@@ -68,11 +71,27 @@ class Job:
             )
         return place_as(load_scene(self.options), self.payload["scene"])
 
-    def box(self) -> Tensor:
-        """(2, 3) corners of what is exported, scene units."""
-        if self.options.bounds is None:
-            return occupied_box(self.renderer)
-        return torch.tensor(self.options.bounds).view(2, 3).to(self.renderer.bounds)
+    def scene_at_hand(self) -> Scene | None:
+        """The scene, with its photos where they are to colour a mesh; None where neither they nor
+        the file tell of its cameras, and it does without them.
+
+        Raises:
+            UserError: it does not: the field may be of a forward-facing scene.
+        """
+        saved = self.payload["scene"]
+        photos = self.options.asset == "mesh" and self.options.colour == "photos"
+        if photos or "root_dir" in self.options.given:
+            return self.scene()
+        scene = scene_from(saved)
+        if scene is None and saved.get("ndc", self.may_be_warped()):
+            return self.scene()
+        if scene is None:
+            log.warning("no cameras in the file: the scene is taken as seen from all sides")
+        return scene
+
+    def may_be_warped(self) -> bool:
+        """Whether a file that does not tell may hold a field in warped space (NDC)."""
+        return self.options.dataset_name == "llff" and not self.options.spheric_poses
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -116,46 +135,58 @@ def export(options: ExportOptions) -> dict[str, Any]:
 
 
 def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
-    """The field's surface, coloured by the field or by the photos."""
-    options, renderer, box = job.options, job.renderer, job.box()
-    scene = scene_at_hand(job)
-    if scene is not None and scene.ndc:
-        raise UserError(
-            "mesh: this field is of a forward-facing scene, in warped space (NDC); train it with "
-            "--spheric_poses for a mesh"
-        )
-    eyes = None
-    if scene is not None:
-        eyes = torch.stack([view.c2w[:, 3] for view in scene.train]).to(box)
+    """The field's surface, coloured by the field or by the photos.
+
+    It is looked for in the coordinates that the field lives in, where its resolution is, and then
+    taken to the world.
+    """
+    options, renderer, scene = job.options, job.renderer, job.scene_at_hand()
+    space = Space.of(scene)
+    warped = space.scale is not None
+    deepest = reach(renderer, scene) if warped else None
+    box = field_box(job, space, deepest)
+    eyes = None if scene is None else space.eyes(scene.train, box.mean(0))
     exposure = Exposure(renderer, box, min(EXPOSURE_CELLS, options.resolution), eyes)
     threshold = options.threshold or exposure.threshold()
+    asked = None if options.bounds is None else world_box(job)
 
     def solid(x: Tensor) -> Tensor:
         density = density_of(renderer, x)
-        return torch.where(exposure(x) < LIT, torch.inf, density) if fill else density
+        if warped and asked is not None:
+            world = space.to_world(x)
+            density = density * ((world >= asked[0]) & (world <= asked[1])).all(1)
+        if options.fill_hidden and not warped:
+            return torch.where(exposure(x) < LIT, torch.inf, density)
+        return density
 
-    fill = options.fill_hidden
     mesh = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
     if 0 < threshold < float(exposure.density.max()):
         mesh = level_set(solid, box, options.resolution, threshold)
-    mesh, n_parts = kept_parts(mesh, options.min_part)
+    spacing = float((box[1] - box[0]).max()) / options.resolution
+    unseen_goes = warped and options.fill_hidden
+    if unseen_goes and len(mesh.faces):
+        mesh = seen_part(job, mesh, spacing, scene, space)
+    mesh, n_parts = kept_parts(mesh, options.min_part, closed=not unseen_goes)
     if len(mesh.faces) == 0:
         raise UserError(
             f"--threshold {threshold:g}: no surface at this density; give a lower one, or other "
             "--bounds"
         )
-    spacing = float((box[1] - box[0]).max()) / options.resolution
-    paint(job, mesh, spacing, scene)
+    mesh.colours = colours_of(job, mesh, spacing, scene, space)
+    if warped:
+        world = space.to_world(torch.from_numpy(mesh.vertices)).numpy()
+        mesh = mesh.moved(world, mirrored=True)
+    axes, turn = orientation(options.axes, scene)
+    mesh = mesh.turned(turn)
     notes = {
-        "axes": AXES[options.axes],
+        "axes": axes,
         "scale": SCALE,
         "colours": f"{job.payload['kind']} checkpoint, from {options.colour}",
     }
-    mesh = mesh.turned(TURNS[options.axes])
     paths = [job.path(extension) for extension in options.mesh_format]
     for path in paths:
         write_mesh(path, mesh, notes, options.unlit)
-    return paths, {
+    facts = {
         **notes,
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
@@ -164,44 +195,106 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
         "cell": spacing,
         "bounds": [mesh.vertices.min(0).tolist(), mesh.vertices.max(0).tolist()],
     }
+    if warped:
+        facts |= {"units": "threshold and cell: those of warped space (NDC)", "deepest": deepest}
+    return paths, facts
 
 
-def scene_at_hand(job: Job) -> Scene | None:
-    """The scene, with its photos where they are to colour the mesh; None where neither they nor
-    the checkpoint tell of its cameras."""
-    if job.options.colour == "photos" or "root_dir" in job.options.given:
-        return job.scene()
-    scene = scene_from(job.payload["scene"])
-    if scene is None:
-        log.warning("no cameras in the file: the mesh takes the scene as seen from all sides")
-    return scene
+def world_box(job: Job) -> Tensor:
+    """(2, 3) corners of what ``--bounds`` asks for, in the world."""
+    return torch.tensor(job.options.bounds).view(2, 3).to(job.renderer.bounds)
 
 
-def paint(job: Job, mesh: Mesh, spacing: float, scene: Scene | None) -> None:
-    """Gives ``mesh`` its colours; a vertex that no photo shows gets the field's."""
-    renderer, reach = job.renderer, REACH * spacing
-    vertices = torch.from_numpy(mesh.vertices).to(renderer.bounds)
-    normals = torch.from_numpy(mesh.normals()).to(renderer.bounds)
-    colours = field_colours(renderer, vertices, normals, reach)
+def field_box(job: Job, space: Space, deepest: float | None) -> Tensor:
+    """(2, 3) corners, in the field's coordinates, of what is exported: what ``--bounds`` asks for,
+    or what is occupied, down to the depth ``deepest`` of a forward-facing scene."""
+    asked = job.options.bounds is not None
+    if space.foreground is not None:
+        return foreground_box(job, space.foreground)
+    if space.scale is None:
+        return world_box(job) if asked else occupied_box(job.renderer)
+    box = occupied_box(job.renderer)
+    if asked:
+        box = warped_box(space, world_box(job), box)
+    else:
+        box[1, 2] = torch.minimum(box[1, 2], space.to_field(box.new_tensor([0, 0, -deepest]))[2])
+    if not bool((box[1] > box[0]).all()):
+        raise UserError("--bounds: hold nothing of the scene; it lies beyond z = -1, towards -z")
+    return box
+
+
+def foreground_box(job: Job, foreground: Tensor) -> Tensor:
+    """(2, 3) corners of what is exported of an unbounded scene: what ``--bounds`` asks for, or what
+    is occupied, of its foreground; beyond, cells grow without limit."""
+    lower, upper = foreground.to(job.renderer.bounds)
+    box = occupied_box(job.renderer) if job.options.bounds is None else world_box(job)
+    box = torch.stack([torch.maximum(box[0], lower), torch.minimum(box[1], upper)])
+    if not bool((box[1] > box[0]).all()):
+        numbers = " ".join(f"{x:.3g}" for x in foreground.flatten().tolist())
+        raise UserError(f"--bounds: hold nothing of the scene's foreground, which is {numbers}")
+    return box
+
+
+def orientation(axes: str, scene: Scene | None) -> tuple[str, np.ndarray]:
+    """What the option --axes comes to, in words and as a rotation (3, 3)."""
+    if scene is not None and scene.ndc:
+        return FORWARD_AXES, np.eye(3)
+    return AXES[axes], TURNS[axes]
+
+
+def on_device(job: Job, mesh: Mesh) -> tuple[Tensor, Tensor]:
+    """Vertices and normals (V, 3) of a mesh where the field is."""
+    bounds = job.renderer.bounds
+    return torch.from_numpy(mesh.vertices).to(bounds), torch.from_numpy(mesh.normals()).to(bounds)
+
+
+def seen_part(job: Job, mesh: Mesh, spacing: float, scene: Scene, space: Space) -> Mesh:
+    """The triangles with a corner that a training camera sees."""
+    surface = Surface(job.renderer, scene.train, *on_device(job, mesh), REACH * spacing, space)
+    return mesh.part(surface.seen().cpu().numpy()[mesh.faces].any(1))
+
+
+def colours_of(
+    job: Job, mesh: Mesh, spacing: float, scene: Scene | None, space: Space
+) -> np.ndarray:
+    """Colours (V, 3) of the vertices of a mesh in the field's coordinates; a vertex that no photo
+    shows gets the field's."""
+    renderer, near = job.renderer, REACH * spacing
+    vertices, normals = on_device(job, mesh)
+    directions = None
+    if space.scale is not None:
+        # the cameras all looked one way: from the middle of them, not against the normal
+        middle = torch.stack([view.c2w[:, 3] for view in scene.train]).mean(0).to(vertices)
+        directions = functional.normalize(space.to_world(vertices) - middle, dim=1)
+    colours = field_colours(renderer, vertices, normals, near, directions)
     if job.options.colour == "photos":
-        shown, weight = photo_colours(renderer, scene.train, vertices, normals, reach)
+        shown, weight = photo_colours(renderer, scene.train, vertices, normals, near, space)
         colours = torch.where((weight > 0)[:, None], shown, colours)
-    mesh.colours = colours.double().cpu().numpy()
+    return colours.double().cpu().numpy()
 
 
 def export_volume(job: Job) -> tuple[list[Path], dict[str, Any]]:
-    """The field as coloured voxels."""
-    if job.options.resolution > LARGEST:
+    """The field as coloured voxels of the world."""
+    options = job.options
+    if options.resolution > LARGEST:
         raise UserError(
-            f"--resolution {job.options.resolution}: a volume has at most {LARGEST} cells a side"
+            f"--resolution {options.resolution}: a volume has at most {LARGEST} cells a side"
         )
-    volume = volume_of(job.renderer, job.box(), job.options.resolution)
+    scene = job.scene_at_hand()
+    space = Space.of(scene)
+    deepest = reach(job.renderer, scene) if space.scale is not None else None
+    box = field_box(job, space, deepest)
+    if options.bounds is not None:
+        box = world_box(job)
+    elif deepest is not None:
+        box = frustum_box(space, box)
+    volume = volume_of(job.renderer, box, options.resolution, space)
     writers = {"vol": write_vol, "npz": write_npz}
-    paths = [job.path(extension) for extension in job.options.volume_format]
+    paths = [job.path(extension) for extension in options.volume_format]
     for path in paths:
         writers[path.suffix[1:]](path, volume)
     return paths, {
-        "axes": AXES["scene"],
+        "axes": orientation("scene", scene)[0],
         "scale": SCALE,
         "resolution": volume.resolution,
         "bounds": volume.bounds.tolist(),
@@ -212,11 +305,12 @@ def export_volume(job: Job) -> tuple[list[Path], dict[str, Any]]:
 
 def export_cameras(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """The cameras of all splits."""
-    scene, axes = job.scene(), job.options.axes
+    scene = job.scene()
+    axes, turn = orientation(job.options.axes, scene)
     directory = ensure_writable(job.directory / f"{job.options.name}_cameras")
-    paths = write_cameras(directory, scene, TURNS[axes], job.options.images)
+    paths = write_cameras(directory, scene, turn, job.options.images)
     counts = {split: len(getattr(scene, split)) for split in ("train", "val", "test")}
-    return paths, {"axes": AXES[axes], "views": counts}
+    return paths, {"axes": axes, "views": counts}
 
 
 def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:

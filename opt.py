@@ -120,7 +120,7 @@ class Weights(Options):
             lambda o: o.ckpt_path is not None and o.coarse_path is not None,
         ),
     )
-    ckpt_path: Path | None = option(None, "checkpoint of a trained field")
+    ckpt_path: Path | None = option(None, "checkpoint of a trained field, or its .safetensors")
     coarse_path: Path | None = option(None, "weights of the coarse network, with --fine_path")
     fine_path: Path | None = option(None, "weights of the fine network, with --coarse_path")
 
@@ -339,7 +339,7 @@ class Export(Options):
     threshold: float | None = option(
         None, "mesh: density of the surface, per scene unit (default: by the light)", check=POSITIVE
     )
-    fill_hidden: bool = option(True, "mesh: solid where no light gets to")
+    fill_hidden: bool = option(True, "mesh: no surface where no light gets to")
     min_part: float = option(
         0.01, "mesh: smallest part, by area; 1: the largest part alone, 0: all", check=UNIT
     )

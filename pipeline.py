@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from assets.weights import load_any_field
 from datasets.load import load_scene
 from datasets.portable import place_as
 from datasets.scene import Scene
@@ -27,7 +28,6 @@ from systems.base import TrainingSystem
 from systems.checkpoints import (
     Checkpointing,
     final_path,
-    load_field,
     run_directory,
     save_field,
 )
@@ -72,7 +72,7 @@ def learn(options: TrainOptions, device: str) -> list[Path]:
 
 def paint(options: TrainOptions, device: str) -> list[Path]:
     """Stage 2, one painting after the other; the frozen geometry is computed for the first."""
-    geometry = load_field(options.ckpt_path, options.coarse_path, options.fine_path)
+    geometry = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
     options = options.filled_from(geometry["options"], (*SCENE, "field"))
     if options.field != geometry["spec"]["field"]:
         raise UserError(

@@ -79,11 +79,14 @@ def transforms(views: list[Named], scene: Scene, rotation: np.ndarray) -> dict[s
     ]
     lists = {split: [name for name, _ in views if name.startswith(split)] for split in SPLITS}
     corners = scene.bounds.double().cpu().numpy() @ rotation.T
-    return {
-        "camera_model": "OPENCV",
+    place = {
         "near": scene.near,
         "far": scene.far,
         "bounds": [corners.min(0).tolist(), corners.max(0).tolist()],
+    }
+    return {
+        "camera_model": "OPENCV",
+        **({} if scene.ndc else place),  # which is of warped space there, and not of the cameras'
         **{f"{s}_filenames": [f"images/{n}" for n in names] for s, names in lists.items() if names},
         "frames": frames,
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from assets.density import chunks
+from assets.space import Space
 from datasets.cameras import Cameras, Rays
 from datasets.scene import View
 from models.render import render
@@ -18,25 +21,35 @@ STEPS = 16  # samples along a normal
 PER_RAY = 64  # samples that a ray to a camera has, or fewer
 GRAZING = 0.1  # cosine between normal and view under which a photo shows too little
 SEEN = 0.5  # share of the light that has to arrive
+WORLD = Space()
 
 
 @torch.no_grad()
-def field_colours(renderer: Renderer, vertices: Tensor, normals: Tensor, reach: float) -> Tensor:
+def field_colours(
+    renderer: Renderer,
+    vertices: Tensor,
+    normals: Tensor,
+    reach: float,
+    directions: Tensor | None = None,
+) -> Tensor:
     """What a short ray against the normal, from outside in, sees of the field alone.
 
     Args:
-        vertices, normals: (V, 3) scene units; unit length.
-        reach: the ray starts so far outside of the vertex and ends so far inside, scene units.
+        vertices, normals: (V, 3) in the field's coordinates; unit length.
+        reach: the ray starts so far outside of the vertex and ends so far inside.
+        directions: (V, 3) unit length, the world's directions of view that colour may depend on;
+            None: against the normals.
 
     Returns:
         (V, 3) in [0, 1]; nothing of the background is in them.
     """
-    parts = []
     step = 2 * reach / STEPS
-    for part in chunks(renderer, len(vertices), STEPS):
-        v, n = vertices[part], normals[part]
+    directions = -normals if directions is None else directions
+
+    def colours(part: slice) -> Tensor:
+        v, n, d = vertices[part], normals[part], directions[part]
         start = torch.zeros_like(v[:, 0])
-        rays = Rays(v + reach * n, -n, start, start + 2 * reach)
+        rays = Rays(v + reach * n, -n, start, start + 2 * reach, d)
         ray = torch.arange(len(v), device=v.device).repeat_interleave(STEPS)
         t = ((torch.arange(STEPS, device=v.device) + 0.5) * step).repeat(len(v))
         samples = Samples(ray, t, torch.full_like(t, step), len(v))
@@ -44,25 +57,97 @@ def field_colours(renderer: Renderer, vertices: Tensor, normals: Tensor, reach: 
         seen = render(renderer.field, rays, samples)
         rgb = seen.rgb / seen.opacity.clamp(min=1e-6)[:, None]
         _, feature = renderer.field.geometry(v)
-        here = renderer.field.style(feature, v, -n)
-        parts.append(torch.where((seen.opacity > 1e-3)[:, None], rgb, here))
-    return torch.cat(parts).clamp(0, 1)
+        here = renderer.field.style(feature, v, d)
+        return torch.where((seen.opacity > 1e-3)[:, None], rgb, here)
+
+    return torch.cat(chunks(renderer, STEPS).over(len(vertices), colours)).clamp(0, 1)
 
 
 @torch.no_grad()
-def light_between(renderer: Renderer, start: Tensor, end: Tensor) -> Tensor:
-    """Share (N,) of the light that gets from ``end (N, 3)`` to ``start (N, 3)`` through the field.
+def light_between(renderer: Renderer, eyes: Tensor, places: Tensor, space: Space = WORLD) -> Tensor:
+    """Share (N,) of the light that gets from places in the field to eyes.
 
     Distances are along the unit ray between the two, the same for both ends.
+
+    Args:
+        eyes: (N, 3) in the world.
+        places: (N, 3) in the field's coordinates.
+        space: how the two go together.
     """
-    offset = end - start
-    distance = offset.norm(dim=-1)
-    directions = offset / distance.clamp(min=1e-12)[:, None]
-    rays = renderer.clip(Rays(start, directions, torch.zeros_like(distance), distance))
+    directions = functional.normalize(space.to_world(places) - eyes, dim=-1)
+    start = torch.zeros_like(eyes[:, 0])
+    rays = space.rays(Rays(eyes, directions, start, start + torch.inf))
+    distance = (places - rays.origins).norm(dim=-1)
+    rays = renderer.clip(replace(rays, far=torch.minimum(rays.far, distance)))
     samples = renderer.samples(rays)
     density, _ = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
     weights = compositing_weights(density, samples)
-    return 1 - segment_sum(weights, samples.ray_index, len(start))
+    return 1 - segment_sum(weights, samples.ray_index, len(eyes))
+
+
+class Surface:
+    """Places on a surface, and which camera sees them.
+
+    A camera sees a place in front of it, within its frame and turned to it, if light gets to the
+    camera from just above the place.
+
+    Args:
+        renderer: whose density hides what is behind it.
+        views: the cameras.
+        vertices, normals: (V, 3) in the field's coordinates; unit length.
+        clearance: how far above the place light has to get through, in the same.
+        space: how they go with the world, where the cameras are.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        views: list[View],
+        vertices: Tensor,
+        normals: Tensor,
+        clearance: float,
+        space: Space = WORLD,
+    ) -> None:
+        self.renderer, self.space = renderer, space
+        self.cameras = Cameras.of(views, 0.0, 1.0).to(vertices.device)
+        self.above = vertices + clearance * normals
+        self.world = space.to_world(vertices)
+        self.normals = space.normals_to_world(vertices, normals)
+
+    def look(self, view: int, among: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """What one camera sees.
+
+        Args:
+            view: number of the camera.
+            among: (V,) bool, the places that are asked for; None: all.
+
+        Returns:
+            Numbers (K,) of the places, where they are in the image (K, 2), see `project`, and how
+            well they are seen (K,): the more the closer and the more upright, 0 if not at all.
+        """
+        eye = self.cameras.c2w[view, :, 3]
+        place, inside = project(self.cameras, view, self.world)
+        toward = eye - self.world
+        distance = toward.norm(dim=-1)
+        cosine = (toward * self.normals).sum(-1) / distance.clamp(min=1e-12)
+        wanted = inside & (cosine > GRAZING)
+        index = (wanted if among is None else wanted & among).nonzero()[:, 0]
+
+        def light(part: slice) -> Tensor:
+            above = self.above[index[part]]
+            return light_between(self.renderer, eye.expand_as(above), above, self.space)
+
+        arriving = chunks(self.renderer, PER_RAY).over(len(index), light)
+        share = torch.cat([eye[:0], *arriving]).sub(SEEN).div(1 - SEEN).clamp(0, 1)
+        return index, place[index], share * cosine[index] / distance[index] ** 2
+
+    def seen(self) -> Tensor:
+        """(V,) bool: whether any camera sees the place."""
+        seen = torch.zeros(len(self.world), dtype=torch.bool, device=self.world.device)
+        for view in tqdm(range(len(self.cameras)), desc="seen", unit="view"):
+            index, _, well = self.look(view, ~seen)
+            seen[index[well > 0]] = True
+        return seen
 
 
 @torch.no_grad()
@@ -72,41 +157,29 @@ def photo_colours(
     vertices: Tensor,
     normals: Tensor,
     clearance: float,
+    space: Space = WORLD,
 ) -> tuple[Tensor, Tensor]:
-    """Mean of what the photos show of each vertex.
+    """Mean of what the photos show of each vertex, by how well they show it.
 
-    A photo counts where the vertex is in front of its camera, within its frame, turned to it, and
-    where light gets from just above the vertex to the camera; it counts for more the closer and the
-    more upright it sees the vertex.  Where photos have alpha their colour is freed from the
-    background, and counts by its alpha.
+    Where photos have alpha their colour is freed from the background, and counts by its alpha.
 
     Args:
-        vertices, normals: (V, 3) scene units; unit length.
-        clearance: how far above the vertex light has to get through, scene units.
+        as those of `Surface`.
 
     Returns:
         Colours (V, 3) in [0, 1], and weight (V,): 0 where no photo shows the vertex.
     """
     total = torch.zeros_like(vertices)
     weight = torch.zeros_like(vertices[:, 0])
-    cameras = Cameras.of(views, 0.0, 1.0).to(vertices.device)
-    above = vertices + clearance * normals
+    surface = Surface(renderer, views, vertices, normals, clearance, space)
     for i, view in enumerate(tqdm(views, desc="photos", unit="view")):
-        eye = cameras.c2w[i, :, 3]
-        place, inside = project(cameras, i, vertices)
-        toward = eye - vertices
-        distance = toward.norm(dim=-1)
-        cosine = (toward * normals).sum(-1) / distance.clamp(min=1e-12)
-        index = (inside & (cosine > GRAZING)).nonzero()[:, 0]
+        index, place, well = surface.look(i)
         layer = premultiplied(view, renderer.background).to(vertices.device)
-        for part in chunks(renderer, len(index), PER_RAY):
-            own = index[part]
-            light = light_between(renderer, eye.expand(len(own), 3), above[own])
-            share = ((light - SEEN) / (1 - SEEN)).clamp(0, 1)
-            share = share * cosine[own] / distance[own] ** 2
-            seen = share[:, None] * sample_image(layer, place[own])
-            total[own] += seen[:, :3]
-            weight[own] += seen[:, 3]
+        if view.valid is not None:
+            layer = layer * view.valid.to(layer)[..., None]
+        shown = well[:, None] * sample_image(layer, place)
+        total[index] += shown[:, :3]
+        weight[index] += shown[:, 3]
     return (total / weight.clamp(min=1e-12)[:, None]).clamp(0, 1), weight
 
 

@@ -58,6 +58,12 @@ class Mesh:
         colours = None if self.colours is None else self.colours[used]
         return Mesh(self.vertices[used], faces.reshape(-1, 3), colours)
 
+    def moved(self, places: np.ndarray, mirrored: bool = False) -> Mesh:
+        """The mesh with its vertices at ``places (V, 3)``; ``mirrored``: by a map that turns right
+        hands into left ones, after which the triangles have to run the other way round."""
+        faces = self.faces[:, ::-1] if mirrored else self.faces
+        return replace(self, vertices=places, faces=np.ascontiguousarray(faces))
+
     def turned(self, rotation: np.ndarray) -> Mesh:
         """The mesh with its vertices turned by ``rotation (3, 3)``."""
         return replace(self, vertices=self.vertices @ rotation.T)
@@ -145,13 +151,14 @@ def _welded(
     )
 
 
-def kept_parts(mesh: Mesh, smallest: float) -> tuple[Mesh, int]:
+def kept_parts(mesh: Mesh, smallest: float, closed: bool = True) -> tuple[Mesh, int]:
     """The mesh without its small parts, and without the insides of hollow ones.
 
     Args:
-        mesh: closed.
+        mesh: of any number of parts.
         smallest: area of the smallest part that is kept, as a share of the largest part's; 1 keeps
             the largest alone, 0 all.
+        closed: whether the mesh is, so that its parts have an inside.
 
     Returns:
         What is left, and the number of its parts.
@@ -165,6 +172,6 @@ def kept_parts(mesh: Mesh, smallest: float) -> tuple[Mesh, int]:
     # a cavity's surface faces inward: its signed volume is negative
     centre = mesh.vertices.mean(0) if n else 0
     volume = np.bincount(label, ((mesh.corners()[:, 0] - centre) * normals).sum(1))
-    outer = volume > 0
+    outer = volume > 0 if closed else np.ones_like(volume, bool)
     keep = outer & (area >= smallest * area[outer].max(initial=0))
     return mesh.part(keep[label]), int(keep.sum())

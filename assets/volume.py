@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from assets.density import chunks, density_of
+from assets.space import Space
 from models.renderer import Renderer
 
 LARGEST = 1625  # cells a side: the flat index is a uint32
@@ -43,15 +44,21 @@ def cube_around(box: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def volume_of(renderer: Renderer, box: Tensor, resolution: int) -> Volume:
-    """The field in a cube around ``box (2, 3)``, plane by plane.
+def volume_of(
+    renderer: Renderer, box: Tensor, resolution: int, space: Space | None = None
+) -> Volume:
+    """The field in a cube of the world, plane by plane.
 
     Alpha is ``1 - exp(-density * edge)``.  Colour is that of the direction 0, as in nerf_pl: a
     mean of all directions.
 
     Args:
+        box: (2, 3) corners in the world of what the cube is to hold.
         resolution: N, cells along each side of the cube.
+        space: how the field's coordinates go with the world's; a density that depends on the
+            direction there (NDC) is that of light towards the origin.
     """
+    space = space or Space()
     cube = cube_around(box)
     edge = float(cube[1, 0] - cube[0, 0]) / resolution
     line = torch.arange(resolution, device=box.device)
@@ -60,12 +67,13 @@ def volume_of(renderer: Renderer, box: Tensor, resolution: int) -> Volume:
     for y in tqdm(range(resolution), desc="volume", unit="plane"):
         index = torch.stack([x, torch.full_like(x, y), z], -1).view(-1, 3)
         place = cube[0] + (index + 0.5) * edge
-        density = density_of(renderer, place)
+        own = space.to_field(place)
+        density = density_of(renderer, own) * space.stretch(place)
         alpha = (-torch.expm1(-density * edge) * 255).round()
         solid = (alpha > 0).nonzero()[:, 0]
         if len(solid) == 0:
             continue
-        rgb = (colours_of(renderer, place[solid]) * 255).round()
+        rgb = (colours_of(renderer, own[solid]) * 255).round()
         rgba = torch.cat([rgb, alpha[solid, None]], 1)
         kept[0].append(index[solid].cpu().numpy().astype(np.uint16))
         kept[1].append(rgba.cpu().numpy().astype(np.uint8))
@@ -77,11 +85,12 @@ def volume_of(renderer: Renderer, box: Tensor, resolution: int) -> Volume:
 
 def colours_of(renderer: Renderer, x: Tensor) -> Tensor:
     """Colours (M, 3) in [0, 1] at ``x (M, 3)``, of the direction 0."""
-    parts = []
-    for part in chunks(renderer, len(x)):
+
+    def colours(part: slice) -> Tensor:
         _, feature = renderer.field.geometry(x[part])
-        parts.append(renderer.field.style(feature, x[part], torch.zeros_like(x[part])).float())
-    return torch.cat(parts)
+        return renderer.field.style(feature, x[part], torch.zeros_like(x[part])).float()
+
+    return torch.cat(chunks(renderer).over(len(x), colours))
 
 
 def write_vol(path: Path, volume: Volume) -> None:

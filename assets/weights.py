@@ -20,6 +20,7 @@ SMALL = 64  # elements up to which a tensor keeps its precision: bounds, colour 
 BITS = ".bits"  # ends the name of a boolean grid of which eight cells lie in a byte
 COARSE = "sampler.coarse."
 LIT = "sampler.grid.lit"
+PLACE = ("name", "near", "far", "ndc")  # of the scene; its cameras stay in the checkpoint
 
 
 def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
@@ -39,7 +40,7 @@ def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
     state = rounded(slim(payload), half)
     rest = {name: value for name, value in payload.items() if name != "state"}
     rest |= {
-        "scene": {name: payload["scene"][name] for name in ("name", "near", "far")},
+        "scene": {name: payload["scene"][name] for name in PLACE if name in payload["scene"]},
         "source_digest": payload["digest"],
         "digest": geometry_digest(completed(widened(state), payload["spec"])),
     }

@@ -207,3 +207,25 @@ def ndc_rays(rays: Rays, scale_x: float, scale_y: float) -> Rays:
     length = way.norm(dim=1)
     far = torch.where(ahead, torch.minimum(rays.far, length), 0.0)
     return Rays(origins, way / length[:, None], rays.near, far, rays.view_directions)
+
+
+def to_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """Where `ndc_rays` takes the points ``x (..., 3)`` of the world.
+
+    What is not in front of the origin, where the warp has no meaning, goes far before the near
+    plane.
+    """
+    depth = (-x[..., 2:]).clamp(min=1e-6)
+    scale = x.new_tensor([scale_x, scale_y])
+    return torch.cat([scale * x[..., :2] / depth, 1.0 - 2.0 / depth], -1)
+
+
+def from_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """The inverse of `to_ndc`: z = 2 / (z' - 1), x = -x' z / scale_x, y = -y' z / scale_y.
+
+    Args:
+        x: (..., 3) warped; z' = 1 is infinity, and is taken for just before it.
+    """
+    depth = 2.0 / (1.0 - x[..., 2:]).clamp(min=1e-6)
+    scale = x.new_tensor([scale_x, scale_y])
+    return torch.cat([x[..., :2] * depth / scale, -depth], -1)

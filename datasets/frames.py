@@ -23,18 +23,22 @@ from utils.images import DAMAGE, over, read_image, resize, to_uint8
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
 EXIF_ORIENTATION = 0x0112
 THREADS = 4
+BLACK = 127  # 8-bit level up to which a mask counts as black; JPEG makes greys at its edges
+NEARLY = 1e-5  # more than rounding takes from 1
 
 
 @dataclass(frozen=True)
 class Frame:
     """An image file, its camera-to-world pose (3, 4), its lens and the view's name; ``upright``:
-    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`."""
+    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`;
+    ``mask``: an image that is black where this one is to be ignored."""
 
     path: Path
     c2w: Tensor
     lens: Lens
     name: str
     upright: bool | None = None
+    mask: Path | None = None
 
 
 def load_views(
@@ -118,6 +122,7 @@ def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) 
     """One frame's view, see `load_views`."""
     rgb, alpha = _decode(frame)
     height, width = rgb.shape[:2]
+    valid = None if frame.mask is None else _valid(frame, width, height)
     lens = frame.lens.at(frame.path, width, height)
     width, height = img_wh or (width, height)
     model, coefficients = frame.lens.model, frame.lens.coefficients
@@ -128,17 +133,45 @@ def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) 
     elif (width, height) != rgb.shape[1::-1] or not is_ideal(model, coefficients):
         layer = torch.from_numpy(rgb) / 255.0
     if layer is None:
-        return View(torch.from_numpy(rgb), None, frame.c2w, *lens, frame.name)
+        return View(torch.from_numpy(rgb), None, frame.c2w, *lens, frame.name, valid)
+    if valid is not None:
+        layer = torch.cat([layer, valid[..., None]], 2)
     if not is_ideal(model, coefficients):
         layer, zoom = undistort(layer, model, coefficients, lens)
         lens = (lens[0] * zoom, lens[1] * zoom, *lens[2:])
     sx, sy = width / layer.shape[1], height / layer.shape[0]
     lens = (lens[0] * sx, lens[1] * sy, lens[2] * sx, lens[3] * sy)
     layer = resize(layer, width, height)
+    if valid is not None:
+        # a pixel is as valid as all that went into it
+        valid = layer[..., -1] > 1 - NEARLY
     if alpha is None:
-        return View(to_uint8(layer), None, frame.c2w, *lens, frame.name)
+        return View(to_uint8(layer[..., :3]), None, frame.c2w, *lens, frame.name, valid)
     image = over(layer[..., :3], layer[..., 3], background)
-    return View(to_uint8(image), to_uint8(layer[..., 3]), frame.c2w, *lens, frame.name)
+    return View(to_uint8(image), to_uint8(layer[..., 3]), frame.c2w, *lens, frame.name, valid)
+
+
+def _valid(frame: Frame, width: int, height: int) -> Tensor:
+    """(height, width) bool: where a frame's mask is not black, in its image's size.
+
+    Raises:
+        UserError: the mask is missing, unreadable, or not of the image's shape.
+    """
+    if not frame.mask.is_file():
+        raise UserError(
+            f"{frame.mask}: no such file, the mask of {frame.path.name}; put it there, or take "
+            "mask_path out of the frame"
+        )
+    # it belongs to the stored image, whose EXIF data it has seldom taken over
+    rgb, _ = read_image(frame.mask, upright=False)
+    own = rgb.shape[1::-1]
+    if not Lens(width=width, height=height).fits(*own):
+        raise UserError(
+            f"{frame.mask}: is {own[0]}x{own[1]}, which is not the shape of its image "
+            f"{frame.path.name}, {width}x{height}; make it as large as the image"
+        )
+    valid = torch.from_numpy((rgb > BLACK).any(2))
+    return resize(valid[..., None].float(), width, height)[..., 0] > 1 - NEARLY
 
 
 def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:

@@ -174,7 +174,8 @@ class _Silhouette:
         eye: (3,) the camera's position.
         fx, fy, cx, cy: intrinsics in pixels.
         height, width: pixels.
-        sums: ((H + 1) * (W + 1),) int32, number of pixels with alpha above and left, or None.
+        sums: ((H + 1) * (W + 1),) int32, number of pixels above and left that have alpha or are not
+            valid, or None.
     """
 
     w2c: Tensor
@@ -191,7 +192,10 @@ class _Silhouette:
     def of(cls, view: View) -> _Silhouette:
         sums = None
         if view.alpha is not None:
-            counts = (view.alpha > 0).int().cumsum(0, dtype=torch.int32)
+            traces = view.alpha > 0
+            if view.valid is not None:
+                traces = traces | ~view.valid  # what was not seen carves nothing
+            counts = traces.int().cumsum(0, dtype=torch.int32)
             counts = counts.cumsum(1, dtype=torch.int32)
             sums = torch.nn.functional.pad(counts, (1, 0, 1, 0)).flatten()
         return cls(

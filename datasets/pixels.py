@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from datasets.scene import View
+from utils.errors import UserError
 
 
 @dataclass
@@ -20,24 +22,38 @@ class TrainingPixels:
         offsets: (V + 1,) int64, the flat index of each view's first pixel, and P.
         candidates: (K,) int32 or int64 flat indices that `draw` is limited to (for example the
             pixels whose rays meet anything), or None for all pixels.
+        valid: (P,) bool, False for pixels that `draw` never gives, see `View`; None: all True.
     """
 
     rgb: Tensor
     sizes: Tensor
     offsets: Tensor
     candidates: Tensor | None = None
+    valid: Tensor | None = None
 
     @classmethod
     def of(cls, views: list[View]) -> TrainingPixels:
         """The pixels of a list of views, whose images become parts of the table: there is one copy
-        of each photo."""
+        of each photo.
+
+        Raises:
+            UserError: the masks leave no pixel.
+        """
         sizes = torch.tensor([[v.height, v.width] for v in views], dtype=torch.int64)
         offsets = _starts(sizes.prod(dim=1))
         rgb = torch.empty(int(offsets[-1]), 3, dtype=torch.uint8)
         for view, part in zip(views, rgb.split(sizes.prod(dim=1).tolist()), strict=True):
             part.copy_(view.image.reshape(-1, 3))
             view.image = part.view(view.height, view.width, 3)
-        return cls(rgb, sizes, offsets)
+        if all(view.valid is None for view in views):
+            return cls(rgb, sizes, offsets)
+        masks = [v.image[..., 0] >= 0 if v.valid is None else v.valid for v in views]
+        valid = torch.cat([mask.flatten() for mask in masks])
+        if not bool(valid.any()):
+            raise UserError("the masks of the training views leave no pixel; see their mask_path")
+        pixels = cls(rgb, sizes, offsets, valid=valid)
+        pixels.candidates = pixels._numbers
+        return pixels
 
     def __len__(self) -> int:
         return self.rgb.shape[0]
@@ -48,10 +64,8 @@ class TrainingPixels:
         return len(self) if self.candidates is None else len(self.candidates)
 
     def to(self, device: torch.device | str) -> TrainingPixels:
-        candidates = None if self.candidates is None else self.candidates.to(device)
-        return TrainingPixels(
-            self.rgb.to(device), self.sizes.to(device), self.offsets.to(device), candidates
-        )
+        tensors = (self.rgb, self.sizes, self.offsets, self.candidates, self.valid)
+        return TrainingPixels(*(None if x is None else x.to(device) for x in tensors))
 
     def locate(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """View, row and column of pixels.
@@ -84,10 +98,26 @@ class TrainingPixels:
             (n,) int64 flat indices on the table's device.
         """
         if crop < 1.0:
-            return self._draw_cropped(n, generator, crop)
-        if self.candidates is None:
-            return self._uniform(n, len(self), generator)
-        return self.candidates[self._uniform(n, len(self.candidates), generator)].long()
+            drawn = self._draw_cropped(n, generator, crop)
+        elif self.candidates is None:
+            drawn = self._uniform(n, len(self), generator)
+        else:
+            drawn = self.candidates[self._uniform(n, len(self.candidates), generator)].long()
+        return drawn if self.valid is None else self._replaced(drawn, generator)
+
+    def _replaced(self, drawn: Tensor, generator: torch.Generator) -> Tensor:
+        """The pixels ``drawn (n,)``, any valid ones in place of those that are not: of a centre, or
+        of candidates, there may be none."""
+        wrong = (~self.valid[drawn]).nonzero()[:, 0]
+        if len(wrong):
+            index = self._uniform(len(wrong), len(self._numbers), generator)
+            drawn[wrong] = self._numbers[index].long()
+        return drawn
+
+    @cached_property
+    def _numbers(self) -> Tensor:
+        """Flat indices (K,) of the valid pixels."""
+        return self.valid.nonzero()[:, 0].to(torch.int32)
 
     def _uniform(self, n: int, high: int, generator: torch.Generator) -> Tensor:
         index = torch.randint(high, (n,), generator=generator, device=generator.device)

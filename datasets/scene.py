@@ -21,6 +21,8 @@ class View:
         fx, fy, cx, cy: intrinsics in pixels; the centre of the pixel (row i, column j) is
             (j + 0.5, i + 0.5).
         name: the file's name without extension, for messages and outputs.
+        valid: (H, W) bool, False where the image says nothing of the scene (a passer-by, the
+            photographer's hand), unlike alpha 0, which says that nothing is there; None: all True.
     """
 
     image: Tensor
@@ -31,6 +33,7 @@ class View:
     cx: float
     cy: float
     name: str
+    valid: Tensor | None = None
 
     @property
     def height(self) -> int:

@@ -44,7 +44,8 @@ def load_transforms(
 ) -> Scene:
     """Load posed images listed in one transforms.json.
 
-    Intrinsics are the file's or a frame's; lens distortion is taken out of the images.  Frames
+    Intrinsics are the file's or a frame's; lens distortion is taken out of the images, and of their
+    masks (mask_path).  Frames
     whose image is missing are named and left out.  ``train_filenames``, ``val_filenames`` and
     ``test_filenames`` split the frames where they are given (nerfstudio); of val and test the one
     stands in for the other.
@@ -117,11 +118,22 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
         c2w = checked_pose(entry.get("transform_matrix"), where, "transform_matrix")
         lens = _lens({**data, **entry}, where)
         path = find_image(root_dir / file_path.replace("\\", "/"))
+        mask = _mask(root_dir, entry, where)
         if path is None:
             missing.append(file_path)
         else:
-            frames.append(Frame(path, c2w, lens, path.stem))
+            frames.append(Frame(path, c2w, lens, path.stem, mask=mask))
     return distinct_names(root_dir, frames), missing
+
+
+def _mask(root_dir: Path, entry: dict, where: str) -> Path | None:
+    """The file of a frame's mask (nerfstudio's mask_path: black is not to be trained on)."""
+    name = entry.get("mask_path")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: mask_path is {name!r}; name the mask's image, or leave it out")
+    return root_dir / name.replace("\\", "/")
 
 
 def _lens(data: dict, where: str) -> Lens:

@@ -183,7 +183,7 @@ class StyleSystem(TrainingSystem):
         colours = []
         for index in range(len(self.frozen)):
             frozen = self.frozen.view(index)
-            seen = (frozen.opacity > SEEN).nonzero()[:, 0]
+            seen = ((frozen.opacity > SEEN) & self._valid(index, frozen)).nonzero()[:, 0]
             seen = seen[:: max(1, len(seen) // share)]
             colours.append(colours_of(index, frozen.take(seen)))
         return torch.cat(colours)
@@ -192,6 +192,13 @@ class StyleSystem(TrainingSystem):
         """Colours (K, 3) in [0, 1] of a training photo at some pixels."""
         image = self.views[index].image.to(self.device)
         return image[pixels.row.long(), pixels.column.long()].float() / 255
+
+    def _valid(self, index: int, pixels: FrozenView) -> Tensor:
+        """(P,) bool: which pixels the photo says something of, see `View`."""
+        valid = self.views[index].valid
+        if valid is None:
+            return torch.ones_like(pixels.opacity, dtype=torch.bool)
+        return valid.to(self.device)[pixels.row.long(), pixels.column.long()]
 
     def _target(self, index: int, pixels: FrozenView) -> Tensor:
         """As `_photo`, in the painting's colours where colour transfer is on."""
@@ -218,10 +225,11 @@ class StyleSystem(TrainingSystem):
 
     def _recolour(self, step: int, index: int, frozen: FrozenView) -> Terms:
         """The photographic start: random pixels of a view against the recoloured photo."""
-        if len(frozen) == 0:
+        usable = self._valid(index, frozen).nonzero()[:, 0]
+        if len(usable) == 0:
             return {"photo": torch.zeros(())}
-        draw = torch.randint(len(frozen), (RECOLOUR_RAYS,), generator=self.generator(step))
-        own = draw.sort().values[self.team.part(RECOLOUR_RAYS)].to(self.device)
+        draw = torch.randint(len(usable), (RECOLOUR_RAYS,), generator=self.generator(step))
+        own = usable[draw.sort().values[self.team.part(RECOLOUR_RAYS)].to(self.device)]
         pixels = frozen.take(own)
         colours = self._shade(pixels)
         share = len(own) / RECOLOUR_RAYS
@@ -249,13 +257,15 @@ class StyleSystem(TrainingSystem):
     def _paint(self, step: int, index: int, frozen: FrozenView, pool: int = 1) -> Terms:
         """One step of the optimiser on the objective of a view or a window of it."""
         mask = functional.avg_pool2d(frozen.mask(), pool)
-        photo = None
-        if self.objective.needs_photo:
-            photo = self._image(frozen, self._target(index, frozen), pool)
+        target = self._target(index, frozen) if self.objective.needs_photo else None
+        valid = self._valid(index, frozen)[:, None]
 
         def image_gradient(colours: Tensor) -> tuple[Terms, Tensor]:
             leaf = colours.detach().requires_grad_()
-            image = self._image(frozen, leaf, pool)
+            image, photo = self._image(frozen, leaf, pool), None
+            if target is not None:
+                # where the photo says nothing, the picture is like it whatever it shows
+                photo = self._image(frozen, torch.where(valid, target, colours.detach()), pool)
             terms, gradient = self.objective.gradient(image, photo, mask, self.team)
             return terms, torch.autograd.grad(image, leaf, gradient)[0]
 

@@ -21,6 +21,10 @@ def shrunk(view: View, shorter: int) -> tuple[View, int]:
     if (height, width) == (view.height, view.width):
         return view, pool
     image = resize(view.image.float() / 255, width, height)
+    valid = view.valid
+    if valid is not None:
+        # a pixel is as valid as all that went into it
+        valid = resize(valid[..., None].float(), width, height)[..., 0] > 1 - 1e-5
     sx, sy = width / view.width, height / view.height
     small = View(
         to_uint8(image),
@@ -31,6 +35,7 @@ def shrunk(view: View, shorter: int) -> tuple[View, int]:
         view.cx * sx,
         view.cy * sy,
         view.name,
+        valid,
     )
     return small, pool
 

@@ -21,6 +21,7 @@ from opt import parse_eval, parse_train
 from pipeline import train
 from systems.checkpoints import geometry_digest
 from systems.frozen import FrozenGeometry
+from tests.datasets.conftest import Captures
 from utils.checkpoint import load_checkpoint
 from utils.errors import NumericalError
 
@@ -155,6 +156,46 @@ def test_the_seeds_commands_verbatim(at):
     assert len(imageio.mimread("G.gif")) == 2
     assert (at / "results/blender/lego/000.png").is_file()
     assert (at / "results/blender/lego/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("mode", ["memory_saving", "small --small_size 10"])
+def test_what_a_mask_ignores_leaves_no_trace_in_either_stage(at, mode, write_scene):
+    """The same scene twice, once with a painter's hand before every lens: the same weights."""
+    source = write_scene(at / "source", counts={"train": 10}, lens={"fl_x": 26.0})
+    found = []
+    for name, hand in (("clean", None), ("hand", (250, 30, 90))):
+        root = Captures.transforms(source, at / name / "sphere")
+        data = json.loads((root / "transforms.json").read_text())
+        mask = Image.new("L", (24, 20), 255)
+        mask.paste(0, (8, 6, 14, 20))
+        mask.save(root / "mask.png")
+        for frame in data["frames"]:
+            frame["mask_path"] = "mask.png"
+            image = Image.open(root / frame["file_path"])
+            if hand:
+                image.paste(hand, (8, 6, 14, 20))
+            image.save(root / frame["file_path"])
+        (root / "transforms.json").write_text(json.dumps(data))
+        size = f"--root_dir {root} --img_wh 18 15"
+        first = weights(geometry("voxels", 8, size)[0])
+        painted = weights(style(f"--max_steps 4 --style_mode {mode} {size}")[0])
+        found.append({**first, **{f"painted {key}": value for key, value in painted.items()}})
+    assert same(*found)
+
+
+@pytest.mark.parametrize("field", ["nerf", "voxels"])
+def test_a_style_on_the_weights_alone(at, field):
+    """What `export.py weights` writes is enough to paint on."""
+    from export import export
+    from opt import parse_export
+
+    ckpt = str(geometry(field)[0])
+    painted = weights(style("--max_steps 3", ckpt)[0])
+    export(parse_export(["weights", "--ckpt_path", ckpt]))
+    light = "results/blender/sphere/sphere_g.safetensors"
+    again = weights(style("--max_steps 3", light)[0])
+    names = [name for name in painted if name.startswith("field.")]
+    assert same({k: again[k] for k in names}, {k: painted[k] for k in names})
 
 
 def rendered(more):

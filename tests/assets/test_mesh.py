@@ -1,5 +1,8 @@
 """The surface: where it is, that it is closed, that slabs do not show, and which parts are kept."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +178,57 @@ def test_an_unlit_glb_names_its_material(coloured, tmp_path):
     write_mesh(path, coloured, {}, unlit=True)
     assert b"KHR_materials_unlit" in path.read_bytes()
     assert len(opened(path).vertices) == len(coloured.vertices)
+
+
+def read_glb(path):
+    """Attributes, indices and JSON of a GLB with one mesh, by the letter of glTF 2.0, section 4.4
+    (container) and 3.6 (buffers), and by nothing of the writer's."""
+    content = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", content)
+    assert (magic, version, length) == (b"glTF", 2, len(content))
+    size, kind = struct.unpack_from("<I4s", content, 12)
+    assert (kind, size % 4) == (b"JSON", 0)
+    tree = json.loads(content[20 : 20 + size])
+    start = 20 + size
+    size, kind = struct.unpack_from("<I4s", content, start)
+    assert (kind, size % 4) == (b"BIN\0", 0)
+    binary = content[start + 8 : start + 8 + size]
+    assert tree["buffers"] == [{"byteLength": size}]
+
+    def array(number):
+        accessor = tree["accessors"][number]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        kind = {5126: "<f4", 5125: "<u4"}[accessor["componentType"]]
+        width = {"SCALAR": 1, "VEC3": 3}[accessor["type"]]
+        assert view["byteLength"] == 4 * width * accessor["count"]
+        assert view["byteOffset"] % 4 == 0
+        flat = np.frombuffer(binary, kind, width * accessor["count"], view["byteOffset"])
+        return flat.reshape(-1, width)
+
+    (primitive,) = tree["meshes"][0]["primitives"]
+    assert primitive.get("mode", 4) == 4  # triangles
+    named = {name: array(number) for name, number in primitive["attributes"].items()}
+    return named, array(primitive["indices"]).reshape(-1, 3), tree
+
+
+def test_a_glb_says_what_gltf_says(coloured, tmp_path):
+    path = tmp_path / "mesh.glb"
+    write_mesh(path, coloured, {"axes": "right-handed, y up"})
+    attributes, faces, tree = read_glb(path)
+    place, normal, colour = (attributes[name] for name in ("POSITION", "NORMAL", "COLOR_0"))
+    assert np.allclose(place, coloured.vertices, atol=1e-6)
+    assert (faces == coloured.faces).all()
+    assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+    a, b, c = place[faces].transpose(1, 0, 2)
+    assert ((np.cross(b - a, c - a) * normal[faces].mean(1)).sum(1) > 0).all()  # anticlockwise
+    lit = np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
+    assert np.abs(lit - coloured.colours).max() < 1e-5  # linear in the file, as section 3.7 asks
+    bounds = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert bounds["min"] == place.min(0).tolist()
+    assert bounds["max"] == place.max(0).tolist()
+    # no node turns or scales what is in the file
+    assert all(node.keys() <= {"mesh", "name"} for node in tree["nodes"])
+    assert tree["asset"]["extras"]["axes"] == "right-handed, y up"
 
 
 def test_linear_light():

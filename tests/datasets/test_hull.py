@@ -152,6 +152,18 @@ class TestVisualHull:
         hull = visual_hull(orbit(6, [], alpha=False), BOX, (20, 20, 20))
         assert hull.all()
 
+    def test_what_is_ignored_carves_nothing(self):
+        """A mask over half of the ball in one view: without it that half would be gone."""
+        bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+        views = orbit(12, [(BALL, 0.6)])
+        whole = visual_hull(views, bounds, (32, 32, 32))
+        views[3].alpha[:, :35] = 0
+        assert visual_hull(views, bounds, (32, 32, 32)).sum() < 0.8 * whole.sum()
+        views[3].valid = torch.arange(70).expand(60, 70) >= 35
+        again = visual_hull(views, bounds, (32, 32, 32))
+        assert (again | ~whole).all()
+        assert again.sum() < 1.1 * whole.sum()
+
 
 class TestSceneBounds:
     @pytest.mark.parametrize("distance", [0.04, 4.0, 400.0])

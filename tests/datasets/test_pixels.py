@@ -3,6 +3,7 @@ import torch
 
 from datasets.pixels import TrainingPixels
 from datasets.scene import View
+from utils.errors import UserError
 
 SIZES = [(4, 6), (3, 3), (5, 2)]
 
@@ -67,3 +68,36 @@ def test_crop_draws_the_centre_of_each_view(pixels):
 def test_crop_keeps_at_least_a_pixel(pixels):
     drawn = pixels.draw(300, torch.Generator().manual_seed(0), crop=0.01)
     assert len(drawn.unique()) == len(SIZES)
+
+
+@pytest.fixture
+def masked(views):
+    """The same views, the first with its left half ignored, the last as a whole."""
+    views[0].valid = torch.arange(6).expand(4, 6) >= 3
+    views[2].valid = torch.zeros(5, 2, dtype=torch.bool)
+    return TrainingPixels.of(views)
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.5])
+@pytest.mark.parametrize("candidates", [None, [0, 1, 4, 24, 33]])
+def test_what_is_ignored_is_never_drawn(masked, crop, candidates):
+    if candidates:
+        masked.candidates = torch.tensor(candidates)
+    drawn = masked.to("cpu").draw(4000, torch.Generator().manual_seed(0), crop)
+    view, _, column = masked.locate(drawn)
+    assert (view < 2).all()
+    assert (column[view == 0] >= 3).all()
+    assert len(drawn.unique()) == 12 + 9
+
+
+def test_only_valid_pixels_count(masked):
+    assert masked.n_candidates == 12 + 9
+    counts = torch.bincount(masked.draw(21_000, torch.Generator().manual_seed(0)), minlength=43)
+    assert counts[counts > 0].min() > 850
+
+
+def test_masks_that_leave_nothing(views):
+    for view in views:
+        view.valid = torch.zeros(view.height, view.width, dtype=torch.bool)
+    with pytest.raises(UserError, match="leave no pixel"):
+        TrainingPixels.of(views)

@@ -134,6 +134,92 @@ class TestLenses:
         assert {"cam_1_0", "cam_2_0"} <= names
 
 
+def ignore(root, names=("r_1",), size=(24, 20), box=(3, 4, 9, 11)):
+    """Gives frames a mask (nerfstudio's mask_path) that is black in ``box``: left, top, right,
+    bottom."""
+    (root / "masks").mkdir(exist_ok=True)
+
+    def change(data):
+        for frame in data["frames"]:
+            name = frame["file_path"].rpartition("/")[2]
+            if name.removesuffix(".png") in names:
+                mask = Image.new("L", size, 255)
+                mask.paste(0, box)
+                mask.save(root / "masks" / name)
+                frame["mask_path"] = f"masks/{name}"
+
+    return edit(root, change)
+
+
+class TestMasks:
+    def test_black_is_ignored(self, root):
+        views = load_transforms(ignore(root)).train
+        assert [v.name for v in views if v.valid is not None] == ["r_1"]
+        expected = torch.ones(20, 24, dtype=torch.bool)
+        expected[4:11, 3:9] = False
+        assert torch.equal(views[0].valid, expected)
+        assert views[0].alpha is None
+
+    @pytest.mark.parametrize("alpha", [False, True])
+    @pytest.mark.parametrize(
+        ("wishes", "lens"),
+        [
+            (Wishes(img_wh=(12, 10)), {}),
+            (Wishes(img_wh=(17, 13)), {}),
+            (Wishes(img_wh=(40, 33)), {}),
+            (Wishes(), {"k1": -0.1, "p1": 0.01}),
+            (Wishes(img_wh=(19, 16)), {"k1": 0.08, "camera_model": "OPENCV_FISHEYE"}),
+        ],
+    )
+    def test_nothing_of_what_is_ignored_gets_into_a_valid_pixel(self, root, wishes, lens, alpha):
+        """Resized and undistorted: whatever is painted there, the valid pixels are the same."""
+        edit(ignore(root), lambda d: d.update(lens))
+        path, seen = root / "images" / "r_1.png", []
+        image = Image.open(path).convert("RGBA")
+        if alpha:
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        for colour in ((255, 0, 0, 255), (0, 255, 99, 40)):
+            image.paste(colour, (3, 4, 9, 11))
+            (image if alpha else image.convert("RGB")).save(path)
+            seen.append(load_transforms(root, wishes).train[0])
+        a, b = seen
+        assert 0.5 < a.valid.float().mean() < 1
+        assert torch.equal(a.valid, b.valid)
+        assert torch.equal(a.image[a.valid], b.image[a.valid])
+        if alpha:
+            assert torch.equal(a.alpha[a.valid], b.alpha[a.valid])
+        assert not torch.equal(a.image, b.image)
+
+    def test_a_mask_of_half_the_size(self, root):
+        view = load_transforms(ignore(root, size=(12, 10), box=(2, 2, 4, 5))).train[0]
+        assert not view.valid[4:10, 4:8].any()
+        assert view.valid.float().mean() > 0.8
+
+    def test_one_mask_for_all(self, root):
+        names = [f"r_{i}" for i in range(10)]
+        scene = load_transforms(ignore(root, names))
+        assert all(view.valid is not None for view in (*scene.train, *scene.test))
+
+    def test_missing(self, root):
+        (ignore(root) / "masks" / "r_1.png").unlink()
+        with pytest.raises(UserError, match=r"masks/r_1\.png: no such file, the mask of r_1\.png"):
+            load_transforms(root)
+
+    def test_of_another_shape(self, root):
+        with pytest.raises(UserError, match=r"r_1\.png: is 20x24, which is not the shape.*24x20"):
+            load_transforms(ignore(root, size=(20, 24)))
+
+    def test_that_is_no_image(self, root):
+        (ignore(root) / "masks" / "r_1.png").write_text("white")
+        with pytest.raises(UserError, match=r"masks/r_1\.png: not a readable image"):
+            load_transforms(root)
+
+    def test_without_a_name(self, root):
+        edit(root, lambda d: d["frames"][1].update(mask_path=1))
+        with pytest.raises(UserError, match=r"frame 1 .*: mask_path is 1; name the mask's image"):
+            load_transforms(root)
+
+
 class TestSplits:
     def test_every_eighth(self, root):
         scene = load_transforms(root)
