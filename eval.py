@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from assets.weights import load_any_field
@@ -76,8 +75,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         picture.rgb.cpu()
         seconds = time.perf_counter() - start
         write_view(directory, f"{index:03d}", picture, scene, options.depth_format)
-        photo = photos[index].image if photos else None
-        own[index] = measure(picture, photo, likeness, meter), seconds
+        view = photos[index] if photos else None
+        own[index] = measure(picture, view, likeness, meter), seconds
     measured = {index: found for part in team.gather(own) for index, found in part.items()}
     views = {f"{index:03d}": measured[index][0] for index in sorted(measured)}
     seconds = [spent for _, spent in measured.values()]
@@ -130,14 +129,14 @@ def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list[View], f
 
 
 def measure(
-    picture: Picture, photo: Tensor | None, likeness: Likeness | None, meter: StyleMeter | None
+    picture: Picture, view: View | None, likeness: Likeness | None, meter: StyleMeter | None
 ) -> dict[str, float]:
     """Likeness to the photo; for a stylised field its distances to painting and photo instead."""
     if meter is not None:
-        return meter(picture, photo)
-    if likeness is None or photo is None:
+        return meter(picture, None if view is None else view.image)
+    if likeness is None or view is None:
         return {}
-    return likeness(picture.rgb.cpu(), photo.float() / 255)
+    return likeness(picture.rgb.cpu(), view.image.float() / 255, view.valid)
 
 
 def mean_of(views: dict[str, dict[str, float]], key: str) -> float:

@@ -25,7 +25,7 @@ def scene_state(scene: Scene) -> dict[str, Any]:
 
 def place_as(scene: Scene, saved: Mapping[str, Any]) -> Scene:
     """``scene``, loaded anew, perhaps with other photos, where that of a `scene_state` was."""
-    return replace(scene, **{name: saved[name] for name in PLACE if name != "name"})
+    return replace(scene, **{name: saved[name] for name in PLACE[1:] if name in saved})
 
 
 def scene_from(saved: Mapping[str, Any]) -> Scene | None:

@@ -78,9 +78,12 @@ class Renderer(nn.Module):
         rays = self.clip(rays)
         return self.shade(rays, self.samples(rays, generator))
 
-    def shade(self, rays: Rays, samples: Samples) -> Rendering:
-        """The picture of clipped ``rays`` through given ``samples``: a pure function of both."""
-        return self.finish(render(self.field, rays, samples, self.threshold))
+    def shade(self, rays: Rays, samples: Samples, arm: float | None = None) -> Rendering:
+        """The picture of clipped ``rays`` through given ``samples``: a pure function of both.
+
+        Within the distance ``arm`` of the eye gradients are damped, see `render`.
+        """
+        return self.finish(render(self.field, rays, samples, self.threshold, arm))
 
     def finish(self, rendering: Rendering) -> Rendering:
         """The rendering over the background."""

@@ -183,6 +183,7 @@ class GeometrySystem(TrainingSystem):
         self.scene = scene
         self.course = course_of(scene)
         self.depth_unit = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
+        self.arm = self.depth_unit if scene.unbounded else None
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
@@ -251,7 +252,7 @@ class GeometrySystem(TrainingSystem):
         target = self.pixels.colors(flat[own])
         samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
         share = len(target) / len(rays)
-        renderings = {"fine": self.renderer.shade(rays, samples)}
+        renderings = {"fine": self.renderer.shade(rays, samples, self.arm)}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.finish(samples.proposal)
         terms = {}
@@ -349,7 +350,7 @@ class GeometrySystem(TrainingSystem):
         self.renderer.train()
         truth = self.scene.val[view].image.float() / 255
         rgb = picture.rgb.cpu()
-        quality = psnr(rgb, truth)
+        quality = psnr(rgb, truth, self.scene.val[view].valid)
         if self.logger is not None:
             self.logger.experiment.add_scalar("val/psnr", quality, step)
         depth = depth_to_colour(

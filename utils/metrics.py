@@ -16,16 +16,19 @@ ALEXNET_SMALLEST = 31  # pixels of a side under which nothing is left for AlexNe
 FETCH = "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\""
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
+def psnr(a: Tensor, b: Tensor, valid: Tensor | None = None) -> float:
     """Peak signal-to-noise ratio, -10 log10(mean squared error), in dB.
 
     Args:
         a, b: (H, W, 3) images in [0, 1].
+        valid: (H, W) bool, the pixels that count, or None for all.
 
     Returns:
         dB; infinite for equal images.
     """
     _require_alike(a, b)
+    if valid is not None:
+        a, b = a[valid], b[valid]
     error = (a.double() - b.double()).square().mean().item()
     return -10 * math.log10(error) if error != 0 else math.inf
 
@@ -68,9 +71,19 @@ class Likeness:
         except MissingLpips as missing:
             self.left_out["lpips"] = str(missing)
 
-    def __call__(self, picture: Tensor, photo: Tensor) -> dict[str, float]:
-        """Every measure of two (H, W, 3) images in [0, 1]."""
-        return {name: measure(picture, photo) for name, measure in self.measures.items()}
+    def __call__(
+        self, picture: Tensor, photo: Tensor, valid: Tensor | None = None
+    ) -> dict[str, float]:
+        """Every measure of two (H, W, 3) images in [0, 1].
+
+        Of pixels that are not ``valid (H, W)`` nothing is known: PSNR leaves them out, and the
+        others, which look at neighbourhoods, find the picture itself there.
+        """
+        if valid is None:
+            return {name: measure(picture, photo) for name, measure in self.measures.items()}
+        filled = torch.where(valid[..., None], photo, picture)
+        found = {name: measure(picture, filled) for name, measure in self.measures.items()}
+        return {**found, "psnr": psnr(picture, photo, valid)}
 
 
 class Lpips:

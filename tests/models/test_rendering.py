@@ -127,3 +127,29 @@ def test_rays_without_samples_show_the_background():
     colours = over(rendering, torch.tensor([0.0, 0, 1], dtype=torch.float64))
     assert torch.allclose(colours[[0, 2]], torch.tensor([0.0, 0, 1], dtype=torch.float64))
     assert colours[1, 0] > 0.99
+
+
+def test_gradients_near_the_eye_are_damped_and_nothing_else_changes():
+    """Against the plain twin: each sample's gradient times (t / arm)^2, up to 1."""
+    t = torch.tensor([0.5, 1.0, 3.0])
+    rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0, 1]]), torch.zeros(1), torch.ones(1) * 9)
+    samples = Samples(torch.zeros(3).long(), t, torch.full((3,), 0.2), 1)
+
+    class Leaves(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.density = torch.nn.Parameter(torch.tensor([0.3, 0.5, 2.0]))
+            self.rgb = torch.nn.Parameter(torch.full((3, 3), 0.4))
+            self.geometry = lambda x: (self.density * 1, x)
+            self.style = lambda feature, x, d: self.rgb * 1
+
+    found = {}
+    for arm in (None, 2.0):
+        field = Leaves()
+        picture = render(field, rays, samples, 0.0, arm)
+        picture.rgb.square().sum().backward()
+        found[arm] = picture.rgb.detach(), field.density.grad, field.rgb.grad
+    scale = torch.tensor([0.0625, 0.25, 1.0])
+    assert torch.equal(found[2.0][0], found[None][0])
+    torch.testing.assert_close(found[2.0][1], found[None][1] * scale)
+    torch.testing.assert_close(found[2.0][2], found[None][2] * scale[:, None])

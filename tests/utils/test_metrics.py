@@ -89,6 +89,8 @@ def alexnet_features():
 @pytest.fixture
 def torchvision(monkeypatch, tmp_path):
     """A stand-in for torchvision: the name of its AlexNet's file, which is in the cache."""
+    # first, while torchmetrics, which is imported here, sees the real one
+    monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
     models = ModuleType("torchvision.models")
     url = "https://example.org/models/alexnet-0.pth"
     models.AlexNet_Weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=url))
@@ -98,7 +100,6 @@ def torchvision(monkeypatch, tmp_path):
     weights = tmp_path / "checkpoints" / "alexnet-0.pth"
     weights.parent.mkdir()
     weights.touch()
-    monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
     name = "torchmetrics.functional.image.lpips._get_tv_model_features"
     torch.manual_seed(0)
     features = alexnet_features()
@@ -137,3 +138,16 @@ def test_lpips_is_left_out_where_something_is_missing(torchvision, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     assert "torchvision cannot be imported" in reason()
     assert "pip install torchvision" in reason()
+
+
+def test_what_is_not_valid_does_not_count(monkeypatch):
+    photo, picture = torch.rand(2, 24, 20, 3, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(24, 20, dtype=torch.bool)
+    valid[5:12, 3:9] = False
+    other = photo.clone()
+    other[5:12, 3:9] = 0.25
+    likeness = Likeness("cpu", 20)
+    first, second = likeness(picture, photo, valid), likeness(picture, other, valid)
+    assert first == second
+    assert first["psnr"] == pytest.approx(psnr(picture[valid][None], photo[valid][None]))
+    assert first["psnr"] != likeness(picture, photo)["psnr"]
