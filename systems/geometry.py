@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras import Cameras, Rays
+from datasets.cameras import Cameras, Rays, from_ndc
 from datasets.contraction import uncontract
 from datasets.hull import n_views_seeing, visual_hull
 from datasets.pixels import TrainingPixels
@@ -35,7 +35,7 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
 PRUNE_CHUNK = 1 << 18
-SEEN_GRID = 64  # cells along contracted space when it is asked which of them several views see
+SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 SEEN_SHARE = 0.05  # of the views, and at least two
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 DISTORTION = 0.01  # weight of the distortion, as mip-NeRF 360 has it
@@ -78,23 +78,27 @@ def course_of(scene: Scene) -> Course:
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
-    of contracted space; everything otherwise."""
+    where they show all that is there; everything otherwise."""
     shape = grid_shape(scene.box, resolution)
     if scene.has_alpha:
         return visual_hull(scene.train, scene.bounds, shape)
-    if scene.unbounded:
+    if scene.surrounds:
         coarse = grid_shape(scene.box, SEEN_GRID)
         return upsampled(seen_by_several(scene, coarse), shape)
     return torch.ones(shape, dtype=torch.bool)
 
 
 def seen_by_several(scene: Scene, shape: tuple[int, int, int]) -> Tensor:
-    """(R0, R1, R2) bool: the cells of contracted space that enough views show to say what is there:
-    in front of a single camera anything explains its photo."""
+    """(R0, R1, R2) bool: the cells of contracted or warped space that enough views show to say what
+    is there: in front of a single camera anything explains its photo."""
     cells = torch.ones(shape, dtype=torch.bool).nonzero()
     extent = scene.box[1] - scene.box[0]
     centres = scene.box[0] + (cells + 0.5) * (extent / torch.tensor(shape))
-    counts = n_views_seeing(scene.train, uncontract(centres, scene.bounds))
+    if scene.ndc:
+        world = from_ndc(centres, *Cameras.within(scene, scene.train).warp_scale())
+    else:
+        world = uncontract(centres, scene.bounds)
+    counts = n_views_seeing(scene.train, world)
     needed = min(len(scene.train), max(2, math.ceil(SEEN_SHARE * len(scene.train))))
     return (counts >= needed).view(shape)
 
