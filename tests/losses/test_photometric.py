@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from losses.photometric import photometric_loss, psnr_of
+from losses.photometric import photometric_loss, psnr_of, transparency_loss
 
 
 def test_known_values():
@@ -21,3 +21,16 @@ def test_gradient():
     rendered = torch.rand(5, 3, dtype=torch.float64, requires_grad=True)
     target = torch.rand(5, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda r: photometric_loss(r, target), rendered)
+
+
+def test_transparency_is_training_on_random_backgrounds():
+    """Over grey, plus the term: the mean of the loss over uniform backgrounds, which a sum over
+    the two ends of the middle of each half of [0, 1] has exactly (Gauss, two points)."""
+    g = torch.Generator().manual_seed(0)
+    colour, target = torch.rand(2, 50, 3, generator=g, dtype=torch.float64)
+    opacity = torch.rand(50, generator=g, dtype=torch.float64)
+    light = (1 - opacity)[:, None]
+    nodes = 0.5 + 0.5 * torch.tensor([-1.0, 1.0], dtype=torch.float64) / 3**0.5
+    mean = sum(photometric_loss(colour + light * node, target) for node in nodes) / 2
+    ours = photometric_loss(colour + light * 0.5, target) + transparency_loss(opacity)
+    torch.testing.assert_close(ours, mean)

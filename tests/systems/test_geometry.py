@@ -1,0 +1,64 @@
+"""Where a field starts: what is not empty at first."""
+
+import pytest
+import torch
+
+from datasets.contraction import contract
+from datasets.scene import Scene, View
+from opt import parse_train
+from systems.geometry import HULL, OPEN, course_of, first_occupancy, new_renderer
+
+FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+
+
+def view_from(x, alpha=None):
+    """A camera at (x, 0, 3) that looks along -z, 60 degrees wide."""
+    c2w = torch.eye(3, 4)
+    c2w[:, 3] = torch.tensor([x, 0.0, 3.0])
+    image = torch.zeros(16, 16, 3, dtype=torch.uint8)
+    return View(image, alpha, c2w, 13.9, 13.9, 8.0, 8.0, f"{x}")
+
+
+def scene_of(eyes, **more):
+    views = [view_from(x) for x in eyes]
+    return Scene("s", views, views, [], 0.1, 5.0, FOREGROUND, unbounded=True, **more)
+
+
+def occupied_at(grid, scene, *points):
+    place = contract(torch.tensor(points), scene.bounds)
+    size = (scene.box[1] - scene.box[0]) / torch.tensor(grid.shape)
+    cells = ((place - scene.box[0]) / size).long()
+    return grid[tuple(cells.T)].tolist()
+
+
+def test_what_a_single_camera_sees_of_an_unbounded_scene_starts_empty():
+    scene = scene_of([-0.5, 0.5])
+    grid = first_occupancy(scene, 128)
+    both, behind, close, far = (0.1, 0.1, 0.1), (0.0, 0.0, 9.0), (-0.5, 0.0, 2.7), (3.0, 1, -20)
+    assert occupied_at(grid, scene, both, behind, close, far) == [True, False, False, True]
+
+
+def test_one_photo_is_enough_where_there_is_no_other():
+    scene = scene_of([0.0])
+    grid = first_occupancy(scene, 64)
+    assert occupied_at(grid, scene, (0.1, 0.1, 0.1), (0.0, 0.0, 2.5)) == [True, True]
+
+
+def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
+    words = ["--stage", "geometry", "--root_dir", str(tmp_path), "--field", "voxels"]
+    options = parse_train([*words, "--dataset_name", "blender", "--voxel_resolution", "64"])
+    scene = scene_of([-0.5, 0.5])
+    assert course_of(scene) is OPEN
+    renderer = new_renderer(options, scene)
+    assert renderer.field.geometry.lattice.active.shape == (16, 16, 16)
+    assert (renderer.field.geometry.raw == OPEN.fog).all()
+    torch.testing.assert_close(renderer.bounds, scene.box)
+    for view in scene.train:
+        view.alpha = torch.full((16, 16), 255, dtype=torch.uint8)
+    assert course_of(scene) is HULL
+
+
+@pytest.mark.parametrize("course", [HULL, OPEN])
+def test_growth_happens_when_cells_are_given_up(course):
+    assert {at for at, _ in course.growth[1:]} <= set(course.pruning)
+    assert course.growth[-1][1] == 1.0
