@@ -144,6 +144,37 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
     space = Space.of(scene)
     warped = space.scale is not None
     deepest = reach(renderer, scene) if warped else None
+    mesh, facts = surface_of(job, scene, space, deepest)
+    mesh.colours = colours_of(job, mesh, facts["cell"], scene, space)
+    if warped:
+        world = space.to_world(torch.from_numpy(mesh.vertices)).numpy()
+        mesh = mesh.moved(world, mirrored=True)
+        facts |= {"units": "threshold and cell: those of warped space (NDC)", "deepest": deepest}
+    axes, turn = orientation(options.axes, scene)
+    mesh = mesh.turned(turn)
+    notes = {
+        "axes": axes,
+        "scale": SCALE,
+        "colours": f"{job.payload['kind']} checkpoint, from {options.colour}",
+    }
+    paths = [job.path(extension) for extension in options.mesh_format]
+    for path in paths:
+        write_mesh(path, mesh, notes, options.unlit)
+    counts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    corners = [mesh.vertices.min(0).tolist(), mesh.vertices.max(0).tolist()]
+    return paths, {**notes, **counts, **facts, "bounds": corners}
+
+
+def surface_of(
+    job: Job, scene: Scene | None, space: Space, deepest: float | None
+) -> tuple[Mesh, dict[str, Any]]:
+    """The mesh in the field's coordinates, without colours, and how it was found.
+
+    Raises:
+        UserError: there is none.
+    """
+    options, renderer = job.options, job.renderer
+    warped = space.scale is not None
     box = field_box(job, space, deepest)
     eyes = None if scene is None else space.eyes(scene.train, box.mean(0))
     exposure = Exposure(renderer, box, min(EXPOSURE_CELLS, options.resolution), eyes)
@@ -172,32 +203,7 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
             f"--threshold {threshold:g}: no surface at this density; give a lower one, or other "
             "--bounds"
         )
-    mesh.colours = colours_of(job, mesh, spacing, scene, space)
-    if warped:
-        world = space.to_world(torch.from_numpy(mesh.vertices)).numpy()
-        mesh = mesh.moved(world, mirrored=True)
-    axes, turn = orientation(options.axes, scene)
-    mesh = mesh.turned(turn)
-    notes = {
-        "axes": axes,
-        "scale": SCALE,
-        "colours": f"{job.payload['kind']} checkpoint, from {options.colour}",
-    }
-    paths = [job.path(extension) for extension in options.mesh_format]
-    for path in paths:
-        write_mesh(path, mesh, notes, options.unlit)
-    facts = {
-        **notes,
-        "vertices": len(mesh.vertices),
-        "faces": len(mesh.faces),
-        "parts": n_parts,
-        "threshold": threshold,
-        "cell": spacing,
-        "bounds": [mesh.vertices.min(0).tolist(), mesh.vertices.max(0).tolist()],
-    }
-    if warped:
-        facts |= {"units": "threshold and cell: those of warped space (NDC)", "deepest": deepest}
-    return paths, facts
+    return mesh, {"parts": n_parts, "threshold": threshold, "cell": spacing}
 
 
 def world_box(job: Job) -> Tensor:
