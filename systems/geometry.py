@@ -16,7 +16,6 @@ from datasets.contraction import uncontract
 from datasets.hull import n_views_seeing, visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
-from losses.distortion import distortion_loss
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
 from models.appearance import AffineAppearance
 from models.occupancy import OccupancySampler, dilate
@@ -38,7 +37,6 @@ PRUNE_CHUNK = 1 << 18
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 SEEN_SHARE = 0.05  # of the views, and at least two
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
-DISTORTION = 1e-3  # weight of the distortion; mip-NeRF 360 has 0.01, which here lets fog settle
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
 APPEARANCE_RATE = 2e-3
@@ -186,8 +184,9 @@ class GeometrySystem(TrainingSystem):
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
         self.course = course_of(scene)
-        self.depth_unit = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
-        self.arm = self.depth_unit if scene.unbounded else None
+        # in warped space rays are parallel, or nearly: they are nowhere closer together
+        reach = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
+        self.arm = reach if scene.unbounded else None
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
@@ -264,12 +263,6 @@ class GeometrySystem(TrainingSystem):
             terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
-        if self.scene.surrounds:
-            s = samples.t / (samples.t + self.depth_unit)
-            spread = distortion_loss(
-                renderings["fine"].weights, s, samples.ray_index, samples.n_rays
-            )
-            terms["distortion"] = DISTORTION * spread
         self.descend(terms, step)
         self.done = step + 1
         self._report(step, self.totals(terms))
