@@ -319,7 +319,8 @@ class StyleSystem(TrainingSystem):
         """Colour transfer once more, from what has been painted to the painting."""
         if self.transfer is None or self.done < self.n_steps:
             return
-        colours = self._colours(lambda _, pixels: self._shade(pixels))
+        with self.trainer.precision_plugin.forward_context():  # as the features were computed in
+            colours = self._colours(lambda _, pixels: self._shade(pixels))
         last = fit_colour_transfer(colours, self._palette())
         style = self.renderer.field.style
         style.colour_matrix.copy_(last.matrix)
