@@ -103,11 +103,21 @@ def shows_background(views: Sequence[View], background: Tensor) -> bool:
     if all(view.alpha is not None for view in views):
         return False
     level = (255.0 * background).round()
-    edges = [
-        torch.cat([v.image[0], v.image[-1], v.image[:, 0], v.image[:, -1]]).float() for v in views
-    ]
-    plain = [((edge - level).abs() <= PLAIN).all(dim=1).float().mean() for edge in edges]
+    plain = []
+    for view in views:
+        edge = _border(view.image).float()
+        if view.valid is not None:
+            edge = edge[_border(view.valid)]
+        if len(edge):
+            plain.append(((edge - level).abs() <= PLAIN).all(dim=1).float().mean())
+    if not plain:
+        return True
     return float(torch.stack(plain).median()) < 0.95
+
+
+def _border(image: Tensor) -> Tensor:
+    """The pixels along the sides of an image (H, W, ...), in one list."""
+    return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
 
 
 def require_folder(root_dir: Path) -> None:

@@ -176,6 +176,7 @@ class FrozenGeometry:
         self.keeps_vectors: bool | None = None  # decided by the first view
         self.vector_bytes = 0  # of a sample's feature, where that is a vector
         self.kept: dict[int, FrozenView] = {}
+        self.last: tuple[int, FrozenView | None] = (-1, None)  # of those that are not kept
         self.used = {"device": 0, "host": 0}
 
     def __len__(self) -> int:
@@ -185,6 +186,8 @@ class FrozenGeometry:
         """One view, on the renderer's device, from memory where it is."""
         if index in self.kept:
             return self.kept[index].to(self.renderer.bounds.device)
+        if self.last[0] == index:
+            return self.last[1]
         view = self._compute(index)
         size = view.nbytes()
         if self.used["device"] + size <= self.device_budget:
@@ -193,6 +196,8 @@ class FrozenGeometry:
         elif self.used["host"] + size <= self.budget:
             self.kept[index] = view.to("cpu")
             self.used["host"] += size
+        else:
+            self.last = index, view
         return view
 
     @torch.no_grad()

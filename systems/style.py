@@ -209,10 +209,7 @@ class StyleSystem(TrainingSystem):
         return torch.lerp(photo, recoloured, pixels.opacity[:, None])
 
     def training_step(self, step: int, _: int) -> None:
-        order = step // len(self.views)
-        shuffled = torch.randperm(len(self.views), generator=self.generator(order, 2))
-        index = int(shuffled[step % len(self.views)])
-        frozen = self.frozen.view(index)
+        frozen = self.frozen.view(index := self._index(step))
         if step < self.n_recolour:
             terms = self._recolour(step, index, frozen)
         else:
@@ -222,6 +219,13 @@ class StyleSystem(TrainingSystem):
         self.record(step, {"loss": sum(terms.values()), **terms})
         if step >= self.n_recolour and (step - self.n_recolour) % self.show_every == 0:
             self._show(step, index, frozen)
+
+    def _index(self, step: int) -> int:
+        """The view of a step: all of them in a random order, again and again.  The photographic
+        start makes all its steps on a view in a row, whose samples may have to be computed anew."""
+        visit = step // RECOLOUR_PASSES if step < self.n_recolour else step
+        shuffle = self.generator(visit // len(self.views), 2)
+        return int(torch.randperm(len(self.views), generator=shuffle)[visit % len(self.views)])
 
     def _recolour(self, step: int, index: int, frozen: FrozenView) -> Terms:
         """The photographic start: random pixels of a view against the recoloured photo."""
