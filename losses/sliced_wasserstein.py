@@ -12,6 +12,8 @@ from losses.masked import check_image, mask_like
 
 # entries of the table that stands for the style's distribution along one projection
 _QUANTILES = 8192
+# responses that are sorted at a time: what that takes does not grow with the image
+_RESPONSES = 1 << 23
 
 
 def quantile_table(values: Tensor, entries: int = _QUANTILES) -> Tensor:
@@ -116,16 +118,49 @@ class SlicedWasserstein(nn.Module):
         total = image.new_zeros(())
         used = 0
         while used < self.levels and min(level.shape[2:]) >= self.patch:
-            responses = functional.conv2d(level, self.filters)
             # patches that reach off the object lack variation there; were they to count in full,
             # the inside would be driven to gaudy extremes to make up for it
             coverage = functional.avg_pool2d(weight, self.patch, stride=1) ** 4
             table = self.get_buffer(f"table{used}")
-            for response, counts in zip(responses, coverage, strict=True):
-                total = total + _distance(response.flatten(1), counts.flatten(), table)
+            total = total + _LevelDistance.apply(level, coverage, self.filters, table)
             used += 1
             level, weight = _halved(level), _halved(weight)
         return total / (used * image.shape[0])
+
+
+class _LevelDistance(torch.autograd.Function):
+    """Distance of an image's responses to tables of quantiles, mean over filters, sum over the
+    batch; a few filters at a time, whose gradient is taken at once and their graph forgotten.
+
+    Args:
+        image: (B, 3, H, W).
+        coverage: (B, 1, h, w), how much each response counts.
+        filters: (P, 3, patch, patch).
+        table: (P, Q), see `quantile_table`.
+    """
+
+    @staticmethod
+    def forward(ctx, image: Tensor, coverage: Tensor, filters: Tensor, table: Tensor) -> Tensor:  # noqa: ANN001
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(image) if wanted else None
+        total = image.new_zeros(())
+        at_once = max(1, _RESPONSES // coverage[0].numel())
+        for own, rows in zip(filters.split(at_once), table.split(at_once), strict=True):
+            for i, counts in enumerate(coverage):
+                with torch.set_grad_enabled(wanted):
+                    picture = image[i : i + 1].detach().requires_grad_(wanted)
+                    response = functional.conv2d(picture, own)[0].flatten(1)
+                    distance = _distance(response, counts.flatten(), rows) * len(own)
+                total += distance.detach()
+                if wanted:
+                    gradient[i] += torch.autograd.grad(distance, picture)[0][0]
+        if wanted:
+            ctx.save_for_backward(gradient / len(filters))
+        return total / len(filters)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN001
+        return grad * ctx.saved_tensors[0], None, None, None
 
 
 def _halved(planes: Tensor) -> Tensor:

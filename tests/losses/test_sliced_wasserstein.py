@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from losses import sliced_wasserstein
 from losses.sliced_wasserstein import SlicedWasserstein, at_quantiles, quantile_table
 
 
@@ -88,3 +89,18 @@ def test_gradient():
     mask = torch.rand(2, 1, 6, 7, dtype=torch.float64)
     loss = SlicedWasserstein(style, patch=3, projections=4, levels=2)
     assert torch.autograd.gradcheck(lambda x: loss(x, mask), image)
+
+
+def test_filters_a_few_at_a_time_change_nothing(monkeypatch):
+    loss = SlicedWasserstein(torch.rand(1, 3, 40, 30).double())
+    mask = torch.rand(2, 1, 21, 34).round().double()
+    found = []
+    for at_once in (1 << 30, 20_000, 1):  # all of them, several, one by one
+        monkeypatch.setattr(sliced_wasserstein, "_RESPONSES", at_once)
+        image = torch.linspace(0, 1, 2 * 3 * 21 * 34).double().sin().view(2, 3, 21, 34)
+        image.requires_grad_()
+        value = loss(image, mask)
+        found.append((value.detach(), *torch.autograd.grad(3 * value, image)))
+    assert found[0][1].norm() > 0
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-15)
