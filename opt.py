@@ -18,6 +18,7 @@ from utils.options import (
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
+    SHARE,
     UNIT,
     Check,
     Options,
@@ -265,7 +266,7 @@ class Style(Options):
     )
     cache_gb: float = option(1.0, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
     sample_threshold: float = option(
-        1e-3, "weight under which a frozen sample is dropped; 0: none", check=NOT_NEGATIVE
+        0.03, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
     )
 
 

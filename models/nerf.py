@@ -42,20 +42,19 @@ class NerfGeometry(nn.Module):
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
         half = (self.bounds[1] - self.bounds[0]).max() / 2
         centred = (x - self.bounds.mean(0)) * (torch.pi / half)
-        h = in_blocks(self._trunk, ROWS, centred)
-        # density in full precision: its exponential is what the picture is made of
-        with torch.autocast(h.device.type, enabled=False):
-            raw = self.density(h.to(self.density.weight.dtype))[:, 0]
-            return functional.softplus(raw) * (FOG / half), h
+        raw, feature = in_blocks(self._trunk, ROWS, centred)
+        return functional.softplus(raw) * (FOG / half), feature
 
-    def _trunk(self, x: Tensor) -> Tensor:
-        encoded = positional_encoding(x, self.n_frequencies)
-        h = encoded
+    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (M, 3)``, centred -> raw density (M,) and feature (M, 256)."""
+        h = encoded = positional_encoding(x, self.n_frequencies)
         for i, layer in enumerate(self.layers):
             if i == self.skip:
                 h = torch.cat([encoded.to(h.dtype), h], -1)
             h = functional.relu(layer(h))
-        return h
+        # density in full precision: its exponential is what the picture is made of
+        with torch.autocast(h.device.type, enabled=False):
+            return self.density(h.to(self.density.weight.dtype))[:, 0], h
 
 
 class NerfStyle(Style):
@@ -75,14 +74,25 @@ class NerfStyle(Style):
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M, 256)``, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
-        return in_blocks(self._decode, ROWS, feature, d)
+        first = self._first_layer()
 
-    def _decode(self, feature: Tensor, d: Tensor) -> Tensor:
-        h = self.bottleneck(feature)
-        h = torch.cat([h, self.encode_direction(d).to(h.dtype)], -1)
-        for layer in self.hidden:
-            h = functional.relu(layer(h))
-        return self.last(self.rgb, h)
+        def decode(feature: Tensor, d: Tensor) -> tuple[Tensor]:
+            h = torch.cat([feature, self.encode_direction(d).to(feature.dtype)], -1)
+            h = functional.relu(functional.linear(h, *first))
+            for layer in self.hidden[1:]:
+                h = functional.relu(layer(h))
+            return (self.last(self.rgb, h),)
+
+        return in_blocks(decode, ROWS, feature, d)[0]
+
+    def _first_layer(self) -> tuple[Tensor, Tensor]:
+        """Weight (128, 256 + D) and bias (128,) of bottleneck and first hidden layer in one:
+        nothing bends between the two."""
+        hidden = self.hidden[0]
+        inner, direction = hidden.weight.split([WIDTH, hidden.in_features - WIDTH], 1)
+        with torch.autocast(hidden.weight.device.type, enabled=False):
+            weight = torch.cat([inner @ self.bottleneck.weight, direction], 1)
+            return weight, hidden.bias + inner @ self.bottleneck.bias
 
 
 class NerfField(nn.Module):

@@ -108,3 +108,29 @@ class _SegmentSum(torch.autograd.Function):
 def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
     """Sums ``values (M,) or (M, C)`` over equal ``segment (M,)``; returns (n_segments, ...)."""
     return _SegmentSum.apply(values, segment, n_segments)
+
+
+def prominent(weights: Tensor, ray: Tensor, n_rays: int, share: float) -> Tensor:
+    """The samples that are left when every ray gives up its least ones, as long as those together
+    weigh no more than ``share`` of it.
+
+    How much goes does not depend on how densely a ray is sampled, as it would with a bound on the
+    single weight.  A ray that is fainter than ``share ** 2`` gives up all.
+
+    Args:
+        weights: (M,) >= 0, from `compositing_weights`.
+        ray: (M,) the ray of each, ascending.
+        share: in [0, 1); with 0 only what weighs nothing goes.
+
+    Returns:
+        (K,) numbers of the samples, ascending.
+    """
+    if share == 0:
+        return (weights > 0).nonzero()[:, 0]
+    exact = weights.double()
+    order = (2.0 * ray + exact).argsort()  # by ray, by weight within the ray: no weight exceeds 1
+    whole = segment_sum(exact, ray, n_rays)
+    before = whole.cumsum(0) - whole
+    ray = ray[order]
+    lighter = exact[order].cumsum(0) - before[ray]  # weight of a sample and all lighter ones
+    return order[lighter > (share * whole.clamp(min=share))[ray]].sort().values

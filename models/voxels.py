@@ -130,11 +130,11 @@ class VoxelStyle(Style):
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
         h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
-        return in_blocks(self._decode, ROWS, h, d)
+        return in_blocks(self._decode, ROWS, h, d)[0]
 
-    def _decode(self, h: Tensor, d: Tensor) -> Tensor:
+    def _decode(self, h: Tensor, d: Tensor) -> tuple[Tensor]:
         h = self.mlp(torch.cat([h, self.encode_direction(d).to(h.dtype)], -1))
-        return self.last(self.rgb, h)
+        return (self.last(self.rgb, h),)
 
 
 class VoxelField(nn.Module):

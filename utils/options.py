@@ -37,6 +37,7 @@ POSITIVE = Check("must be greater than 0", lambda value: value > 0)
 NOT_NEGATIVE = Check("must be at least 0", lambda value: value >= 0)
 EIGHT = Check("must be at least 8", lambda value: value >= 8)
 UNIT = Check("must be from 0 to 1", lambda value: 0 <= value <= 1)
+SHARE = Check("must be at least 0 and less than 1", lambda value: 0 <= value < 1)
 FRACTION = Check("must be greater than 0 and at most 1", lambda value: 0 < value <= 1)
 SEED = Check("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 FILE_NAME = Check(

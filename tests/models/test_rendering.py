@@ -9,7 +9,7 @@ from torch import nn
 from datasets.cameras import Rays
 from models.hierarchical import stratified
 from models.render import over, render
-from models.samples import Samples, compositing_weights, segment_sum
+from models.samples import Samples, compositing_weights, prominent, segment_sum
 
 
 class Slabs(nn.Module):
@@ -153,3 +153,23 @@ def test_gradients_near_the_eye_are_damped_and_nothing_else_changes():
     assert torch.equal(found[2.0][0], found[None][0])
     torch.testing.assert_close(found[2.0][1], found[None][1] * scale)
     torch.testing.assert_close(found[2.0][2], found[None][2] * scale[:, None])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.4])
+def test_rays_give_up_their_least_samples(share):
+    generator = torch.Generator().manual_seed(0)
+    ray = torch.randint(50, (600,), generator=generator).sort().values
+    weights = torch.rand(600, generator=generator) ** 4
+    weights[ray == 7] *= 1e-6  # a ray that hardly shows anything
+    weights[::9] = 0
+    kept = prominent(weights, ray, 52, share)
+    assert torch.equal(kept, kept.sort().values)
+    for i in range(52):
+        mine = (ray == i).nonzero()[:, 0].tolist()
+        allowed = share * max(share, float(weights[mine].sum()))
+        lost, left = 0.0, []
+        for j in sorted(mine, key=lambda j: float(weights[j])):
+            lost += float(weights[j])
+            if lost > allowed:
+                left.append(j)
+        assert sorted(left) == [k for k in kept.tolist() if ray[k] == i]
