@@ -266,7 +266,7 @@ class Style(Options):
     )
     cache_gb: float = option(1.0, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
     sample_threshold: float = option(
-        0.03, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
+        0.01, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
     )
 
 
