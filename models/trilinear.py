@@ -8,6 +8,7 @@ from torch.nn import functional
 
 # corner k of a cell is offset (k >> 2 & 1, k >> 1 & 1, k & 1)
 CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)])
+SHARED = 3  # samples in a cell, on average, from which they are summed by cell first
 
 
 def trilinear_weights(fraction: Tensor) -> Tensor:
@@ -19,52 +20,77 @@ def trilinear_weights(fraction: Tensor) -> Tensor:
 
 
 class _TrilinearGather(torch.autograd.Function):
-    """``out_m = sum_k weights_mk table[rows_mk]``.
+    """``out_m = sum_k weights_mk table[corners[cell_m, k]]``.
 
     The forward pass is an `embedding_bag`.  Its stock backward pass is serial and walks over row
-    pairs; here the (sample, corner) pairs are sorted by row, and the gradient becomes another
-    `embedding_bag`, gathering from the incoming gradient: about 7 times faster on two cores.
+    pairs; here the gradient becomes other `embedding_bag`s, which gather what belongs to a row from
+    the incoming gradient: about 7 times faster on two cores.
     """
 
     @staticmethod
-    def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN001
-        ctx.save_for_backward(rows, weights)
+    def forward(ctx, table: Tensor, corners: Tensor, cell: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(corners, cell, weights)
         ctx.n_rows = table.shape[0]
+        rows = corners.index_select(0, cell)
         return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
-        rows, weights = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN001
+        corners, cell, weights = ctx.saved_tensors
         out = grad.new_zeros((ctx.n_rows, grad.shape[1]))
-        if rows.numel() == 0:
-            return out, None, None
-        flat = rows.flatten()
+        if cell.numel() == 0:
+            return out, None, None, None
         if grad.shape[1] == 1:
+            flat = corners.index_select(0, cell).flatten()
             out[:, 0].index_add_(0, flat, (grad * weights).flatten())
         elif grad.is_cuda:
+            flat = corners.index_select(0, cell).flatten()
             out.index_add_(0, flat, (grad[:, None] * weights[..., None]).flatten(0, 1))
         else:
-            order_row, order = flat.sort(stable=True)
-            touched, counts = order_row.unique_consecutive(return_counts=True)
-            out[touched.long()] = functional.embedding_bag(
-                order // 8,
-                grad.contiguous(),
-                counts.cumsum(0) - counts,
-                mode="sum",
-                per_sample_weights=weights.flatten()[order],
-            )
-        return out, None, None
+            rows, sums = _row_sums(corners, cell, grad.contiguous(), weights)
+            out[rows.long()] = sums
+        return out, None, None, None
 
 
-def trilinear_gather(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+def _row_sums(
+    corners: Tensor, cell: Tensor, grad: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The table's rows (R,) that the samples touch, and the gradients (R, F) that they get."""
+    ordered, order = cell.sort(stable=True)
+    cells, counts = ordered.unique_consecutive(return_counts=True)
+    if len(cell) < SHARED * len(cells):
+        ordered, order = corners.index_select(0, cell).flatten().sort(stable=True)
+        return _bags(ordered, order >> 3, grad, weights.flatten()[order])
+    # a view's samples lie in few cells: their sums first, and an eighth of them to sort by row
+    first, weights = counts.cumsum(0) - counts, weights.index_select(0, order)
+    sums = [_bag(order, grad, first, weights[:, k].contiguous()) for k in range(8)]
+    ordered, order = corners.index_select(0, cells).flatten().sort(stable=True)
+    return _bags(ordered, order, torch.stack(sums, 1).flatten(0, 1))
+
+
+def _bags(
+    ordered: Tensor, index: Tensor, values: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The different keys (R,) of ``ordered (K,)``, and for each the sum (R, F) of its weighted rows
+    of ``values``, given by ``index (K,)``."""
+    keys, counts = ordered.unique_consecutive(return_counts=True)
+    return keys, _bag(index, values, counts.cumsum(0) - counts, weights)
+
+
+def _bag(index: Tensor, values: Tensor, first: Tensor, weights: Tensor | None) -> Tensor:
+    return functional.embedding_bag(index, values, first, mode="sum", per_sample_weights=weights)
+
+
+def trilinear_gather(table: Tensor, corners: Tensor, cell: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of eight table rows per sample; differentiable in the table only.
 
     Args:
         table: (V, F).
-        rows: (M, 8) integer rows of the table.
+        corners: (C, 8) integer rows of the table for each cell.
+        cell: (M,) integer.
         weights: (M, 8) as of `trilinear_weights`.
 
     Returns:
         (M, F).
     """
-    return _TrilinearGather.apply(table, rows, weights)
+    return _TrilinearGather.apply(table, corners, cell, weights)

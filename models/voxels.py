@@ -79,8 +79,7 @@ class Lattice(nn.Module):
         """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""
         position = self._position(x)
         weights = trilinear_weights(position - position.floor())
-        rows = self.corners.index_select(0, cell)
-        return trilinear_gather(table, rows, weights.to(table.dtype))
+        return trilinear_gather(table, self.corners, cell, weights.to(table.dtype))
 
 
 class VoxelGeometry(nn.Module):

@@ -84,12 +84,15 @@ def test_colour_transfer_is_part_of_the_style_and_never_wraps():
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_trilinear_gather_equals_its_plain_twin(channels):
+@pytest.mark.parametrize("n_samples", [0, 30, 300])
+def test_trilinear_gather_equals_its_plain_twin(channels, n_samples):
+    """With few samples in a cell, and with many."""
     table = torch.randn(50, channels, dtype=torch.float64, requires_grad=True)
-    rows = torch.randint(0, 50, (30, 8))
-    weights = torch.rand(30, 8, dtype=torch.float64)
-    out = trilinear_gather(table, rows, weights)
-    plain = (table[rows] * weights[..., None]).sum(1)
+    corners = torch.randint(0, 50, (40, 8), dtype=torch.int32)
+    cell = torch.randint(0, 40, (n_samples,), dtype=torch.int32)
+    weights = torch.rand(n_samples, 8, dtype=torch.float64)
+    out = trilinear_gather(table, corners, cell, weights)
+    plain = (table[corners.long()[cell.long()]] * weights[..., None]).sum(1)
     assert torch.allclose(out, plain)
     grad = torch.randn_like(plain)
     (fast,) = torch.autograd.grad(out, table, grad)
