@@ -58,7 +58,8 @@ class FeatureNetwork(nn.Module):
         """
         if unknown := [layer for layer in layers if layer not in self.convs]:
             raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.convs)}")
-        x = (image - self.mean) / self.std
+        # channels last: a convolution and its gradient take a third less time, Gram matrices no more
+        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features: dict[str, Tensor] = {}
         for layer, conv in self.convs.items():
             if layer in ("conv2_1", "conv3_1"):

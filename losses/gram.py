@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.masked import Sums, mask_like
+from losses.masked import Sums, mask_like, places_of
 
 
 def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
@@ -21,10 +21,10 @@ def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
     Raises:
         ValueError: for wrong shapes.
     """
-    weight = mask_like(features, mask).flatten(2)
+    weight = mask_like(features, mask).flatten(1)[..., None]
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.flatten(2).to(weight.dtype)
-        return Sums((flat * weight) @ flat.transpose(1, 2), weight.sum(dim=(1, 2)))
+        places = places_of(features).to(weight.dtype)
+        return Sums((places * weight).transpose(1, 2) @ places, weight.sum(dim=(1, 2)))
 
 
 def gram_of(sums: Sums) -> Tensor:

@@ -88,4 +88,11 @@ def masked_sums(values: Tensor, weight: Tensor) -> Sums:
     Returns:
         value (B, C), weight (B,).
     """
-    return Sums((values * weight).sum(dim=(2, 3)), weight.sum(dim=(1, 2, 3)))
+    with torch.autocast(values.device.type, enabled=False):
+        total = (weight.flatten(2) @ places_of(values).to(weight.dtype))[:, 0]
+    return Sums(total, weight.sum(dim=(1, 2, 3)))
+
+
+def places_of(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h w, C), which is how features lie that are stored channels last."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional
 
 # conv3_1 looks 10 pixels past its own 4x4 cell; multiples of 16 keep the cells of both poolings
 STEP = 16
@@ -37,8 +38,10 @@ class Tile:
     def own(self, features: Tensor, layer: str) -> Tensor:
         """Of the features ``(..., h, w)`` of `cut`, those that belong to the tile."""
         stride = 2 ** (int(layer[len("conv")]) - 1)
-        rows = _strided(self.rows, self.outer_rows, stride)
-        return features[..., rows, _strided(self.columns, self.outer_columns, stride)]
+        columns = _halo(self.columns, self.outer_columns, stride, features.shape[-1])
+        rows = _halo(self.rows, self.outer_rows, stride, features.shape[-2])
+        # not a slice, whose gradient would lose the layout of the features
+        return functional.pad(features, (*columns, *rows))
 
 
 def tiles_of(size: tuple[int, int], box: tuple[slice, slice] | None, side: int) -> list[Tile]:
@@ -90,6 +93,7 @@ def _widened(part: slice, size: int) -> slice:
     return slice(max(part.start - STEP, 0), min(part.stop + STEP, size))
 
 
-def _strided(part: slice, outer: slice, stride: int) -> slice:
+def _halo(part: slice, outer: slice, stride: int, length: int) -> tuple[int, int]:
+    """Minus the places of the halo before and behind the part, of ``length`` with the halo."""
     start = (part.start - outer.start) // stride
-    return slice(start, start + part.stop // stride - part.start // stride)
+    return -start, start + part.stop // stride - part.start // stride - length
