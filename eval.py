@@ -5,6 +5,12 @@ python eval.py --ckpt_path ckpts/lego_geometry.ckpt
 
 from __future__ import annotations
 
+from opt import SCENE, EvalOptions, parse_eval
+from utils.errors import UserError, exits_cleanly
+
+if __name__ == "__main__":  # help and mistakes do not wait for what takes seconds to import
+    exits_cleanly(parse_eval)()
+
 import json
 import logging
 import shlex
@@ -18,21 +24,20 @@ from typing import Any
 from tqdm import tqdm
 
 from assets.weights import load_any_field
-from datasets.camera_path import NO_PATH, cameras_along
+from datasets.camera_path import cameras_along
 from datasets.cameras import Cameras
+from datasets.formats import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.renderer import Renderer
-from opt import SCENE, EvalOptions, parse_eval
 from systems.checkpoints import geometry_digest
-from systems.processes import launch
+from systems.launch import launch
 from systems.rendering import Picture, render_view
 from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
 from utils.depth import write_pfm, write_raw
-from utils.errors import UserError, exits_cleanly
 from utils.images import read_image, write_image
 from utils.machine import accelerator, keep_memory, versions
 from utils.metrics import Likeness

@@ -6,6 +6,12 @@ python export.py volume|cameras|weights|scene --ckpt_path ckpts/lego_geometry.ck
 
 from __future__ import annotations
 
+from opt import SCENE, ExportOptions, parse_export
+from utils.errors import UserError, exits_cleanly
+
+if __name__ == "__main__":  # help and mistakes do not wait for what takes seconds to import
+    exits_cleanly(parse_export)()
+
 import json
 import logging
 import time
@@ -31,9 +37,7 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
 from models.renderer import Renderer
-from opt import SCENE, ExportOptions, parse_export
 from utils.checkpoint import ensure_writable
-from utils.errors import UserError, exits_cleanly
 from utils.machine import accelerator, keep_memory
 
 AXES = {

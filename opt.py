@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from datasets.camera_path import PATHS, is_path
-from datasets.formats import AUTO, FORMATS, format_of
+from datasets.formats import AUTO, FORMATS, PATHS, format_of, is_path
 from utils.options import (
     EIGHT,
     FILE_NAME,

@@ -6,6 +6,12 @@ python pipeline.py --stage style --root_dir SCENE --style_dir PAINTING --ckpt_pa
 
 from __future__ import annotations
 
+from opt import SCENE, TrainOptions, parse_train
+from utils.errors import UserError, exits_cleanly
+
+if __name__ == "__main__":  # help and mistakes do not wait for what takes seconds to import
+    exits_cleanly(parse_train)()
+
 import logging
 import time
 import warnings
@@ -23,20 +29,14 @@ from datasets.load import load_scene
 from datasets.portable import place_as
 from datasets.scene import Scene
 from models.renderer import Renderer
-from opt import SCENE, TrainOptions, parse_train
 from systems.base import TrainingSystem
-from systems.checkpoints import (
-    Checkpointing,
-    final_path,
-    run_directory,
-    save_field,
-)
+from systems.checkpoints import final_path, run_directory, save_field
 from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem, new_renderer
 from systems.processes import processes
+from systems.saving import Checkpointing
 from systems.style import StyleSystem
 from utils.checkpoint import ensure_writable, newest_checkpoint
-from utils.errors import UserError, exits_cleanly
 from utils.images import read_image
 from utils.machine import accelerator, keep_memory, trainer_precision
 

@@ -29,7 +29,7 @@ from utils.machine import accelerator, keep_memory
 
 CASES = {
     "memory": "bytes of the training data of 100 views of 800 x 800 pixels",
-    "startup": "seconds to the help of pipeline.py and eval.py",
+    "startup": "seconds to the help of pipeline.py and eval.py, and until they are imported",
     "geometry_step": "one step of stage 1",
     "rendering": "a whole view",
     "style_step": "one view of stage 2, in each mode",

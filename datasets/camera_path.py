@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datasets.cameras import Cameras
+from datasets.formats import PATHS
 from datasets.paths import cameras_in, circle_path, interpolated_path, spiral_path
 from datasets.poses import checked_pose
 from datasets.scene import Scene
@@ -21,8 +22,6 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NO_PATH = "none"
-PATHS = (NO_PATH, "circle", "spiral", "interpolate")
 FRAMES = 60  # of a path that does not say how many
 LARGEST = 16384  # pixels of an image's side
 
@@ -35,11 +34,6 @@ class PathOptions(Protocol):
     n_frames: int | None
     img_wh: tuple[int, int] | None
     given: frozenset[str]
-
-
-def is_path(value: str) -> bool:
-    """Whether ``value`` names a path, or a file that is there."""
-    return value in PATHS or Path(value).expanduser().is_file()
 
 
 def cameras_along(scene: Scene, options: PathOptions) -> tuple[Cameras, float | None]:

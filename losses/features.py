@@ -58,7 +58,7 @@ class FeatureNetwork(nn.Module):
         """
         if unknown := [layer for layer in layers if layer not in self.convs]:
             raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.convs)}")
-        # channels last: a convolution and its gradient take a third less time, Gram matrices no more
+        # channels last: convolutions and their gradients take a third less time
         x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features: dict[str, Tensor] = {}
         for layer, conv in self.convs.items():

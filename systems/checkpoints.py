@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, when it is written, and how a field comes back from it."""
+"""What a checkpoint of a run holds, and how a field comes back from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -15,12 +14,10 @@ from datasets.portable import scene_state
 from datasets.scene import Scene
 from models.renderer import Renderer
 from opt import TrainOptions
-from systems.base import TrainingSystem
-from utils.checkpoint import digest, load_checkpoint, rotate, save_checkpoint, step_path
+from utils.checkpoint import digest, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 
 KINDS = ("geometry", "style")
-KEPT = 2  # the newest, and the one before it in case the newest is damaged
 NETWORKS = {"coarse": "sampler.coarse.", "fine": "field."}
 
 
@@ -88,36 +85,3 @@ def load_field(
         )
     kind = fine["kind"].removesuffix("-fine")
     return {**fine, "kind": kind, "state": {**coarse["state"], **fine["state"]}}
-
-
-class Checkpointing(pl.Callback):
-    """Writes a checkpoint of the whole run every so many steps, and keeps the newest two."""
-
-    def __init__(self, options: TrainOptions, scene: Scene) -> None:
-        self.options = options
-        self.scene = scene
-
-    def on_train_batch_end(self, trainer: pl.Trainer, system: TrainingSystem, *_: object) -> None:
-        if system.done % self.options.checkpoint_every or system.done == system.n_steps:
-            return
-        system.require_finite_weights()
-        system.gather_state()
-        if not trainer.is_global_zero:
-            return
-        directory = run_directory(self.options)
-        payload = field_payload(self.options, self.scene, system.renderer)
-        payload |= {"step": system.done, "optimizer": plain(trainer.optimizers[0].state_dict())}
-        payload |= {"n_steps": system.n_steps, **system.unfinished_state()}
-        save_checkpoint(step_path(directory, system.done), payload)
-        rotate(directory, KEPT)
-
-
-def plain(value: object) -> object:
-    """A copy of an optimiser's state in plain containers, its tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value

@@ -1,4 +1,4 @@
-"""How long a command takes to say its first word."""
+"""How long a command takes to say its first word, and to be ready to work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from benchmarks.table import Row
 COMMANDS = {
     "pipeline.py --help": ("pipeline.py", "--help"),
     "eval.py --help": ("eval.py", "--help"),
+    "pipeline.py, imports": ("-c", "import pipeline"),
+    "eval.py, imports": ("-c", "import eval"),
 }
 FLOOR = "python -c 'import torch'"
 
