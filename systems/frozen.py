@@ -14,8 +14,9 @@ from models.samples import compositing_weights, prominent, segment_sum
 from systems.rendering import chunk_size
 from utils.chunks import Chunks
 
-# Share of a ray's weight that its least samples are dropped for, and the rest take over.  Measured,
-# the picture is within 80 dB of the exact one, and the gradient of a style loss within a degree.
+# Share of a ray's weight that its least samples are dropped for, and the rest take over.  Measured
+# on painted scenes: the picture is within 59 dB of the exact one, the style loss's gradient about
+# a degree from the exact one's own, and a quarter of a degree for the same gradient of the pixels.
 NEGLIGIBLE = 0.01
 
 
