@@ -91,6 +91,9 @@ def arithmetic(device: str) -> torch.dtype:
 class Turns(pl.Callback):
     """Times the steps of a system, and lets others take their turns between them.
 
+    Every second step is timed: after another one, as in training, and not after something else that
+    has given its memory back to the system.
+
     Args:
         contest: where the times go.
         others: called once the system is ready; what is to be done after every step.
@@ -108,6 +111,7 @@ class Turns(pl.Callback):
         self.counter = counter
         self.preparation = 0.0  # seconds from the start of fit to the first step
         self._counting = ExitStack()
+        self._timed = False
 
     def on_fit_start(self, *_: object) -> None:
         self.preparation = -clock(self.contest.device)
@@ -119,11 +123,15 @@ class Turns(pl.Callback):
     def on_train_batch_start(self, *_: object) -> None:
         if self.counter is not None:
             self._counting.enter_context(self.counter.once())
-        self.contest.begin("ours")
+        if self._timed:
+            self.contest.begin("ours")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self.contest.end("ours")
         self._counting.close()
+        self._timed = not self._timed
+        if self._timed:
+            return
+        self.contest.end("ours")
         for name, piece in self.others.items():
             with self.contest.turn(name):
                 piece()
