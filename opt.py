@@ -263,7 +263,7 @@ class Style(Options):
     tv_weight: float | None = option(
         None, "total variation (default: the objective's)", check=NOT_NEGATIVE
     )
-    cache_gb: float = option(1.0, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
+    cache_gb: float = option(0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
     sample_threshold: float = option(
         0.01, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
     )

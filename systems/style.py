@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from datasets.cameras import Cameras
 from datasets.scene import Scene
@@ -181,7 +182,9 @@ class StyleSystem(TrainingSystem):
         """A sample of the object's colours (K, 3) over all views."""
         share = max(1, COLOUR_SAMPLES // len(self.frozen))
         colours = []
-        for index in range(len(self.frozen)):
+        quiet = not self.trainer.is_global_zero
+        # where frozen views have to be computed for it, this takes minutes
+        for index in tqdm(range(len(self.frozen)), desc="colours", unit="view", disable=quiet):
             frozen = self.frozen.view(index)
             seen = ((frozen.opacity > SEEN) & self._valid(index, frozen)).nonzero()[:, 0]
             seen = seen[:: max(1, len(seen) // share)]

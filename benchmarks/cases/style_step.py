@@ -21,7 +21,7 @@ from systems.style import StyleSystem
 
 ENDLESS = "1000000"
 QUICK_SIZE = 32
-CACHE_GB = 0.05  # what one of twenty views has of the default
+CACHE_GB = 0.03  # what one of twenty views has of the default
 SHOWS = 0.01  # mean alpha from which a patch is worth a step
 # what a laptop's CPU does in minutes; the rest with --full
 USUAL = {
