@@ -5,6 +5,9 @@ make demo, or python demo.py
 
 from __future__ import annotations
 
+import utils  # noqa: F401 - before PyTorch
+
+# isort: split
 import logging
 import time
 import warnings

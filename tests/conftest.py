@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import utils  # noqa: F401 - before PyTorch
+
 SPHERE_CENTRE = np.array([0.1, -0.15, 0.2])
 SPHERE_RADIUS = 0.7
 CAMERA_DISTANCE = 3.0
