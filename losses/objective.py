@@ -19,7 +19,7 @@ from losses.tiles import Tile, object_box, tiles_of
 from utils.errors import UserError
 from utils.team import ALONE, Team
 
-TILE = 512  # pixels; features of one tile and their graph are in memory at a time
+TILE = 384  # pixels; features of one tile and their graph are in memory at a time
 
 TERMS = ("gram", "nnfm", "statistics", "content", "tv", "swd")
 # the layers that each term of the network looks at, unless told otherwise

@@ -53,11 +53,19 @@ def deferred_backward(
             if new is not None:
                 parameter.grad = new if parameter.grad is None else parameter.grad.add_(new)
 
-    if team.size == 1 and n <= chunks.size:
+    def at_once() -> Terms:
         colours = shade(slice(0, n))
         terms, gradient = image_gradient(colours.detach())
         send_back(colours, gradient)
         return terms
+
+    if team.size == 1 and chunks.fit(n):
+        try:
+            return at_once()
+        except torch.OutOfMemoryError:
+            if n <= 1:
+                raise
+        chunks.shrink(n)
     own = team.part(n)
     with torch.no_grad():
         parts = chunks.over(own, shade)

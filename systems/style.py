@@ -40,9 +40,10 @@ RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the photographic start
 COLOUR_SAMPLES = 200_000
 SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
-# samples whose graph through the style module is in memory at once
-SAMPLES_AT_ONCE = {"nerf": 1 << 16, "voxels": 1 << 20}
-SAMPLES_AT_ONCE_CUDA = {"nerf": 1 << 20, "voxels": 1 << 22}
+# samples whose graph through the style module is in memory at once: of a chunk, and of a view that
+# is not cut, since its graph can be kept while the loss is taken
+SAMPLES_AT_ONCE = {"nerf": (1 << 16, 1 << 16), "voxels": (1 << 18, 1 << 20)}
+SAMPLES_AT_ONCE_CUDA = {"nerf": (1 << 20, 1 << 20), "voxels": (1 << 22, 1 << 22)}
 # measured, in float32: features of a pixel and their graph; a sample's way through the style module
 BYTES_PER_TILE_PIXEL = 2500
 BYTES_PER_SAMPLE = {"nerf": 9000, "voxels": 1000}
@@ -145,8 +146,8 @@ class StyleSystem(TrainingSystem):
             first = self.frozen.view(0)
         table = SAMPLES_AT_ONCE_CUDA if self.device.type == "cuda" else SAMPLES_AT_ONCE
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
-        at_once = table[self.renderer.spec["field"]] / samples_per_pixel
-        self.chunks = Chunks(options.chunk or at_once)
+        sizes = (n / samples_per_pixel for n in table[self.renderer.spec["field"]])
+        self.chunks = Chunks(options.chunk) if options.chunk else Chunks(*sizes)
         self._announce(first)
         if options.colour_transfer:
             self.transfer = fit_colour_transfer(self._colours(self._photo), self._palette())
@@ -158,12 +159,13 @@ class StyleSystem(TrainingSystem):
         kept = min(n - len(self.frozen.kept), int(room / max(1, each)))
         height, width = view.size
         tile = min(self.objective.tile, max(view.size)) + 2 * STEP
-        at_once = min(len(view), self.chunks.size)
+        cut = not self.chunks.fit(len(view))
+        at_once = self.chunks.size if cut else len(view)
         samples = round(at_once * len(view.t) / max(1, len(view)))
         kind = self.renderer.spec["field"]
         loss, graph = BYTES_PER_TILE_PIXEL * tile * tile, BYTES_PER_SAMPLE[kind] * samples
         # what is rendered in one chunk keeps its graph while the loss is taken
-        working = loss + graph if at_once == len(view) else max(loss, graph)
+        working = max(loss, graph) + self._feature_bytes(view) if cut else loss + graph
         on_host = kept * each if self.device.type == "cpu" else 0
         self.announce(
             f"{n} views of {width}x{height}, in one of them {len(view)} pixels that show "
@@ -292,11 +294,14 @@ class StyleSystem(TrainingSystem):
 
     def _with_features(self, frozen: FrozenView) -> FrozenView:
         """The view with its features, if both passes of a step need them and there is room."""
-        once = len(frozen) <= self.chunks.size or self.team.size > 1
-        size = len(frozen.t) * self.frozen.vector_bytes
-        if frozen.feature is not None or once or size > FEATURES_AT_ONCE:
+        if self.chunks.fit(len(frozen)) or self.team.size > 1 or not self._feature_bytes(frozen):
             return frozen
         return frozen.with_features(self.renderer.field, self.chunks)
+
+    def _feature_bytes(self, frozen: FrozenView) -> float:
+        """Memory of a view's features where they would be computed once for both passes."""
+        size = len(frozen.t) * self.frozen.vector_bytes
+        return size if frozen.feature is None and size <= FEATURES_AT_ONCE else 0
 
     def _shade(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
         """Colours of a view's pixels, or of a stretch of them."""

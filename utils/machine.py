@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import resource
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,17 +40,25 @@ def keep_memory() -> None:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return  # not glibc
     for parameter, value in (
         (mmap_threshold, 1 << 26),
         (trim_threshold, 1 << 29),
         (top_pad, 1 << 26),
         (arena_max, 1),
     ):
-        mallopt(parameter, value)
+        _glibc("mallopt", parameter, value)
+
+
+def release_memory() -> None:
+    """Gives the system back what was freed and kept for later: preparations take a GB that the
+    steps would not find again, since what they allocate is of other sizes."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *values: int) -> None:
+    """Calls a function of the GNU C library, where that is the one in use."""
+    with suppress(OSError, AttributeError):
+        getattr(ctypes.CDLL("libc.so.6"), function)(*values)
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -177,6 +177,41 @@ def test_running_out_of_memory_halves_the_chunks_and_changes_nothing():
         Chunks(2).over(4, lambda part: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
 
 
+def test_what_is_short_enough_is_not_cut():
+    chunks = Chunks(4, uncut=10)
+    assert chunks.over(10, lambda part: part) == [slice(0, 10)]
+    assert [p.stop for p in chunks.over(11, lambda part: part)] == [4, 8, 11]
+    assert chunks.fit(10)
+    assert not chunks.fit(11)
+
+
+def test_a_view_whose_graph_finds_no_memory_is_done_in_chunks():
+    """With the same terms and the same gradient."""
+    colour = torch.nn.Parameter(torch.linspace(0, 1, 12, dtype=torch.float64).view(6, 2))
+
+    def backward(chunks, largest):
+        def shade(part):
+            if part.stop - part.start > largest and torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return colour[part].cumsum(1)
+
+        def image_gradient(pixels):
+            pixels = pixels.requires_grad_()
+            loss = (pixels.sum(0) ** 2).sum()
+            return {"loss": loss.detach()}, torch.autograd.grad(loss, pixels)[0]
+
+        terms = deferred_backward(shade, len(colour), chunks, image_gradient, [colour])
+        gradient, colour.grad = colour.grad, None
+        return terms["loss"], gradient
+
+    loss, gradient = backward(Chunks(6), 6)
+    chunks = Chunks(4, uncut=6)
+    found, again = backward(chunks, 2)
+    assert torch.equal(found, loss)
+    assert torch.allclose(again, gradient)
+    assert (chunks.size, chunks.uncut) == (1, 1)  # 6, 3, 1
+
+
 @pytest.mark.parametrize("size", [(100, 60), (55, 47), (10, 70)])
 def test_patches_cover_every_pixel_and_stay_inside(size):
     tiles = patches(size, 50)
