@@ -53,7 +53,7 @@ def field_colours(
         ray = torch.arange(len(v), device=v.device).repeat_interleave(STEPS)
         t = ((torch.arange(STEPS, device=v.device) + 0.5) * step).repeat(len(v))
         samples = Samples(ray, t, torch.full_like(t, step), len(v))
-        samples = samples[renderer.sampler.grid.contains(rays.points(ray, t))]
+        samples = samples.take(renderer.sampler.grid.contains(rays.points(ray, t)).nonzero()[:, 0])
         seen = render(renderer.field, rays, samples)
         rgb = seen.rgb / seen.opacity.clamp(min=1e-6)[:, None]
         _, feature = renderer.field.geometry(v)

@@ -122,5 +122,5 @@ def march(rays: Rays) -> March:
 
 def _along(values: Tensor, ray: Tensor, s: Tensor) -> Tensor:
     """``values (N,)`` of the rays ``ray (K,)``, to go with ``s (K,) or (K, S)``."""
-    picked = values.contiguous()[ray]
+    picked = values.contiguous().index_select(0, ray)
     return picked if s.ndim == 1 else picked[:, None]

@@ -154,15 +154,15 @@ class OccupancySampler(nn.Module):
         and which of its ray's stretches it is, from the front."""
         length = self._n_steps() * self.step
         live = (path.far > path.near).nonzero()[:, 0]
-        near, far = path.near[live], path.far[live]
+        near, far = path.near.index_select(0, live), path.far.index_select(0, live)
         counts = torch.ceil((far - near) / length).long()
         ray = torch.repeat_interleave(live, counts)
         start = near.repeat_interleave(counts) + length * _numbers(counts)
         blocks, grid = self.grid.blocks, self.grid
         place = path.places(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
-        near_something = blocks.flatten()[cell_number(place, blocks.shape)]
+        near_something = blocks.flatten().index_select(0, cell_number(place, blocks.shape))
         hit = near_something.nonzero()[:, 0]
-        ray, start = ray[hit], start[hit]
+        ray, start = ray.index_select(0, hit), start.index_select(0, hit)
         return ray, start, _numbers(torch.bincount(ray, minlength=n_rays))
 
     def _n_steps(self) -> int:
@@ -174,12 +174,14 @@ class OccupancySampler(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Ray, distance and length of the steps in some stretches that lie in occupied cells."""
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
-        s = (start + shift[ray] * self.step)[:, None] + steps
+        s = (start + shift.index_select(0, ray) * self.step)[:, None] + steps
         place = path.places(ray, s, self.grid.bounds[0], self.grid.cell)
         occupied = self.grid.occupied
-        keep = occupied.flatten()[cell_number(place, occupied.shape)] & (s < path.far[ray][:, None])
+        number = cell_number(place, occupied.shape).flatten()
+        keep = occupied.flatten().index_select(0, number).view(s.shape)
+        keep &= s < path.far.index_select(0, ray)[:, None]
         index = keep.flatten().nonzero()[:, 0]
-        ray, s = ray[index // len(steps)], s.flatten()[index]
+        ray, s = ray.index_select(0, index // len(steps)), s.flatten().index_select(0, index)
         return ray, path.distance(ray, s), path.length(ray, s, self.step)
 
     def _visible(self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor) -> Samples:
@@ -190,13 +192,14 @@ class OccupancySampler(nn.Module):
         ray = samples.ray_index
         x = rays.points(ray, samples.t)
         density, feature = field.geometry(x)
-        light = transmittance(density, samples) * torch.exp(-passed[ray]).to(density.dtype)
+        before = torch.exp(-passed.index_select(0, ray)).to(density.dtype)
+        light = transmittance(density, samples) * before
         passed += segment_sum((density * samples.delta).double(), ray, samples.n_rays)
         visible = (light > HIDDEN).nonzero()[:, 0]
         if self.training:
-            self.grid.mark(x[visible])
-        samples = samples[visible]
-        samples.geometry = density[visible], feature[visible]
+            self.grid.mark(x.index_select(0, visible))
+        samples = samples.take(visible)
+        samples.geometry = density.index_select(0, visible), feature.index_select(0, visible)
         return samples
 
 

@@ -27,9 +27,9 @@ def composite(
     depth = segment_sum(weights * samples.t, ray, n) / opacity.clamp(min=TINY)
     if keep is None:
         return Rendering(segment_sum(weights[:, None] * rgb, ray, n), depth, opacity, weights)
-    kept = weights[keep]
-    share = opacity / segment_sum(kept, ray[keep], n).clamp(min=TINY)
-    colour = segment_sum(kept[:, None] * rgb, ray[keep], n) * share[:, None]
+    kept, ray = weights.index_select(0, keep), ray.index_select(0, keep)
+    share = opacity / segment_sum(kept, ray, n).clamp(min=TINY)
+    colour = segment_sum(kept[:, None] * rgb, ray, n) * share[:, None]
     return Rendering(colour, depth, opacity, weights)
 
 

@@ -32,8 +32,10 @@ class Samples:
     def __len__(self) -> int:
         return self.t.shape[0]
 
-    def __getitem__(self, keep: Tensor) -> Samples:
-        return Samples(self.ray_index[keep], self.t[keep], self.delta[keep], self.n_rays)
+    def take(self, index: Tensor) -> Samples:
+        """The samples with the numbers ``index (K,)``, ascending."""
+        parts = (x.index_select(0, index) for x in (self.ray_index, self.t, self.delta))
+        return Samples(*parts, self.n_rays)
 
 
 @dataclass
@@ -68,8 +70,8 @@ def transmittance(density: Tensor, samples: Samples) -> Tensor:
     # One running sum over all rays: in double, or the later rays would lose their digits.
     before = optical.double().cumsum(0) - optical
     counts = torch.bincount(samples.ray_index, minlength=samples.n_rays)
-    first = (counts.cumsum(0) - counts)[samples.ray_index]
-    return torch.exp(before[first] - before).to(density.dtype)
+    first = (counts.cumsum(0) - counts).index_select(0, samples.ray_index)
+    return torch.exp(before.index_select(0, first) - before).to(density.dtype)
 
 
 def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
@@ -102,7 +104,7 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
         (segment,) = ctx.saved_tensors
-        return grad[segment], None, None
+        return grad.index_select(0, segment), None, None
 
 
 def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
@@ -131,6 +133,8 @@ def prominent(weights: Tensor, ray: Tensor, n_rays: int, share: float) -> Tensor
     order = (2.0 * ray + exact).argsort()  # by ray, by weight within the ray: no weight exceeds 1
     whole = segment_sum(exact, ray, n_rays)
     before = whole.cumsum(0) - whole
-    ray = ray[order]
-    lighter = exact[order].cumsum(0) - before[ray]  # weight of a sample and all lighter ones
-    return order[lighter > (share * whole.clamp(min=share))[ray]].sort().values
+    ray = ray.index_select(0, order)
+    # weight of a sample and all lighter ones
+    lighter = exact.index_select(0, order).cumsum(0) - before.index_select(0, ray)
+    least = (share * whole.clamp(min=share)).index_select(0, ray)
+    return order[lighter > least].sort().values

@@ -13,7 +13,7 @@ from models.grid import locate
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
 HIDDEN = 64
-ROWS = 1 << 17  # in a block of the network
+ROWS = 1 << 14  # in a block of the network
 DIRECTION_FREQUENCIES = 2
 FOG = -2.0  # raw density to start from: light goes about 8 hundredths of the box deep
 

@@ -75,9 +75,9 @@ class FrozenView:
             row=self.row[pixels],
             column=self.column[pixels],
             first=first,
-            t=self.t[index],
-            weights=self.weights[index],
-            feature=None if self.feature is None else self.feature[index],
+            t=self.t.index_select(0, index),
+            weights=self.weights.index_select(0, index),
+            feature=None if self.feature is None else self.feature.index_select(0, index),
             opacity=self.opacity[pixels],
         )
 
@@ -129,7 +129,7 @@ class FrozenView:
             feature = self._features(field, ray, inside, rays)
         else:
             feature = self.feature[inside]
-        rgb = field.style(feature, x, rays.view_directions[ray])
+        rgb = field.style(feature, x, rays.view_directions.index_select(0, ray))
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
         return colour + (1 - self.opacity[part])[:, None] * background
 
