@@ -44,6 +44,9 @@ STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is 
 N_NAMED = 3  # such photos that are named, at most
 # measured: a sample's way through both modules and back
 BYTES_PER_SAMPLE = {"nerf": 24000, "voxels": 1500}
+# memory of the finest voxels over that of their parameters: with gradients, the optimiser's moments
+# and the lattice 5, as much again while they are made of coarser ones; measured
+GROWN = 10
 
 
 @dataclass(frozen=True)
@@ -231,12 +234,10 @@ class GeometrySystem(TrainingSystem):
         kind = self.renderer.spec["field"]
         sizes = {(v.width, v.height) for v in self.scene.train}
         size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
-        # voxels multiply when the field is refined
-        growth = (
-            self.state_bytes() * (self.course.growth[0][1] ** -2 - 1) * 4 / 3
-            if kind == "voxels"
-            else 0
-        )
+        growth = 0.0
+        if kind == "voxels":  # they multiply when the field is refined
+            parameters = self.state_bytes() / 3
+            growth = parameters * (GROWN * self.course.growth[0][1] ** -2 - 5)
         self.announce(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "

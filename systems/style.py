@@ -44,9 +44,9 @@ SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
 # is not cut, since its graph can be kept while the loss is taken
 SAMPLES_AT_ONCE = {"nerf": (1 << 16, 1 << 16), "voxels": (1 << 18, 1 << 20)}
 SAMPLES_AT_ONCE_CUDA = {"nerf": (1 << 20, 1 << 20), "voxels": (1 << 22, 1 << 22)}
-# measured, in float32: features of a pixel and their graph; a sample's way through the style module
+# measured: features of a pixel and their graph; a sample's way through the style module and back
 BYTES_PER_TILE_PIXEL = 2500
-BYTES_PER_SAMPLE = {"nerf": 9000, "voxels": 1000}
+BYTES_PER_SAMPLE = {"nerf": 6000, "voxels": 1000}
 FEATURES_AT_ONCE = 5e8  # bytes of a view's features that are computed once for both passes
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
@@ -155,18 +155,21 @@ class StyleSystem(TrainingSystem):
     def _announce(self, view: FrozenView) -> None:
         """Prints the plan, from what one ``view`` takes."""
         n, each = len(self.views), view.nbytes()
+        sizes = self._relative_sizes() * len(view)
+        mean = each * float(sizes.mean()) / max(1, len(view))
         room = self.frozen.budget + self.frozen.device_budget - sum(self.frozen.used.values())
-        kept = min(n - len(self.frozen.kept), int(room / max(1, each)))
+        kept = min(n - len(self.frozen.kept), int(room / max(1, mean)))
         height, width = view.size
         tile = min(self.objective.tile, max(view.size)) + 2 * STEP
-        cut = not self.chunks.fit(len(view))
-        at_once = self.chunks.size if cut else len(view)
+        largest = int(sizes.max())
+        cut = not self.chunks.fit(largest)
+        at_once = self.chunks.size if cut else largest
         samples = round(at_once * len(view.t) / max(1, len(view)))
         kind = self.renderer.spec["field"]
         loss, graph = BYTES_PER_TILE_PIXEL * tile * tile, BYTES_PER_SAMPLE[kind] * samples
         # what is rendered in one chunk keeps its graph while the loss is taken
         working = max(loss, graph) + self._feature_bytes(view) if cut else loss + graph
-        on_host = kept * each if self.device.type == "cpu" else 0
+        on_host = kept * mean if self.device.type == "cpu" else 0
         self.announce(
             f"{n} views of {width}x{height}, in one of them {len(view)} pixels that show "
             f"something with {len(view.t)} samples ({each / 1e6:.1f} MB); "
@@ -175,6 +178,13 @@ class StyleSystem(TrainingSystem):
             f"{self.objective.tile}",
             working + on_host,
         )
+
+    def _relative_sizes(self) -> Tensor:
+        """(V,) how much of each view the object takes, over what it takes of the first one."""
+        if any(view.alpha is None for view in self.views):
+            return torch.ones(len(self.views))
+        shares = torch.tensor([float((view.alpha > 0).float().mean()) for view in self.views])
+        return shares / shares[0].clamp(min=1e-3)
 
     def _palette(self) -> Tensor:
         """The painting's colours (K, 3)."""
