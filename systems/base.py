@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from models.renderer import Renderer
 from opt import TrainOptions
+from systems.gradients import add_gradient
 from systems.schedule import make_optimizer, rate_factor
 from utils.errors import NumericalError
 from utils.machine import memory_in_use, release_memory
@@ -78,10 +79,22 @@ class TrainingSystem(pl.LightningModule):
 
     def descend(self, terms: Mapping[str, Tensor], step: int) -> None:
         """One step of the optimiser on the sum of ``terms``, this process's share of the loss."""
-        self.require_finite(terms, step)
         self.optimizers().zero_grad()
-        self.manual_backward(sum(terms.values()))
+        self.add_gradients(terms, step)
         self.apply_gradients(step)
+
+    def add_gradients(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Adds the gradient of the sum of ``terms`` to that of the weights."""
+        self.require_finite(terms, step)
+        groups = self.optimizers().param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        add_gradient(self.scaled(sum(terms.values())), parameters)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """A loss, or its gradient, in float16 so large that what is made of it does not vanish;
+        the optimiser's step divides by as much."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return x if scaler is None else scaler.scale(x)
 
     def apply_gradients(self, step: int) -> None:
         """One step of the optimiser with the gradients that are there, summed over the team."""
@@ -136,7 +149,8 @@ class TrainingSystem(pl.LightningModule):
 
     def require_finite_weights(self) -> None:
         """Stops before a damaged weight could reach a checkpoint."""
-        tensor = first_bad_tensor(self)
+        # not gradients: in float16 some are infinite, and make no step, until their scale is found
+        tensor = first_bad_tensor(self, gradients=False)
         if tensor is not None:
             raise NumericalError(
                 f"step {self.done}: the term 'gradient' spoiled a weight; first bad tensor: "
@@ -156,11 +170,11 @@ class TrainingSystem(pl.LightningModule):
             self.logger.experiment.add_image(name, image.clamp(0, 1).cpu(), step, dataformats="HWC")
 
 
-def first_bad_tensor(module: nn.Module) -> str | None:
-    """Name of the first parameter, gradient or buffer with a NaN or infinity, or None."""
+def first_bad_tensor(module: nn.Module, gradients: bool = True) -> str | None:
+    """Name of the first parameter or gradient with a NaN or infinity, or None."""
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             return name
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if gradients and parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"gradient of {name}"
     return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from systems.gradients import add_gradient
 from utils.chunks import Chunks
 from utils.team import ALONE, Team
 
@@ -46,17 +47,10 @@ def deferred_backward(
         The terms.
     """
 
-    def send_back(colours: Tensor, gradient: Tensor) -> None:
-        # not `backward`, which may have added a part of it when the memory runs out
-        found = torch.autograd.grad(colours, parameters, gradient, allow_unused=True)
-        for parameter, new in zip(parameters, found, strict=True):
-            if new is not None:
-                parameter.grad = new if parameter.grad is None else parameter.grad.add_(new)
-
     def at_once() -> Terms:
         colours = shade(slice(0, n))
         terms, gradient = image_gradient(colours.detach())
-        send_back(colours, gradient)
+        add_gradient(colours, parameters, gradient)
         return terms
 
     if team.size == 1 and chunks.fit(n):
@@ -75,5 +69,5 @@ def deferred_backward(
         colours[own] = mine
         team.add(colours)
     terms, gradient = image_gradient(colours)
-    chunks.over(own, lambda part: send_back(shade(part), gradient[part]))
+    chunks.over(own, lambda part: add_gradient(shade(part), parameters, gradient[part]))
     return terms

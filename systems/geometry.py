@@ -25,6 +25,7 @@ from models.voxels import grid_shape
 from opt import TrainOptions
 from systems.base import TrainingSystem
 from systems.rendering import render_view
+from utils.chunks import Chunks
 from utils.colormap import depth_to_colour
 from utils.errors import UserError
 from utils.metrics import psnr
@@ -192,6 +193,7 @@ class GeometrySystem(TrainingSystem):
         self.arm = reach if scene.unbounded else None
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
+        self.chunks = Chunks(options.chunk or options.batch_size)
         self.val_every = options.val_every or max(200, self.n_steps // 8)
         self.appearance: AffineAppearance | None = None
         if options.appearance == "affine":
@@ -251,7 +253,27 @@ class GeometrySystem(TrainingSystem):
         flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
         view, row, column = self.pixels.locate(flat)
         rays = self.renderer.clip(self.cameras.rays(view, row, column))
-        own = self.team.part(len(rays))
+        self.optimizers().zero_grad()
+        shares = self.chunks.over(
+            self.team.part(len(rays)), lambda own: self._learn(step, rays, flat, view, own)
+        )
+        self.apply_gradients(step)
+        self.done = step + 1
+        terms = {name: sum(share[name] for share in shares) for name in shares[0]}
+        self._report(step, self.totals(terms))
+
+    def _learn(
+        self, step: int, rays: Rays, flat: Tensor, view: Tensor, own: slice
+    ) -> dict[str, Tensor]:
+        """Adds the gradient of the loss that some of a step's rays contribute.
+
+        Args:
+            rays: N rays, of the pixels ``flat (N,)`` of the views ``view (N,)``.
+            own: those that are looked at.
+
+        Returns:
+            The terms, as shares of the whole step's.
+        """
         rays = only(rays, own)
         target = self.pixels.colors(flat[own])
         samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
@@ -264,9 +286,8 @@ class GeometrySystem(TrainingSystem):
             terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
-        self.descend(terms, step)
-        self.done = step + 1
-        self._report(step, self.totals(terms))
+        self.add_gradients(terms, step)
+        return {name: value.detach() for name, value in terms.items()}
 
     def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
         """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""

@@ -286,7 +286,7 @@ class StyleSystem(TrainingSystem):
                 # where the photo says nothing, the picture is like it whatever it shows
                 photo = self._image(frozen, torch.where(valid, target, colours.detach()), pool)
             terms, gradient = self.objective.gradient(image, photo, mask, self.team)
-            return terms, torch.autograd.grad(image, leaf, gradient)[0]
+            return terms, self.scaled(torch.autograd.grad(image, leaf, gradient)[0])
 
         frozen = self._with_features(frozen)
         self.optimizers().zero_grad()

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.plugins.precision import MixedPrecision
 
+import pipeline
 from eval import evaluate
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.checkpoints import geometry_digest
 from systems.frozen import FrozenGeometry
+from systems.geometry import GeometrySystem
 from tests.datasets.conftest import Captures
 from utils.checkpoint import load_checkpoint
 from utils.errors import NumericalError
@@ -365,3 +368,54 @@ def test_initial_weights_are_a_function_of_the_seed(at):
     first = weights(geometry("nerf", 2)[0])
     assert same(weights(geometry("nerf", 2)[0]), first)
     assert not same(weights(geometry("nerf", 2, "--seed 1")[0]), first)
+
+
+def moved(path, start):
+    """How a run has changed the weights, (K,)."""
+    after, before = weights(path), weights(start)
+    names = [k for k in before if k.startswith("field.style") and before[k].dtype == torch.float32]
+    return torch.cat([(after[k] - before[k]).flatten() for k in names])
+
+
+@pytest.mark.parametrize("field", QUICK)
+def test_a_batch_that_finds_no_memory_is_learnt_in_chunks(field, at, monkeypatch):
+    """The random numbers, the loss and the weights are those of the batch at once."""
+    plain = "--precision 32 --optimizer sgd --lr 0.01"
+    geometry(field, more=f"{plain} --ckpt_dir whole")
+    learn, tried = GeometrySystem._learn, []
+
+    def short_of_memory(self, step, rays, flat, view, own):
+        tried.append(own.stop - own.start)
+        if tried[-1] > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return learn(self, step, rays, flat, view, own)
+
+    monkeypatch.setattr(GeometrySystem, "_learn", short_of_memory)
+    geometry(field, more=f"{plain} --chunk 50 --ckpt_dir parts")
+    assert tried[:4] == [50, 25, 12, 12]
+    whole, parts = (weights(f"{name}/sphere_g.ckpt") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["geometry", "style"])
+def test_float16_learns_what_float32_does(stage, at, monkeypatch):
+    """Its gradients are scaled, and scaled back; plain steps would show it if they were not."""
+    steps = "--optimizer sgd --lr 1e-5 --max_steps 3 --no-colour_transfer"
+
+    def run(directory):
+        if stage == "geometry":
+            geometry("nerf_in_steps", 3, f"--optimizer sgd --lr 0.05 --ckpt_dir {directory}")
+            return moved(f"{directory}/sphere_g.ckpt", "ckpts/sphere_g.ckpt")
+        style(f"{steps} --objective gram --ckpt_dir {directory}")
+        return moved(f"{directory}/sphere_s.ckpt", "ckpts/sphere_g.ckpt")
+
+    geometry("nerf_in_steps", 1)
+    exact = run("float32")
+    half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0**-4))
+    trainer = pipeline.pl.Trainer
+    monkeypatch.setattr(
+        pipeline.pl, "Trainer", lambda precision, **more: trainer(plugins=[half], **more)
+    )
+    assert exact.norm() > 1e-3
+    assert (run("float16") - exact).norm() < 0.05 * exact.norm()
