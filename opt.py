@@ -102,7 +102,7 @@ class Machine(Options):
     )
     num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
     num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
-    chunk: int = option(0, "rays rendered at once; 0: by the memory", check=NOT_NEGATIVE)
+    chunk: int = option(0, "rays rendered or learnt at once; 0: by the memory", check=NOT_NEGATIVE)
     seed: int = option(0, "seed of all randomness", check=SEED)
 
 

@@ -46,6 +46,7 @@ SAMPLES_AT_ONCE = {"nerf": (1 << 16, 1 << 16), "voxels": (1 << 18, 1 << 20)}
 SAMPLES_AT_ONCE_CUDA = {"nerf": (1 << 20, 1 << 20), "voxels": (1 << 22, 1 << 22)}
 # measured: features of a pixel and their graph; a sample's way through the style module and back
 BYTES_PER_TILE_PIXEL = 2500
+BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
 BYTES_PER_SAMPLE = {"nerf": 6000, "voxels": 1000}
 FEATURES_AT_ONCE = 5e8  # bytes of a view's features that are computed once for both passes
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
@@ -176,7 +177,7 @@ class StyleSystem(TrainingSystem):
             f"{kept + len(self.frozen.kept)} views are kept, {n - kept - len(self.frozen.kept)} "
             f"computed again; {at_once} pixels' graphs at once; features in tiles of "
             f"{self.objective.tile}",
-            working + on_host,
+            working + on_host + BYTES_PER_PIXEL * height * width,
         )
 
     def _relative_sizes(self) -> Tensor:
