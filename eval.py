@@ -39,7 +39,7 @@ from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
 from utils.depth import write_pfm, write_raw
 from utils.images import read_image, write_image
-from utils.machine import accelerator, keep_memory, versions
+from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import Likeness
 from utils.video import write_gif, write_mp4
 
@@ -76,7 +76,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
-        picture = render_view(renderer, cameras, index, options.chunk)
+        with mixed_precision(options.precision, device.type):
+            picture = render_view(renderer, cameras, index, options.chunk)
         picture.rgb.cpu()
         seconds = time.perf_counter() - start
         write_view(directory, f"{index:03d}", picture, scene, options.depth_format)

@@ -93,17 +93,22 @@ SCENE = tuple(options_of(Data))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine(Options):
+class Device(Options):
     """machine"""
 
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Device):
+    """machine"""
+
     precision: str = option(
         "auto", "arithmetic of the networks", choices=("auto", "32", "bf16", "16")
     )
     num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
     num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
     chunk: int = option(0, "rays rendered or learnt at once; 0: by the memory", check=NOT_NEGATIVE)
-    seed: int = option(0, "seed of all randomness", check=SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +180,7 @@ class Run(Options):
     val_every: int = option(
         0, "steps between validations; 0: by the run's length", check=NOT_NEGATIVE
     )
+    seed: int = option(0, "seed of all randomness", check=SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,7 +401,7 @@ class EvalOptions(Output, Machine, Weights, Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Export, Machine, Weights, Data):
+class ExportOptions(Export, Device, Weights, Data):
     """Options of export.py."""
 
     rules = EvalOptions.rules

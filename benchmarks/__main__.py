@@ -22,10 +22,10 @@ import torch
 
 from benchmarks import table
 from benchmarks.settings import FIELDS, MODES, RESULTS, ROOT, Settings
-from benchmarks.work import arithmetic, best_rates
+from benchmarks.work import best_rates, short
 from pipeline import quiet_lightning
 from utils.errors import exits_cleanly
-from utils.machine import accelerator, keep_memory
+from utils.machine import accelerator, keep_memory, product_type
 
 CASES = {
     "memory": "bytes of the training data of 100 views of 800 x 800 pixels",
@@ -98,7 +98,7 @@ def machine_of(settings: Settings) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "arithmetic of training": str(arithmetic(device)).removeprefix("torch."),
+        "arithmetic": short(product_type("auto", device)),
     }
     width = 0.0
     for dtype in (torch.float32, torch.bfloat16):

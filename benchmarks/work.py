@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from math import prod
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Contest, bandwidth, clock, matrix_rate
 from benchmarks.settings import Settings
+from models.layers import fused_exists
 from models.renderer import Renderer
 from systems.base import TrainingSystem
 from utils.machine import trainer_precision
@@ -47,7 +49,7 @@ class WorkCounter:
                 if hasattr(module, "geometry") and hasattr(module, "style"):
                     for part in (module.geometry, module.style):
                         stack.callback(part.register_forward_pre_hook(self._see).remove)
-            counter = stack.enter_context(FlopCounterMode(display=False))
+            counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=_fused()))
             yield
             self.flops = counter.get_total_flops()
 
@@ -70,6 +72,18 @@ class WorkCounter:
         return SINGLE * (3 * numbers + 8 * sum(p.numel() for p in field.parameters()))
 
 
+def short(dtype: torch.dtype) -> str:
+    """A type's name."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _fused() -> dict[object, Callable[..., int]]:
+    """Operations of a linear layer in one with its ReLU, which the counter does not know."""
+    if not fused_exists():
+        return {}
+    return {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * x[0] * prod(weight)}
+
+
 @cache
 def best_rates(device: str, dtype: torch.dtype, quick: bool) -> tuple[float, float]:
     """Operations and bytes a second that this machine is good for, measured now."""
@@ -80,12 +94,6 @@ def floor_of(counter: WorkCounter, settings: Settings, dtype: torch.dtype, train
     """Seconds that the counted work takes at the machine's best."""
     rate, width = best_rates(settings.device, dtype, settings.quick)
     return counter.flops / rate + counter.table_bytes(training) / width
-
-
-def arithmetic(device: str) -> torch.dtype:
-    """What our training multiplies matrices in, left to itself."""
-    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    return mixed.get(trainer_precision("auto", device), torch.float32)
 
 
 class Turns(pl.Callback):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from models.blocks import in_blocks
 from models.encoding import positional_encoding
+from models.layers import alarm, linear_relu, precise_linear
 
 
 class Field(Protocol):
@@ -20,7 +23,7 @@ class Field(Protocol):
 
 
 class Style(nn.Module):
-    """Base of the style modules: what follows the last layer, and what precedes the direction.
+    """Base of the style modules: from a feature and a direction to a colour.
 
     Attributes:
         view_dependent: () 1 or 0; with 0 the colour of a point is the same from everywhere, and a
@@ -29,6 +32,7 @@ class Style(nn.Module):
             until colour transfer sets it.
     """
 
+    rgb: nn.Linear  # the last layer
     view_dependent: Tensor
     colour_matrix: Tensor
     colour_offset: Tensor
@@ -44,6 +48,34 @@ class Style(nn.Module):
         """Encoded directions (M, 3 + 6 L) of unit ``d (M, 3)``."""
         return positional_encoding(d * self.view_dependent, self.n_frequencies)
 
+    def decode(
+        self, h: Tensor, d: Tensor, hidden: Sequence[tuple[Tensor, Tensor]], rows: int
+    ) -> Tensor:
+        """Colours (M, 3) of features ``h (M, C)`` seen in the unit directions ``d (M, 3)``.
+
+        Args:
+            hidden: weight and bias of the hidden layers; the first sees the encoded direction, too.
+            rows: in a block, see `in_blocks`.
+        """
+        hidden, blocks = list(hidden), [h, d]
+        if not self.view_dependent:  # the direction is the same for all samples: a bias
+            with torch.autocast(h.device.type, enabled=False):
+                weight, bias = hidden[0]
+                weight, inner = weight.split([h.shape[1], weight.shape[1] - h.shape[1]], 1)
+                hidden[0] = weight, bias + inner @ self.encode_direction(d.new_zeros(3))
+            blocks = [h]
+
+        bias_of_rgb = self.rgb.bias + alarm(h, hidden)
+
+        def network(h: Tensor, *d: Tensor) -> tuple[Tensor]:
+            if d:
+                h = torch.cat([h, self.encode_direction(*d).to(h.dtype)], -1)
+            for weight, bias in hidden:
+                h = linear_relu(h, weight, bias)
+            return (self.last(h, self.rgb.weight, bias_of_rgb),)
+
+        return in_blocks(network, rows, *blocks)[0]
+
     def finish(self, logits: Tensor) -> Tensor:
         """Colours (M, 3) in [0, 1] of the last layer's output."""
         rgb = torch.sigmoid(logits)
@@ -51,14 +83,14 @@ class Style(nn.Module):
             return rgb
         return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
 
-    def last(self, layer: nn.Linear, h: Tensor) -> Tensor:
+    def last(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Colours (M, 3) of the last hidden layer's output ``h (M, C)``.
 
         In full precision, also under autocast: the gradient of the density is made of differences
         of colours, and drowns in bfloat16's rounding.
         """
         with torch.autocast(h.device.type, enabled=False):
-            return self.finish(layer(h.to(layer.weight.dtype)))
+            return self.finish(precise_linear(h, weight, bias))
 
     def linears(self) -> list[nn.Linear]:
         """The linear layers, first to last."""

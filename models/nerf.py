@@ -9,6 +9,7 @@ from torch.nn import functional
 from models.blocks import in_blocks
 from models.encoding import encoded_width, positional_encoding
 from models.field import Style
+from models.layers import alarm, linear_relu, precise_linear
 
 WIDTH = 256
 ROWS = 1 << 13  # in a block of the networks
@@ -42,19 +43,20 @@ class NerfGeometry(nn.Module):
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
         half = (self.bounds[1] - self.bounds[0]).max() / 2
         centred = (x - self.bounds.mean(0)) * (torch.pi / half)
-        raw, feature = in_blocks(self._trunk, ROWS, centred)
+        warn = alarm(centred, ((layer.weight, layer.bias) for layer in self.layers))
+        raw, feature = in_blocks(lambda x: self._trunk(x, self.density.bias + warn), ROWS, centred)
         return functional.softplus(raw) * (FOG / half), feature
 
-    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (M, 3)``, centred -> raw density (M,) and feature (M, 256)."""
+    def _trunk(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (M, 3)``, centred, and the ``bias (1,)`` of the density's head -> raw density (M,)
+        and feature (M, 256)."""
         h = encoded = positional_encoding(x, self.n_frequencies)
         for i, layer in enumerate(self.layers):
             if i == self.skip:
                 h = torch.cat([encoded.to(h.dtype), h], -1)
-            h = functional.relu(layer(h))
+            h = linear_relu(h, layer.weight, layer.bias)
         # density in full precision: its exponential is what the picture is made of
-        with torch.autocast(h.device.type, enabled=False):
-            return self.density(h.to(self.density.weight.dtype))[:, 0], h
+        return precise_linear(h, self.density.weight, bias)[:, 0], h
 
 
 class NerfStyle(Style):
@@ -74,16 +76,8 @@ class NerfStyle(Style):
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M, 256)``, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
-        first = self._first_layer()
-
-        def decode(feature: Tensor, d: Tensor) -> tuple[Tensor]:
-            h = torch.cat([feature, self.encode_direction(d).to(feature.dtype)], -1)
-            h = functional.relu(functional.linear(h, *first))
-            for layer in self.hidden[1:]:
-                h = functional.relu(layer(h))
-            return (self.last(self.rgb, h),)
-
-        return in_blocks(decode, ROWS, feature, d)[0]
+        rest = [(layer.weight, layer.bias) for layer in self.hidden[1:]]
+        return self.decode(feature, d, [self._first_layer(), *rest], ROWS)
 
     def _first_layer(self) -> tuple[Tensor, Tensor]:
         """Weight (128, 256 + D) and bias (128,) of bottleneck and first hidden layer in one:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.blocks import in_blocks
 from models.encoding import encoded_width
 from models.field import Style
 from models.grid import locate
@@ -113,12 +112,7 @@ class VoxelStyle(Style):
         self._lattice = (lattice,)  # in a tuple: it belongs to the geometry, not to this module
         self.features = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
         width = n_features + encoded_width(3, DIRECTION_FREQUENCIES)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.ReLU(),
-        )
+        self.hidden = nn.ModuleList([nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, HIDDEN)])
         self.rgb = nn.Linear(HIDDEN, 3)
 
     def reset(self) -> None:
@@ -129,11 +123,7 @@ class VoxelStyle(Style):
     def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
         """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
         h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
-        return in_blocks(self._decode, ROWS, h, d)[0]
-
-    def _decode(self, h: Tensor, d: Tensor) -> tuple[Tensor]:
-        h = self.mlp(torch.cat([h, self.encode_direction(d).to(h.dtype)], -1))
-        return (self.last(self.rgb, h),)
+        return self.decode(h, d, [(layer.weight, layer.bias) for layer in self.hidden], ROWS)
 
 
 class VoxelField(nn.Module):
@@ -172,7 +162,7 @@ class VoxelField(nn.Module):
             known = cell >= 0
             new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell[known], x[known])
             new.style.features[known] = old.interpolate(self.style.features, cell[known], x[known])
-        new.style.mlp, new.style.rgb = self.style.mlp, self.style.rgb
+        new.style.hidden, new.style.rgb = self.style.hidden, self.style.rgb
         return new
 
 

@@ -94,6 +94,22 @@ def trainer_precision(asked: str, device: str) -> str:
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[asked]
 
 
+def product_type(asked: str, device: str) -> torch.dtype:
+    """What networks multiply matrices in with the option --precision.
+
+    Raises:
+        UserError: half precision was asked for on a CPU.
+    """
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return types.get(trainer_precision(asked, device), torch.float32)
+
+
+def mixed_precision(asked: str, device: str) -> torch.autocast:
+    """In which networks compute as they do in training; for errors see `product_type`."""
+    dtype = product_type(asked, device)
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide the numbers; PyTorch's tells its build."""
     others = ("numpy", "pytorch-lightning", "torchmetrics", "kornia")

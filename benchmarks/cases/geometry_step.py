@@ -10,10 +10,11 @@ from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import Settings
 from benchmarks.table import Row
-from benchmarks.work import Pieces, Turns, WorkCounter, arithmetic, floor_of, run
+from benchmarks.work import Pieces, Turns, WorkCounter, floor_of, run, short
 from datasets.cameras import Cameras, Rays
 from datasets.scene import Scene
 from systems.geometry import GeometrySystem
+from utils.machine import product_type
 
 RAYS = 1024
 ENDLESS = "1000000"  # steps of a run that is stopped when enough has been seen
@@ -38,13 +39,13 @@ def _row(settings: Settings, field: str) -> Row:
         return {"plain": plain_step(scene, settings.device, batch)} if settings.plain else {}
 
     run(system, settings, Turns(contest, others, counter))
-    dtype = arithmetic(settings.device)
+    dtype = product_type("auto", settings.device)
     row = Row("geometry_step", f"{field}, {batch} rays", contest.median("ours"))
     row.floor = floor_of(counter, settings, dtype, training=True)
     row.memory = contest.bytes["ours"]
     row.note = (
         f"{counter.positions / batch:.0f} densities and {counter.colours / batch:.0f} colours a "
-        f"ray, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {_short(dtype)}"
+        f"ray, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {short(dtype)}"
     )
     if field == "voxels":
         row.note += f" and {counter.table_bytes(training=True) / 1e6:.3g} MB of tables"
@@ -70,7 +71,3 @@ def plain_step(scene: Scene, device: str, batch: int) -> object:
         plain.step(rays[index], colours[index])
 
     return step
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchmarks.inputs import one_view, renderer_of
 from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainScene
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
-from benchmarks.work import WorkCounter, floor_of
+from benchmarks.work import WorkCounter, floor_of, short
 from datasets.cameras import Cameras
 from systems.rendering import render_view
+from utils.machine import mixed_precision, product_type
 
 # what a laptop's CPU does in minutes; the rest with --full
 USUAL = {"voxels": (100, 200, 400), "nerf": (100, 200), "nerf_occupancy": (100, 200)}
@@ -43,17 +42,18 @@ def _row(settings: Settings, field: str, size: int) -> Row:
     counter = WorkCounter(renderer)
 
     def ours() -> None:
-        with counter.once():
+        with counter.once(), mixed_precision("auto", device):
             render_view(renderer, cameras, 0)
 
     contest = Contest(device, settings.turns, settings.budget)
     contest.take_turns(ours=ours, **({"plain": lambda: plain.view(rays)} if settings.plain else {}))
     row = Row("rendering", f"{field}, {size} x {size}", contest.median("ours"))
-    row.floor = floor_of(counter, settings, torch.float32, training=False)
+    dtype = product_type("auto", device)
+    row.floor = floor_of(counter, settings, dtype, training=False)
     row.memory = contest.bytes["ours"]
     row.note = (
         f"{counter.positions / n_pixels:.1f} densities and {counter.colours / n_pixels:.1f} "
-        f"colours a pixel, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in float32"
+        f"colours a pixel, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {short(dtype)}"
     )
     if field == "voxels":
         row.note += f" and {counter.table_bytes(training=False) / 1e6:.3g} MB of tables"

@@ -173,3 +173,22 @@ def test_clipped_rays_end_at_the_box():
     assert torch.allclose(rays.near[[0, 2]], torch.tensor([2.5, 0.0]))
     assert torch.allclose(rays.far[[0, 2]], torch.tensor([4.0, 1.0]))
     assert rays.far[1] < rays.near[1]
+
+
+@pytest.mark.parametrize("kind", ["nerf", "voxels"])
+def test_without_view_dependence_the_direction_is_one_for_all(kind):
+    """As a bias of the first layer it is what it was as an input."""
+    field, x = field_of(kind), points()
+    field.double().style.reset()
+    x = x.double()
+    d = torch.nn.functional.normalize(x, dim=-1)
+    feature = field.geometry(x)[1].detach()
+
+    def run(d):
+        rgb = field.style(feature, x, d)
+        loss = (rgb * x).sum()
+        return rgb, *torch.autograd.grad(loss, list(field.style.parameters()))
+
+    input_ = run(torch.zeros_like(d))
+    field.style.view_dependent.zero_()
+    torch.testing.assert_close(run(d), input_, rtol=1e-10, atol=1e-12)
