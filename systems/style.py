@@ -42,13 +42,12 @@ COLOUR_SAMPLES = 200_000
 SEEN = 0.5  # opacity from which a pixel's colour counts as the object's
 # samples whose graph through the style module is in memory at once: of a chunk, and of a view that
 # is not cut, since its graph can be kept while the loss is taken
-SAMPLES_AT_ONCE = {"nerf": (1 << 16, 1 << 16), "voxels": (1 << 18, 1 << 20)}
+SAMPLES_AT_ONCE = {"nerf": (1 << 16, 3 << 18), "voxels": (1 << 18, 1 << 20)}
 SAMPLES_AT_ONCE_CUDA = {"nerf": (1 << 20, 1 << 20), "voxels": (1 << 22, 1 << 22)}
 # measured: features of a pixel and their graph; a sample's way through the style module and back
 BYTES_PER_TILE_PIXEL = 2500
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
-BYTES_PER_SAMPLE = {"nerf": 6000, "voxels": 1000}
-FEATURES_AT_ONCE = 5e8  # bytes of a view's features that are computed once for both passes
+BYTES_PER_SAMPLE = {"nerf": 2500, "voxels": 600}
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
 
@@ -169,7 +168,7 @@ class StyleSystem(TrainingSystem):
         kind = self.renderer.spec["field"]
         loss, graph = BYTES_PER_TILE_PIXEL * tile * tile, BYTES_PER_SAMPLE[kind] * samples
         # what is rendered in one chunk keeps its graph while the loss is taken
-        working = max(loss, graph) + self._feature_bytes(view) if cut else loss + graph
+        working = max(loss, graph) if cut else loss + graph
         on_host = kept * mean if self.device.type == "cpu" else 0
         self.announce(
             f"{n} views of {width}x{height}, in one of them {len(view)} pixels that show "
@@ -289,7 +288,6 @@ class StyleSystem(TrainingSystem):
             terms, gradient = self.objective.gradient(image, photo, mask, self.team)
             return terms, self.scaled(torch.autograd.grad(image, leaf, gradient)[0])
 
-        frozen = self._with_features(frozen)
         self.optimizers().zero_grad()
         terms = deferred_backward(
             lambda part: self._shade(frozen, part),
@@ -302,17 +300,6 @@ class StyleSystem(TrainingSystem):
         self.require_finite(terms, step)
         self.apply_gradients(step)
         return terms
-
-    def _with_features(self, frozen: FrozenView) -> FrozenView:
-        """The view with its features, if both passes of a step need them and there is room."""
-        if self.chunks.fit(len(frozen)) or self.team.size > 1 or not self._feature_bytes(frozen):
-            return frozen
-        return frozen.with_features(self.renderer.field, self.chunks)
-
-    def _feature_bytes(self, frozen: FrozenView) -> float:
-        """Memory of a view's features where they would be computed once for both passes."""
-        size = len(frozen.t) * self.frozen.vector_bytes
-        return size if frozen.feature is None and size <= FEATURES_AT_ONCE else 0
 
     def _shade(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
         """Colours of a view's pixels, or of a stretch of them."""

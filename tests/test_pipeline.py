@@ -24,6 +24,7 @@ from pipeline import train
 from systems.checkpoints import geometry_digest
 from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem
+from systems.rendering import render_view
 from tests.datasets.conftest import Captures
 from utils.checkpoint import load_checkpoint
 from utils.errors import NumericalError
@@ -203,6 +204,25 @@ def test_a_style_on_the_weights_alone(at, field):
 
 def rendered(more):
     return evaluate(parse_eval(f"--ckpt_path ckpts/sphere_g.ckpt {more}".split()))
+
+
+def test_rendering_computes_as_asked(at, monkeypatch):
+    geometry("nerf")
+    types, rgb = [], []
+
+    def render_and_note(*given):
+        on = torch.is_autocast_enabled("cpu")
+        types.append(torch.get_autocast_dtype("cpu") if on else torch.float32)
+        picture = render_view(*given)
+        rgb.append(picture.rgb)
+        return picture
+
+    monkeypatch.setattr("eval.render_view", render_and_note)
+    for precision in ("32", "bf16"):
+        rendered(f"--precision {precision} --path circle --n_frames 1")
+    assert types == [torch.float32, torch.bfloat16]
+    assert not torch.equal(*rgb)
+    torch.testing.assert_close(*rgb, rtol=0, atol=0.01)
 
 
 def test_paths_where_asked(at):
