@@ -62,6 +62,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     device = accelerator(options.device, options.num_gpus)
+    networks = mixed_precision(options.precision, device)
     scene, photographed = scene_of(options, payload["scene"])
     renderer = Renderer.from_state(payload["spec"], payload["state"]).eval()
     cameras, photos, fps = views_of(scene, options)
@@ -76,7 +77,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
-        with mixed_precision(options.precision, device.type):
+        with networks:
             picture = render_view(renderer, cameras, index, options.chunk)
         picture.rgb.cpu()
         seconds = time.perf_counter() - start

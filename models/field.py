@@ -65,32 +65,23 @@ class Style(nn.Module):
                 hidden[0] = weight, bias + inner @ self.encode_direction(d.new_zeros(3))
             blocks = [h]
 
-        bias_of_rgb = self.rgb.bias + alarm(h, hidden)
-
         def network(h: Tensor, *d: Tensor) -> tuple[Tensor]:
             if d:
                 h = torch.cat([h, self.encode_direction(*d).to(h.dtype)], -1)
             for weight, bias in hidden:
                 h = linear_relu(h, weight, bias)
-            return (self.last(h, self.rgb.weight, bias_of_rgb),)
+            # a gradient of the density is made of differences of colours: bfloat16 is too coarse
+            return (self.finish(precise_linear(h, self.rgb.weight, self.rgb.bias)),)
 
-        return in_blocks(network, rows, *blocks)[0]
+        return in_blocks(network, rows, *blocks)[0] + alarm(h, hidden)
 
     def finish(self, logits: Tensor) -> Tensor:
         """Colours (M, 3) in [0, 1] of the last layer's output."""
         rgb = torch.sigmoid(logits)
         if torch.equal(self.colour_matrix, torch.eye(3).to(self.colour_matrix)):
             return rgb
-        return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
-
-    def last(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Colours (M, 3) of the last hidden layer's output ``h (M, C)``.
-
-        In full precision, also under autocast: the gradient of the density is made of differences
-        of colours, and drowns in bfloat16's rounding.
-        """
-        with torch.autocast(h.device.type, enabled=False):
-            return self.finish(precise_linear(h, weight, bias))
+        with torch.autocast(rgb.device.type, enabled=False):
+            return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
 
     def linears(self) -> list[nn.Linear]:
         """The linear layers, first to last."""

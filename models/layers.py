@@ -19,14 +19,12 @@ def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     In autocast's type, if it is on; gradients of the weights come in the weights' own.
     """
-    on = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if on else x.dtype
-    if x.device.type != "cpu" or dtype != torch.bfloat16 or not fused_exists():
+    if not _is_fused(x):
         return functional.relu(functional.linear(x, weight, bias))
-    x = x.to(dtype)
+    x = x.to(torch.bfloat16)
     if torch.is_grad_enabled():
         return _LinearReLU.apply(x, weight, bias)
-    return _fused(x, weight.to(dtype), bias.to(dtype))
+    return _fused(x, weight.to(x.dtype), bias.to(x.dtype))
 
 
 def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -43,11 +41,20 @@ def alarm(x: Tensor, layers: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """() 0, or NaN where a number in ``x`` or in the weights and biases of ReLU ``layers`` is not
     finite, or could grow infinite on its way through them.
 
-    The operation above makes a NaN a 0.  This, added to what follows the last of the layers, lets
-    no such 0 pass: a row of outputs of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)`` long.
+    In one operation a layer makes a NaN a 0.  This, added to what follows the last of the layers,
+    lets no such 0 pass: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)`` long.
     """
+    if not _is_fused(x):
+        return torch.zeros((), device=x.device)
     norms = torch._foreach_norm([x.flatten(), *(part for layer in layers for part in layer)])
     return (torch.stack([norm.float() for norm in norms]) + 1).prod() * 0
+
+
+def _is_fused(x: Tensor) -> bool:
+    """Whether `linear_relu` of ``x`` is one operation."""
+    on = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if on else x.dtype
+    return x.device.type == "cpu" and dtype == torch.bfloat16 and fused_exists()
 
 
 @cache

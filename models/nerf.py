@@ -43,20 +43,19 @@ class NerfGeometry(nn.Module):
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
         half = (self.bounds[1] - self.bounds[0]).max() / 2
         centred = (x - self.bounds.mean(0)) * (torch.pi / half)
-        warn = alarm(centred, ((layer.weight, layer.bias) for layer in self.layers))
-        raw, feature = in_blocks(lambda x: self._trunk(x, self.density.bias + warn), ROWS, centred)
+        raw, feature = in_blocks(self._trunk, ROWS, centred)
+        raw = raw + alarm(centred, ((layer.weight, layer.bias) for layer in self.layers))
         return functional.softplus(raw) * (FOG / half), feature
 
-    def _trunk(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (M, 3)``, centred, and the ``bias (1,)`` of the density's head -> raw density (M,)
-        and feature (M, 256)."""
+    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (M, 3)``, centred -> raw density (M,) and feature (M, 256)."""
         h = encoded = positional_encoding(x, self.n_frequencies)
         for i, layer in enumerate(self.layers):
             if i == self.skip:
                 h = torch.cat([encoded.to(h.dtype), h], -1)
             h = linear_relu(h, layer.weight, layer.bias)
         # density in full precision: its exponential is what the picture is made of
-        return precise_linear(h, self.density.weight, bias)[:, 0], h
+        return precise_linear(h, self.density.weight, self.density.bias)[:, 0], h
 
 
 class NerfStyle(Style):

@@ -165,6 +165,11 @@ def test_evaluation_of_nothing(at):
         evaluate(parse_eval(["--ckpt_path", "missing.ckpt"]))
 
 
+def test_evaluation_in_what_the_machine_does_not_do(trained):
+    with pytest.raises(UserError, match="--precision 16"):
+        evaluate(parse_eval(f"--ckpt_path {trained} --precision 16 --device cpu".split()))
+
+
 @pytest.mark.parametrize(
     "line, words",
     [
