@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from assets.cameras import write_cameras
-from assets.colours import Surface, field_colours, photo_colours
+from assets.colours import Surface, field_colours
 from assets.density import density_of, occupied_box
 from assets.exposure import Exposure
 from assets.mesh import Mesh, kept_parts, level_set
@@ -278,7 +278,8 @@ def colours_of(
         directions = functional.normalize(space.to_world(vertices) - middle, dim=1)
     colours = field_colours(renderer, vertices, normals, near, directions)
     if job.options.colour == "photos":
-        shown, weight = photo_colours(renderer, scene.train, vertices, normals, near, space)
+        surface = Surface(renderer, scene.train, vertices, normals, near, space)
+        shown, weight = surface.photo_colours()
         colours = torch.where((weight > 0)[:, None], shown, colours)
     return colours.double().cpu().numpy()
 

@@ -56,7 +56,7 @@ def field_colours(
         samples = samples.take(renderer.sampler.grid.contains(rays.points(ray, t)).nonzero()[:, 0])
         seen = render(renderer.field, rays, samples)
         rgb = seen.rgb / seen.opacity.clamp(min=1e-6)[:, None]
-        _, feature = renderer.field.geometry(v)
+        feature = renderer.field.geometry.feature(v)
         here = renderer.field.style(feature, v, d)
         return torch.where((seen.opacity > 1e-3)[:, None], rgb, here)
 
@@ -86,14 +86,14 @@ def light_between(renderer: Renderer, eyes: Tensor, places: Tensor, space: Space
 
 
 class Surface:
-    """Places on a surface, and which camera sees them.
+    """Places on a surface, which camera sees them, and in which colour its photo shows them.
 
     A camera sees a place in front of it, within its frame and turned to it, if light gets to the
     camera from just above the place.
 
     Args:
         renderer: whose density hides what is behind it.
-        views: the cameras.
+        views: the cameras, with their photos.
         vertices, normals: (V, 3) in the field's coordinates; unit length.
         clearance: how far above the place light has to get through, in the same.
         space: how they go with the world, where the cameras are.
@@ -108,7 +108,7 @@ class Surface:
         clearance: float,
         space: Space = WORLD,
     ) -> None:
-        self.renderer, self.space = renderer, space
+        self.renderer, self.views, self.space = renderer, views, space
         self.cameras = Cameras.of(views, 0.0, 1.0).to(vertices.device)
         self.above = vertices + clearance * normals
         self.world = space.to_world(vertices)
@@ -149,38 +149,26 @@ class Surface:
             seen[index[well > 0]] = True
         return seen
 
+    @torch.no_grad()
+    def photo_colours(self) -> tuple[Tensor, Tensor]:
+        """Mean of what the photos show of each place, by how well they show it.
 
-@torch.no_grad()
-def photo_colours(
-    renderer: Renderer,
-    views: list[View],
-    vertices: Tensor,
-    normals: Tensor,
-    clearance: float,
-    space: Space = WORLD,
-) -> tuple[Tensor, Tensor]:
-    """Mean of what the photos show of each vertex, by how well they show it.
+        Where photos have alpha their colour is freed from the background, and counts by its alpha.
 
-    Where photos have alpha their colour is freed from the background, and counts by its alpha.
-
-    Args:
-        as those of `Surface`.
-
-    Returns:
-        Colours (V, 3) in [0, 1], and weight (V,): 0 where no photo shows the vertex.
-    """
-    total = torch.zeros_like(vertices)
-    weight = torch.zeros_like(vertices[:, 0])
-    surface = Surface(renderer, views, vertices, normals, clearance, space)
-    for i, view in enumerate(tqdm(views, desc="photos", unit="view")):
-        index, place, well = surface.look(i)
-        layer = premultiplied(view, renderer.background).to(vertices.device)
-        if view.valid is not None:
-            layer = layer * view.valid.to(layer)[..., None]
-        shown = well[:, None] * sample_image(layer, place)
-        total[index] += shown[:, :3]
-        weight[index] += shown[:, 3]
-    return (total / weight.clamp(min=1e-12)[:, None]).clamp(0, 1), weight
+        Returns:
+            Colours (V, 3) in [0, 1], and weight (V,): 0 where no photo shows the place.
+        """
+        total = torch.zeros_like(self.world)
+        weight = torch.zeros_like(self.world[:, 0])
+        for i, view in enumerate(tqdm(self.views, desc="photos", unit="view")):
+            index, place, well = self.look(i)
+            layer = premultiplied(view, self.renderer.background).to(self.world.device)
+            if view.valid is not None:
+                layer = layer * view.valid.to(layer)[..., None]
+            shown = well[:, None] * sample_image(layer, place)
+            total[index] += shown[:, :3]
+            weight[index] += shown[:, 3]
+        return (total / weight.clamp(min=1e-12)[:, None]).clamp(0, 1), weight
 
 
 def project(cameras: Cameras, view: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ def colours_of(renderer: Renderer, x: Tensor) -> Tensor:
     """Colours (M, 3) in [0, 1] at ``x (M, 3)``, of the direction 0."""
 
     def colours(part: slice) -> Tensor:
-        _, feature = renderer.field.geometry(x[part])
+        feature = renderer.field.geometry.feature(x[part])
         return renderer.field.style(feature, x[part], torch.zeros_like(x[part])).float()
 
     return torch.cat(chunks(renderer).over(len(x), colours))

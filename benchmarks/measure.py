@@ -69,7 +69,8 @@ def _resident(name: str) -> int:
 class Contest:
     """Pieces of work that take turns: A B A B ...
 
-    The first turn of each warms up and is asked for its memory, the later ones for their time.
+    The first turn of each warms up, the later ones are asked for their time, and the last for its
+    memory: what was given back to the kernel for that is slower when it comes again.
 
     Args:
         device: where they work.
@@ -84,21 +85,23 @@ class Contest:
         self._peak = PeakMemory(device)
         self._begun = time.perf_counter()
         self._started = 0.0
+        self._timed = False
 
     def begin(self, name: str) -> None:
         """Starts a turn of ``name``."""
-        if name not in self.seconds:
+        if self._timed:
             self._peak.start()
         self._started = clock(self.device)
 
     def end(self, name: str) -> None:
         """Ends it."""
         took = clock(self.device) - self._started
-        if name in self.seconds:
+        if self._timed:
+            self.bytes[name] = self._peak.stop()
+        elif name in self.seconds:
             self.seconds[name].append(took)
         else:
             self.seconds[name] = []
-            self.bytes[name] = self._peak.stop()
 
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:
@@ -116,11 +119,12 @@ class Contest:
 
     def over(self) -> bool:
         """Whether there have been rounds enough; to be asked between two rounds."""
-        if not self.seconds:
-            return False
+        if self._timed or not self.seconds:
+            return self._timed
         done = min(len(seconds) for seconds in self.seconds.values())
         late = time.perf_counter() - self._begun > self.budget
-        return done >= self.rounds or (late and done >= min(2, self.rounds))
+        self._timed = done >= self.rounds or (late and done >= min(2, self.rounds))
+        return False
 
     def median(self, name: str) -> float:
         """Seconds."""

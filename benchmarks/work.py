@@ -71,6 +71,14 @@ class WorkCounter:
         # Adam reads and writes the parameter and two moments, reads the gradient that was zeroed
         return SINGLE * (3 * numbers + 8 * sum(p.numel() for p in field.parameters()))
 
+    def note(self, n: int, unit: str, dtype: torch.dtype, training: bool) -> str:
+        """What there was to do for each of ``n`` rays or pixels, and what the floor stands for."""
+        samples = f"{self.positions / n:.3g} densities and {self.colours / n:.3g} colours a {unit}"
+        work = f"{self.flops / 1e9:.3g} GFLOP in {short(dtype)}"
+        if tables := self.table_bytes(training):
+            work += f" and {tables / 1e6:.3g} MB of tables"
+        return f"{samples}, plain 192; floor: {work}"
+
 
 def short(dtype: torch.dtype) -> str:
     """A type's name."""

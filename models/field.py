@@ -16,10 +16,12 @@ from models.layers import alarm, linear_relu, precise_linear
 class Field(Protocol):
     """``geometry(x (M, 3)) -> density (M,), feature (M, ...)`` and ``style(feature, x, d) -> rgb
     (M, 3)``: two modules with parameters of their own.  ``feature`` is whatever the style module
-    wants to know of the geometry, one row a sample."""
+    wants to know of the geometry, one row a sample; ``geometry.feature(x)`` gives it alone.  The
+    networks take ``rows`` samples at a time, see `in_blocks`."""
 
     geometry: nn.Module
     style: Style
+    rows: int
 
 
 class Style(nn.Module):

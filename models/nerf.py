@@ -41,21 +41,37 @@ class NerfGeometry(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
-        half = (self.bounds[1] - self.bounds[0]).max() / 2
-        centred = (x - self.bounds.mean(0)) * (torch.pi / half)
-        raw, feature = in_blocks(self._trunk, ROWS, centred)
+        centred = self._centred(x)
+        raw, feature = in_blocks(self._density, ROWS, centred)
         raw = raw + alarm(centred, ((layer.weight, layer.bias) for layer in self.layers))
-        return functional.softplus(raw) * (FOG / half), feature
+        return functional.softplus(raw) * (FOG / self._half), feature
 
-    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def feature(self, x: Tensor) -> Tensor:
+        """``x (M, 3)`` -> feature (M, 256).  What is not finite may not show, see `alarm`: for
+        positions and weights that have had a density."""
+        return in_blocks(self._trunk, ROWS, self._centred(x))[0]
+
+    @property
+    def _half(self) -> Tensor:
+        return (self.bounds[1] - self.bounds[0]).max() / 2
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return (x - self.bounds.mean(0)) * (torch.pi / self._half)
+
+    def _density(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)``, centred -> raw density (M,) and feature (M, 256)."""
+        (h,) = self._trunk(x)
+        # density in full precision: its exponential is what the picture is made of
+        return precise_linear(h, self.density.weight, self.density.bias)[:, 0], h
+
+    def _trunk(self, x: Tensor) -> tuple[Tensor]:
+        """``x (M, 3)``, centred -> feature (M, 256)."""
         h = encoded = positional_encoding(x, self.n_frequencies)
         for i, layer in enumerate(self.layers):
             if i == self.skip:
                 h = torch.cat([encoded.to(h.dtype), h], -1)
             h = linear_relu(h, layer.weight, layer.bias)
-        # density in full precision: its exponential is what the picture is made of
-        return precise_linear(h, self.density.weight, self.density.bias)[:, 0], h
+        return (h,)
 
 
 class NerfStyle(Style):
@@ -95,6 +111,8 @@ class NerfField(nn.Module):
         bounds: (2, 3) box of the scene.
         n_xyz, n_dir: frequencies of the encodings of position and direction.
     """
+
+    rows = ROWS
 
     def __init__(self, bounds: Tensor, n_xyz: int = 10, n_dir: int = 4) -> None:
         super().__init__()

@@ -98,10 +98,14 @@ class VoxelGeometry(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per scene unit, and the cell (M,) that x lies in or -1."""
-        cell = self.lattice.locate(x)
+        cell = self.feature(x)
         raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), x)[:, 0]
         density = functional.softplus(raw) / self.unit
         return density * (cell >= 0), cell
+
+    def feature(self, x: Tensor) -> Tensor:
+        """``x (M, 3)`` -> the cell (M,) that it lies in or -1."""
+        return self.lattice.locate(x)
 
 
 class VoxelStyle(Style):
@@ -134,6 +138,8 @@ class VoxelField(nn.Module):
         bounds: (2, 3) box of the grid.
         n_features: appearance features on a vertex.
     """
+
+    rows = ROWS
 
     def __init__(self, active: Tensor, bounds: Tensor, n_features: int = 12) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.cameras import Cameras, Rays
+from models.blocks import in_blocks
 from models.render import geometry_of
 from models.renderer import Renderer
 from models.samples import compositing_weights, prominent, segment_sum
@@ -102,7 +103,7 @@ class FrozenView:
 
     @torch.no_grad()
     def _features(self, field: nn.Module, ray: Tensor, inside: slice, rays: Rays) -> Tensor:
-        return field.geometry(rays.points(ray, self.t[inside]))[1]
+        return field.geometry.feature(rays.points(ray, self.t[inside]))
 
     def _samples(self, part: slice) -> tuple[Tensor, slice, Rays]:
         """Of the pixels ``part``: each sample's ray, where the samples are, and the rays."""
@@ -124,12 +125,12 @@ class FrozenView:
         """
         part = slice(0, len(self)) if part is None else part
         ray, inside, rays = self._samples(part)
-        x = rays.points(ray, self.t[inside])
+        x, d = rays.points(ray, self.t[inside]), rays.view_directions.index_select(0, ray)
         if self.feature is None:
-            feature = self._features(field, ray, inside, rays)
+            # block by block, so that long features need not be in memory all at once
+            rgb = in_blocks(lambda x, d: _colours(field, x, d), field.rows, x, d)[0]
         else:
-            feature = self.feature[inside]
-        rgb = field.style(feature, x, rays.view_directions.index_select(0, ray))
+            rgb = field.style(self.feature[inside], x, d)
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
         return colour + (1 - self.opacity[part])[:, None] * background
 
@@ -148,6 +149,13 @@ class FrozenView:
         picture = background.to(colours.dtype).repeat(self.size[0] * self.size[1], 1)
         picture = picture.index_copy(0, self.places(), colours)
         return picture.view(*self.size, 3).permute(2, 0, 1)[None]
+
+
+def _colours(field: nn.Module, x: Tensor, d: Tensor) -> tuple[Tensor]:
+    """Colours (M, 3) of the positions ``x (M, 3)`` in the directions ``d (M, 3)``."""
+    with torch.no_grad():
+        feature = field.geometry.feature(x)
+    return (field.style(feature, x, d),)
 
 
 class FrozenGeometry:

@@ -10,7 +10,7 @@ from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import Settings
 from benchmarks.table import Row
-from benchmarks.work import Pieces, Turns, WorkCounter, floor_of, run, short
+from benchmarks.work import Pieces, Turns, WorkCounter, floor_of, run
 from datasets.cameras import Cameras, Rays
 from datasets.scene import Scene
 from systems.geometry import GeometrySystem
@@ -43,12 +43,7 @@ def _row(settings: Settings, field: str) -> Row:
     row = Row("geometry_step", f"{field}, {batch} rays", contest.median("ours"))
     row.floor = floor_of(counter, settings, dtype, training=True)
     row.memory = contest.bytes["ours"]
-    row.note = (
-        f"{counter.positions / batch:.0f} densities and {counter.colours / batch:.0f} colours a "
-        f"ray, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {short(dtype)}"
-    )
-    if field == "voxels":
-        row.note += f" and {counter.table_bytes(training=True) / 1e6:.3g} MB of tables"
+    row.note = counter.note(batch, "ray", dtype, training=True)
     if settings.plain:
         row.plain = contest.median("plain")
         row.ratio = ratio(contest.seconds["plain"], contest.seconds["ours"])

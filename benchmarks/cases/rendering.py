@@ -7,7 +7,7 @@ from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainScene
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
-from benchmarks.work import WorkCounter, floor_of, short
+from benchmarks.work import WorkCounter, floor_of
 from datasets.cameras import Cameras
 from systems.rendering import render_view
 from utils.machine import mixed_precision, product_type
@@ -51,12 +51,7 @@ def _row(settings: Settings, field: str, size: int) -> Row:
     dtype = product_type("auto", device)
     row.floor = floor_of(counter, settings, dtype, training=False)
     row.memory = contest.bytes["ours"]
-    row.note = (
-        f"{counter.positions / n_pixels:.1f} densities and {counter.colours / n_pixels:.1f} "
-        f"colours a pixel, plain 192; floor: {counter.flops / 1e9:.3g} GFLOP in {short(dtype)}"
-    )
-    if field == "voxels":
-        row.note += f" and {counter.table_bytes(training=False) / 1e6:.3g} MB of tables"
+    row.note = counter.note(n_pixels, "pixel", dtype, training=False)
     if settings.plain:
         times = n_pixels / len(rays)
         whole = contest.sums({"plain": times})

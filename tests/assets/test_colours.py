@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from assets.colours import (
+    Surface,
     field_colours,
     light_between,
-    photo_colours,
     premultiplied,
     project,
     sample_image,
@@ -73,7 +73,7 @@ def test_only_those_who_see_a_vertex_colour_it(ball):
     red, blue = (torch.tensor(c, dtype=torch.uint8) for c in ([255, 0, 0], [0, 0, 255]))
     views = [view_from([3.0, -0.15, 0.2], red), view_from([-3.0, -0.15, 0.2], blue)]
     vertices, normals = ball_points()
-    rgb, weight = photo_colours(ball, views, vertices, normals, 0.1)
+    rgb, weight = Surface(ball, views, vertices, normals, 0.1).photo_colours()
     right, left = normals[:, 0] > 0.5, normals[:, 0] < -0.5
     assert torch.allclose(rgb[right], torch.tensor([1.0, 0, 0]).expand_as(rgb[right]))
     assert torch.allclose(rgb[left], torch.tensor([0.0, 0, 1]).expand_as(rgb[left]))
@@ -87,7 +87,7 @@ def test_what_stands_before_a_vertex_hides_it():
     renderer = voxels(lambda x: torch.minimum(balls(x), wall(x)))
     view = view_from([3.0, -0.15, 0.2])
     normal = torch.tensor([[1.0, 0, 0], [math.cos(1.0), math.sin(1.0), 0]])
-    _, weight = photo_colours(renderer, [view], CENTRE + 0.4 * normal, normal, 0.1)
+    _, weight = Surface(renderer, [view], CENTRE + 0.4 * normal, normal, 0.1).photo_colours()
     assert weight[0] == 0
     assert weight[1] > 0
 
@@ -99,7 +99,7 @@ def test_a_transparent_background_does_not_darken_rims(ball):
     cover = alpha[..., None].float() / 255
     view.image = (GREEN * cover + 255 * (1 - cover)).round().to(torch.uint8)
     vertices, normals = ball_points()
-    rgb, weight = photo_colours(ball, [view], vertices, normals, 0.1)
+    rgb, weight = Surface(ball, [view], vertices, normals, 0.1).photo_colours()
     assert (rgb[weight > 1e-2] - GREEN / 255).abs().max() < 0.02
     layer = premultiplied(view, torch.ones(3))
     assert layer[..., 3].max() == 1

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 import export
-from assets.colours import Surface, photo_colours
+from assets.colours import Surface
 from assets.density import occupied_box
 from assets.mesh import level_set
 from assets.space import Space, reach, warped_box
@@ -223,7 +223,8 @@ def test_photos_show_what_the_warp_hides(renderer, scene):
     view = View(
         red.expand(*SIZE, 3), None, view.c2w, *(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2), "r"
     )
-    rgb, weight = photo_colours(renderer, [view], vertices, normals, 0.06, SPACE)
+    surface = Surface(renderer, [view], vertices, normals, 0.06, SPACE)
+    rgb, weight = surface.photo_colours()
     world = SPACE.to_world(vertices).double().numpy()
     column, row, _ = project(view, world).T
     inside = (column > 0) & (column < SIZE[1]) & (row > 0) & (row < SIZE[0])
@@ -237,9 +238,7 @@ def test_photos_show_what_the_warp_hides(renderer, scene):
     hidden = on_wall & inside & shadowed(view, world)
     assert hidden.sum() > 20
     assert seen[hidden].mean() < 0.02
-    assert (
-        Surface(renderer, [view], vertices, normals, 0.06, SPACE).seen().tolist() == seen.tolist()
-    )
+    assert surface.seen().tolist() == seen.tolist()
 
 
 def shadowed(view, points):

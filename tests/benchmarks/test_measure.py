@@ -18,11 +18,12 @@ from models.renderer import Renderer
 BOUNDS = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
 
-def test_turns_alternate_and_the_first_is_not_timed():
+def test_turns_alternate_and_first_and_last_are_not_timed():
     order = []
     contest = Contest("cpu", rounds=3, budget=1e9)
     contest.take_turns(a=lambda: order.append("a"), b=lambda: order.append("b"))
-    assert order == ["a", "b"] * 4
+    assert order == ["a", "b"] * 5
+    assert set(contest.bytes) == {"a", "b"}
     assert {name: len(s) for name, s in contest.seconds.items()} == {"a": 3, "b": 3}
     assert all(seconds >= 0 for times in contest.seconds.values() for seconds in times)
 

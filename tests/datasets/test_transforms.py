@@ -21,6 +21,15 @@ def edit(root, change):
     return root
 
 
+def orient(path, orientation):
+    """Gives an image file an EXIF orientation; returns its pixels as they are stored."""
+    image = Image.open(path)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    return np.array(image)
+
+
 @pytest.fixture
 def root(tmp_path, captures, source):
     """Ten frames, 24 x 20 pixels, with shared intrinsics."""
@@ -62,26 +71,16 @@ class TestLenses:
 
     def test_photos_turned_by_exif(self, root):
         """COLMAP passes over EXIF: the file's size decides which way the image is taken."""
-        path = root / "images" / "r_1.png"
-        stored = Image.open(path)
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        stored.save(path, exif=exif)
-        view = load_transforms(root).train[0]
-        assert torch.equal(view.image, torch.from_numpy(np.array(stored)))
+        stored = orient(root / "images" / "r_1.png", 6)
+        assert torch.equal(load_transforms(root).train[0].image, torch.from_numpy(stored))
         turned = {"w": 20, "h": 24, "cx": 10, "cy": 12}
         edit(root, lambda d: d["frames"][1].update(turned))
         view = load_transforms(root).train[0]
-        assert torch.equal(view.image, torch.from_numpy(np.rot90(np.array(stored), -1).copy()))
+        assert torch.equal(view.image, torch.from_numpy(np.rot90(stored, -1).copy()))
 
     def test_photos_upside_down_by_exif(self, root):
-        path = root / "images" / "r_1.png"
-        stored = Image.open(path)
-        exif = Image.Exif()
-        exif[0x0112] = 3
-        stored.save(path, exif=exif)
-        view = load_transforms(root).train[0]
-        assert torch.equal(view.image, torch.from_numpy(np.array(stored)))
+        stored = orient(root / "images" / "r_1.png", 3)
+        assert torch.equal(load_transforms(root).train[0].image, torch.from_numpy(stored))
 
     @pytest.mark.parametrize(
         ("entries", "model"),

@@ -29,7 +29,7 @@ def spin_count_of(script, environment):
 @pytest.mark.parametrize("script", ["pipeline", "eval", "export", "demo", "benchmarks.__main__"])
 def test_threads_wait_briefly_in_every_script(script):
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
-    assert spin_count_of(script, environment) == "10000"
+    assert spin_count_of(script, environment) == "30000"
 
 
 def test_the_users_own_setting_stays():
