@@ -88,29 +88,30 @@ class FrozenView:
         inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
         return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
 
+    @torch.no_grad()
     def with_features(self, field: nn.Module, chunks: Chunks) -> FrozenView:
         """The view with what the style module wants to know of all its samples: for who shades it
         more than once."""
-        none = self._features(field, *self._samples(slice(0, 0)))
+        none = field.geometry.feature(self.t.new_zeros(0, 3))
         feature = none.new_empty(len(self.t), *none.shape[1:])
 
         def fill(part: slice) -> None:
-            ray, inside, rays = self._samples(part)
-            feature[inside] = self._features(field, ray, inside, rays)
+            inside, _, x, _ = self._samples(part)
+            feature[inside] = field.geometry.feature(x)
 
         chunks.over(len(self), fill)
         return replace(self, feature=feature)
 
-    @torch.no_grad()
-    def _features(self, field: nn.Module, ray: Tensor, inside: slice, rays: Rays) -> Tensor:
-        return field.geometry.feature(rays.points(ray, self.t[inside]))
-
-    def _samples(self, part: slice) -> tuple[Tensor, slice, Rays]:
-        """Of the pixels ``part``: each sample's ray, where the samples are, and the rays."""
+    def _samples(self, part: slice) -> tuple[slice, Tensor, Tensor, Tensor]:
+        """Of the pixels ``part``: where their samples are; each sample's ray (K,), position and
+        direction (K, 3)."""
         ends = self.first[part.start : part.stop + 1]
+        inside = slice(int(ends[0]), int(ends[-1]))
         n = part.stop - part.start
         ray = torch.repeat_interleave(torch.arange(n, device=ends.device), ends.diff())
-        return ray, slice(int(ends[0]), int(ends[-1])), self.rays(part)
+        rays = self.rays(part)
+        x, d = rays.points(ray, self.t[inside]), rays.view_directions.index_select(0, ray)
+        return inside, ray, x, d
 
     def rays(self, part: slice) -> Rays:
         """The rays of the pixels ``part``."""
@@ -124,11 +125,16 @@ class FrozenView:
         A pure function of the field's style: the same samples, whoever asks and however often.
         """
         part = slice(0, len(self)) if part is None else part
-        ray, inside, rays = self._samples(part)
-        x, d = rays.points(ray, self.t[inside]), rays.view_directions.index_select(0, ray)
+        inside, ray, x, d = self._samples(part)
+
+        def colours(x: Tensor, d: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                feature = field.geometry.feature(x)
+            return (field.style(feature, x, d),)
+
         if self.feature is None:
             # block by block, so that long features need not be in memory all at once
-            rgb = in_blocks(lambda x, d: _colours(field, x, d), field.rows, x, d)[0]
+            (rgb,) = in_blocks(colours, field.rows, x, d)
         else:
             rgb = field.style(self.feature[inside], x, d)
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
@@ -149,13 +155,6 @@ class FrozenView:
         picture = background.to(colours.dtype).repeat(self.size[0] * self.size[1], 1)
         picture = picture.index_copy(0, self.places(), colours)
         return picture.view(*self.size, 3).permute(2, 0, 1)[None]
-
-
-def _colours(field: nn.Module, x: Tensor, d: Tensor) -> tuple[Tensor]:
-    """Colours (M, 3) of the positions ``x (M, 3)`` in the directions ``d (M, 3)``."""
-    with torch.no_grad():
-        feature = field.geometry.feature(x)
-    return (field.style(feature, x, d),)
 
 
 class FrozenGeometry:

@@ -240,13 +240,17 @@ def test_a_small_view_averages_rays():
 def test_kept_features_change_nothing():
     """Of a field whose features are long vectors: computed with the samples, or when needed."""
     renderer, cameras = scene_of("nerf", torch.float64)
+    renderer.field.rows = 11
+    parameters = list(renderer.field.style.parameters())
     kept, bare = (FrozenGeometry(renderer, cameras, budget).view(0) for budget in (1e9, 1e4))
     assert kept.feature is not None
     assert bare.feature is None
     again = bare.with_features(renderer.field, Chunks(7))
     images = [view.shade(renderer.field, renderer.background) for view in (kept, bare, again)]
-    for image in images[1:]:
+    gradients = [torch.autograd.grad(image.square().sum(), parameters) for image in images]
+    for image, gradient in zip(images[1:], gradients[1:], strict=True):
         torch.testing.assert_close(image, images[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(gradient, gradients[0], rtol=0, atol=1e-10)
     part = kept.window((2, 3), (5, 6))
     torch.testing.assert_close(
         part.shade(renderer.field, renderer.background),
