@@ -13,6 +13,7 @@ from assets.density import chunks
 from assets.space import Space
 from datasets.cameras import Cameras, Rays
 from datasets.scene import View
+from models.field import colours_at
 from models.render import render
 from models.renderer import Renderer
 from models.samples import Samples, compositing_weights, segment_sum
@@ -56,8 +57,7 @@ def field_colours(
         samples = samples.take(renderer.sampler.grid.contains(rays.points(ray, t)).nonzero()[:, 0])
         seen = render(renderer.field, rays, samples)
         rgb = seen.rgb / seen.opacity.clamp(min=1e-6)[:, None]
-        feature = renderer.field.geometry.feature(v)
-        here = renderer.field.style(feature, v, d)
+        here = colours_at(renderer.field, v, d)
         return torch.where((seen.opacity > 1e-3)[:, None], rgb, here)
 
     return torch.cat(chunks(renderer, STEPS).over(len(vertices), colours)).clamp(0, 1)

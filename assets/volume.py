@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from assets.density import chunks, density_of
 from assets.space import Space
+from models.field import colours_at
 from models.renderer import Renderer
 
 LARGEST = 1625  # cells a side: the flat index is a uint32
@@ -87,8 +88,7 @@ def colours_of(renderer: Renderer, x: Tensor) -> Tensor:
     """Colours (M, 3) in [0, 1] at ``x (M, 3)``, of the direction 0."""
 
     def colours(part: slice) -> Tensor:
-        feature = renderer.field.geometry.feature(x[part])
-        return renderer.field.style(feature, x[part], torch.zeros_like(x[part])).float()
+        return colours_at(renderer.field, x[part], torch.zeros_like(x[part])).float()
 
     return torch.cat(chunks(renderer).over(len(x), colours))
 

@@ -76,16 +76,18 @@ class Contest:
         device: where they work.
         rounds: timed turns of each.
         budget: seconds after which two timed rounds are enough.
+        weighs: whether there is a last turn, for the memory.
     """
 
-    def __init__(self, device: str, rounds: int, budget: float) -> None:
+    def __init__(self, device: str, rounds: int, budget: float, weighs: bool = True) -> None:
         self.device, self.rounds, self.budget = device, rounds, budget
         self.seconds: dict[str, list[float]] = {}
         self.bytes: dict[str, int | None] = {}
         self._peak = PeakMemory(device)
         self._begun = time.perf_counter()
         self._started = 0.0
-        self._timed = False
+        self._weighs = weighs
+        self._timed = False  # whether there have been timed rounds enough
 
     def begin(self, name: str) -> None:
         """Starts a turn of ``name``."""
@@ -119,12 +121,11 @@ class Contest:
 
     def over(self) -> bool:
         """Whether there have been rounds enough; to be asked between two rounds."""
-        if self._timed or not self.seconds:
-            return self._timed
-        done = min(len(seconds) for seconds in self.seconds.values())
-        late = time.perf_counter() - self._begun > self.budget
-        self._timed = done >= self.rounds or (late and done >= min(2, self.rounds))
-        return False
+        if self.seconds and not self._timed:
+            done = min(len(seconds) for seconds in self.seconds.values())
+            late = time.perf_counter() - self._begun > self.budget
+            self._timed = done >= self.rounds or (late and done >= min(2, self.rounds))
+        return self._timed and (not self._weighs or self.bytes.keys() == self.seconds.keys())
 
     def median(self, name: str) -> float:
         """Seconds."""

@@ -24,6 +24,19 @@ class Field(Protocol):
     rows: int
 
 
+def colours_at(field: Field, x: Tensor, d: Tensor) -> Tensor:
+    """Colours (M, 3) of the positions ``x (M, 3)`` seen in the unit directions ``d (M, 3)``;
+    differentiable in the style.  Block by block: features, which may be long, are never in memory
+    all at once."""
+
+    def network(x: Tensor, d: Tensor) -> tuple[Tensor]:
+        with torch.no_grad():
+            feature = field.geometry.feature(x)
+        return (field.style(feature, x, d),)
+
+    return in_blocks(network, field.rows, x, d)[0]
+
+
 class Style(nn.Module):
     """Base of the style modules: from a feature and a direction to a colour.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.cameras import Cameras, Rays
-from models.blocks import in_blocks
+from models.field import colours_at
 from models.render import geometry_of
 from models.renderer import Renderer
 from models.samples import compositing_weights, prominent, segment_sum
@@ -32,7 +32,7 @@ class FrozenView:
         t: (M,) distances along the rays.
         weights: (M,) contributions.
         feature: (M, ...) what the style module wants to know of the geometry; None where it is
-            computed when needed, see `with_features`.
+            computed when needed, see `shade`.
         opacity: (P,).
         corner: row and column of the window's first pixel.
         size: height, width of the window.
@@ -126,15 +126,8 @@ class FrozenView:
         """
         part = slice(0, len(self)) if part is None else part
         inside, ray, x, d = self._samples(part)
-
-        def colours(x: Tensor, d: Tensor) -> tuple[Tensor]:
-            with torch.no_grad():
-                feature = field.geometry.feature(x)
-            return (field.style(feature, x, d),)
-
         if self.feature is None:
-            # block by block, so that long features need not be in memory all at once
-            (rgb,) = in_blocks(colours, field.rows, x, d)
+            rgb = colours_at(field, x, d)
         else:
             rgb = field.style(self.feature[inside], x, d)
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)

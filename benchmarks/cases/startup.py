@@ -17,7 +17,7 @@ FLOOR = "python -c 'import torch'"
 
 def run_case(settings: Settings) -> list[Row]:
     """A row per command; the floor is PyTorch alone."""
-    contest = Contest("cpu", settings.turns, settings.budget * 2)
+    contest = Contest("cpu", settings.turns, settings.budget * 2, weighs=False)
     work = {FLOOR: ("-c", "import torch"), **COMMANDS}
     contest.take_turns(
         **{name: lambda words=words: run_outside(*words) for name, words in work.items()}

@@ -28,6 +28,22 @@ def test_turns_alternate_and_first_and_last_are_not_timed():
     assert all(seconds >= 0 for times in contest.seconds.values() for seconds in times)
 
 
+def test_without_memory_there_is_no_last_turn():
+    order = []
+    contest = Contest("cpu", rounds=2, budget=1e9, weighs=False)
+    contest.take_turns(a=lambda: order.append("a"))
+    assert (order, contest.bytes) == (["a"] * 3, {})
+
+
+def test_asking_twice_skips_no_turn():
+    contest = Contest("cpu", rounds=1, budget=1e9)
+    while not (contest.over() or contest.over()):
+        with contest.turn("a"):
+            pass
+    assert len(contest.seconds["a"]) == 1
+    assert "a" in contest.bytes
+
+
 def test_a_budget_that_is_used_up_leaves_two_rounds():
     contest = Contest("cpu", rounds=50, budget=0.0)
     contest.take_turns(a=lambda: time.sleep(0.001))
