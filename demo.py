@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from datasets.demo import write_demo
+from datasets.embedded.write import write_demo
 from eval import evaluate
-from losses.weights import vgg_at_hand
+from features.weights import vgg_at_hand
 from opt import parse_eval, parse_train
 from pipeline import quiet_lightning, train
 from systems.checkpoints import final_path

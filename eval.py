@@ -24,9 +24,9 @@ from typing import Any
 from tqdm import tqdm
 
 from assets.weights import load_any_field
-from datasets.camera_path import cameras_along
-from datasets.cameras import Cameras
-from datasets.formats import NO_PATH
+from datasets.cameras.camera_path import cameras_along
+from datasets.cameras.rays import Cameras
+from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View

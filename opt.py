@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from datasets.formats import AUTO, FORMATS, PATHS, format_of, is_path
+from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
 from utils.options import (
     EIGHT,
     FILE_NAME,

@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from datasets.assemble import named
 from datasets.capture import FEWEST, Solved, import_pycolmap, solve, upright_copies, write_capture
-from datasets.folders import images_in
+from datasets.formats.assemble import named
+from datasets.formats.folders import images_in
 from utils.errors import UserError, exits_cleanly
 
 PLAIN_NAMES = ("images", "photos", "input")  # which say nothing of the scene

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from assets.density import chunks
 from assets.space import Space
-from datasets.cameras import Cameras, Rays
+from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import View
 from models.field import colours_at
 from models.render import render

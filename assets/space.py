@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.cameras import Cameras, Rays, from_ndc, ndc_rays, to_ndc
+from datasets.cameras.rays import Cameras, Rays, from_ndc, ndc_rays, to_ndc
 from datasets.scene import Scene, View
 from models.renderer import Renderer
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.settings import FIELDS, Settings
-from datasets.demo_painting import paint
-from datasets.demo_scene import surface_distance, write_demo_scene
+from datasets.embedded.painting import paint
+from datasets.embedded.scene import surface_distance, write_demo_scene
 from datasets.load import load_scene
 from datasets.scene import Scene
-from losses.features import TORCHVISION_INDEX, FeatureNetwork
+from features.network import TORCHVISION_INDEX, FeatureNetwork
 from models.renderer import Renderer
 from models.voxels import grid_shape
 from opt import TrainOptions, parse_train

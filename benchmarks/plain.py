@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 
 LAST = 1e2  # length of a ray's last interval, as styleNeRF has it
 PATCH = 50  # pixels along a patch, and a chunk of `memory_saving`, in styleNeRF

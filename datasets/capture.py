@@ -13,12 +13,12 @@ from types import ModuleType
 import torch
 from PIL import Image, ImageOps
 
-from datasets.assemble import WHITE
-from datasets.colmap import range_of_points
-from datasets.colmap_model import SparseModel, read_model
-from datasets.frames import Frame, load_view
-from datasets.poses import around_look_at, checked_pose, moved
-from datasets.transforms import FILE
+from datasets.cameras.poses import around_look_at, checked_pose, moved
+from datasets.formats.assemble import WHITE
+from datasets.formats.colmap import range_of_points
+from datasets.formats.colmap_model import SparseModel, read_model
+from datasets.formats.frames import Frame, load_view
+from datasets.formats.transforms import FILE
 from utils.errors import UserError
 from utils.images import DAMAGE
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from datasets.assemble import Wishes, require_folder
-from datasets.blender import load_blender
-from datasets.colmap import load_colmap
-from datasets.folders import images_in
-from datasets.formats import AUTO, SIGNS, format_of
-from datasets.llff import load_llff
+from datasets.formats.assemble import Wishes, require_folder
+from datasets.formats.blender import load_blender
+from datasets.formats.colmap import load_colmap
+from datasets.formats.folders import images_in
+from datasets.formats.llff import load_llff
+from datasets.formats.names import AUTO, SIGNS, format_of
+from datasets.formats.transforms import load_transforms
 from datasets.scene import Scene
-from datasets.transforms import load_transforms
 from utils.errors import UserError
 
 

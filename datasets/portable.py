@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
 
 SPLITS = ("train", "val", "test")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datasets.contraction import contracted_box
+from datasets.cameras.contraction import contracted_box
 
 
 @dataclass

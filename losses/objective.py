@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.network import LAYERS, FeatureNetwork
+from features.tiles import Tile, object_box, tiles_of
 from losses.content import total_variation
-from losses.features import LAYERS, FeatureNetwork
 from losses.masked import Sums, check_image, mask_like
 from losses.sliced_wasserstein import SlicedWasserstein
 from losses.terms import LAYER_TERMS
-from losses.tiles import Tile, object_box, tiles_of
 from utils.errors import UserError
 from utils.team import ALONE, Team
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.march import March, march
 from models.occupancy import OccupancyGrid
 from models.render import render

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 
 # Distance from the foreground's centre, in half widths of it, at which bent rays end; what is
 # farther lies in the last half hundredth of the shell around the foreground.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.grid import cell_number, locate
 from models.march import March, march
 from models.samples import Samples, segment_sum, transmittance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.samples import Rendering, Samples, compositing_weights, segment_sum
 
 TINY = 1e-6  # opacity that counts as none

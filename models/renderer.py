@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.hierarchical import HierarchicalSampler
 from models.nerf import NerfField
 from models.occupancy import OccupancyGrid, OccupancySampler

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from datasets.cameras import Cameras, Rays
+from datasets.cameras.rays import Cameras, Rays
 from models.field import colours_at
 from models.render import geometry_of
 from models.renderer import Renderer

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras import Cameras, Rays, from_ndc
-from datasets.contraction import uncontract
+from datasets.cameras.contraction import uncontract
+from datasets.cameras.rays import Cameras, Rays, from_ndc
 from datasets.hull import n_views_seeing, visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene

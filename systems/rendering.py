@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from models.renderer import Renderer
 from utils.chunks import Chunks
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
+from features.tiles import STEP
+from features.weights import load_features
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
 from losses.objective import OBJECTIVES, StyleObjective, prepare_style
 from losses.photometric import photometric_loss
-from losses.tiles import STEP
-from losses.weights import load_features
 from models.renderer import Renderer
 from opt import TrainOptions
 from systems.base import TrainingSystem

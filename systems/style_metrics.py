@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.weights import load_features
 from losses.objective import StyleObjective, prepare_style
-from losses.weights import load_features
 from systems.rendering import Picture
 from utils.errors import UserError
 from utils.images import read_image

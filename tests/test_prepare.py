@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import prepare
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.capture import Solved, solve, upright_copies, write_capture
-from datasets.colmap_model import read_model
-from datasets.transforms import load_transforms
+from datasets.formats.colmap_model import read_model
+from datasets.formats.transforms import load_transforms
 from utils.errors import UserError
 
 FOX = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fox_360" / "images_2"

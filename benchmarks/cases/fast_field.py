@@ -17,7 +17,7 @@ from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import ROOT, Settings
 from benchmarks.table import Row
 from benchmarks.work import run
-from datasets.cameras import Cameras, Rays
+from datasets.cameras.rays import Cameras, Rays
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene, View

@@ -11,7 +11,7 @@ from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import Settings
 from benchmarks.table import Row
 from benchmarks.work import Pieces, Turns, WorkCounter, floor_of, run
-from datasets.cameras import Cameras, Rays
+from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene
 from systems.geometry import GeometrySystem
 from utils.machine import product_type

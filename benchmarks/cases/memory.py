@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.inputs import options_for
 from benchmarks.settings import Settings
 from benchmarks.table import Row
-from datasets.cameras import Cameras
-from datasets.demo_scene import FIELD_OF_VIEW, camera
+from datasets.cameras.rays import Cameras
+from datasets.embedded.scene import FIELD_OF_VIEW, camera
 from datasets.scene import Scene, View
 from models.renderer import Renderer
 from systems.geometry import GeometrySystem

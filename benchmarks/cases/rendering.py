@@ -8,7 +8,7 @@ from benchmarks.plain import PlainScene
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
 from benchmarks.work import WorkCounter, floor_of
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from systems.rendering import render_view
 from utils.machine import mixed_precision, product_type
 

@@ -12,11 +12,11 @@ from benchmarks.plain import PATCH, PlainLoss, PlainScene, PlainStyle, gram
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
 from benchmarks.work import Pieces, Turns, run
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
-from losses.features import FeatureNetwork
+from features.network import FeatureNetwork
+from features.weights import load_features
 from losses.objective import prepare_style
-from losses.weights import load_features
 from systems.style import StyleSystem
 
 ENDLESS = "1000000"

@@ -13,8 +13,8 @@ from assets.colours import (
     project,
     sample_image,
 )
-from datasets.cameras import Cameras
-from datasets.paths import look_at
+from datasets.cameras.paths import look_at
+from datasets.cameras.rays import Cameras
 from datasets.scene import View
 from tests.assets.conftest import CENTRE, RADIUS, position_colour, voxels
 

@@ -13,7 +13,7 @@ from assets.density import occupied_box
 from assets.mesh import level_set
 from assets.space import Space, reach, warped_box
 from assets.volume import volume_of
-from datasets.cameras import Cameras, Rays
+from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene, View
 from opt import parse_export
 from systems.rendering import render_view

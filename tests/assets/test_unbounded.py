@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from assets.space import Space
-from datasets.cameras import Rays
-from datasets.contraction import contract, contracted_box
+from datasets.cameras.contraction import contract, contracted_box
+from datasets.cameras.rays import Rays
 from datasets.scene import Scene, View
 from export import field_box
 from models.renderer import Renderer

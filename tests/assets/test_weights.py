@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from assets.weights import load_any_field, packed_bits, read_weights, unpacked_bits, write_weights
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.renderer import Renderer
 from systems.checkpoints import geometry_digest
 from utils.errors import UserError

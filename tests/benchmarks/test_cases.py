@@ -6,7 +6,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import inputs, settings, table
 from benchmarks.settings import FIELDS, MODES, Settings
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from systems.rendering import render_view
 
 

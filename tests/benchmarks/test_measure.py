@@ -12,7 +12,7 @@ from benchmarks.cases.style_step import plain_shares
 from benchmarks.measure import Contest, PeakMemory, bandwidth, matrix_rate, ratio, run_outside
 from benchmarks.table import Row, markdown, shown
 from benchmarks.work import WorkCounter
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.renderer import Renderer
 
 BOUNDS = torch.tensor([[-1.0] * 3, [1.0] * 3])

@@ -13,9 +13,9 @@ from benchmarks.plain import (
     shade,
     stratified,
 )
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
+from features.network import FeatureNetwork
 from losses.content import content_loss
-from losses.features import FeatureNetwork
 from losses.objective import OBJECTIVES, StyleObjective
 from models.nerf import FOG, NerfField
 from models.renderer import Renderer

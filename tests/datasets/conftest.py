@@ -97,7 +97,7 @@ class Captures:
 
     @staticmethod
     def _binary(folder, camera, images, points):
-        from datasets.colmap_model import NAMES
+        from datasets.formats.colmap_model import NAMES
 
         number, name, width, height, values = camera
         kind = NAMES.index(name)

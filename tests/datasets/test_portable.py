@@ -1,6 +1,6 @@
 import torch
 
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.load import load_scene
 from datasets.portable import scene_from, scene_state
 from opt import parse_eval

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
+from features.network import FeatureNetwork
 from losses.content import content_loss
-from losses.features import FeatureNetwork
 from losses.gram import gram_loss, gram_matrix
 from losses.nnfm import nnfm_loss, unit_features
 from losses.objective import OBJECTIVES, TERMS, StyleObjective, prepare_style

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.encoding import encoded_width, positional_encoding
 from models.nerf import NerfField
 from models.renderer import Renderer

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.cameras import Rays
-from datasets.contraction import contracted_box
+from datasets.cameras.contraction import contracted_box
+from datasets.cameras.rays import Rays
 from models.hierarchical import HierarchicalSampler
 from models.march import HORIZON, BentMarch, march
 from models.occupancy import OccupancyGrid, OccupancySampler

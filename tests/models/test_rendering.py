@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.hierarchical import stratified
 from models.render import over, render
 from models.samples import Samples, compositing_weights, prominent, segment_sum

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from datasets.cameras import Rays
+from datasets.cameras.rays import Rays
 from models.hierarchical import HierarchicalSampler, importance, partition, stratified
 from models.occupancy import HIDDEN, OccupancyGrid, OccupancySampler, dilate
 from models.render import render

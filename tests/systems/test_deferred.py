@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from datasets.cameras import Cameras
+from datasets.cameras.rays import Cameras
 from datasets.scene import View
-from losses.features import FeatureNetwork
+from features.network import FeatureNetwork
 from losses.objective import OBJECTIVES, StyleObjective
 from models.renderer import Renderer
 from systems.deferred import deferred_backward

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.contraction import contract
+from datasets.cameras.contraction import contract
 from datasets.scene import Scene, View
 from opt import parse_train
 from systems.geometry import HULL, OPEN, course_of, first_occupancy, new_renderer

@@ -1,0 +1,1 @@
+"""The embedded scene and painting: everything runs on them, with no download."""

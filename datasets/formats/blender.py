@@ -1,0 +1,65 @@
+"""Blender data sets: transforms_{train,val,test}.json beside images, as NeRF introduced them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from datasets.formats.assemble import Wishes, make_scene, require_folder
+from datasets.formats.folders import frames_in_size
+from datasets.formats.frames import EXTENSIONS, Frame, load_views
+from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.formats.transforms import read_frames, read_json
+from datasets.scene import Scene
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load_blender(root_dir: Path, wishes: Wishes | None = None, hold_out: float = HOLD_OUT) -> Scene:
+    """Load a data set of posed images, with or without alpha, of any size.
+
+    The focal length comes from ``camera_angle_x``, or from ``fl_x, fl_y, cx, cy, w, h`` of the
+    file or of a frame.  Of val and test the one stands in for the other where it is missing; where
+    both are, they are taken from the training views.
+
+    Args:
+        root_dir: the folder with transforms_train.json.
+        wishes: sizes, range and background.
+        hold_out: see `split_frames`; for data sets with training views alone.
+
+    Returns:
+        The scene, with bounds from the alpha masks where there are any (see `scene_bounds`).
+
+    Raises:
+        UserError: anything missing, unreadable or contradictory, naming the file or option.
+    """
+    root_dir, wishes = Path(root_dir), wishes or Wishes()
+    require_folder(root_dir)
+    frames = {split: _frames(root_dir, split) for split in ("train", "val", "test")}
+    frames = {s: frames_in_size(root_dir, part, wishes.img_wh) for s, part in frames.items()}
+    if not frames["val"] and not frames["test"]:
+        frames = split_frames(root_dir, frames["train"], hold_out)
+    for split, other in (("val", "test"), ("test", "val")):
+        if not frames[split]:
+            log.warning("%s: no %s split; the %s views are used", root_dir, split, other)
+            frames[split] = frames[other]
+    views = load_views(frames, wishes.img_wh, wishes.under)
+    return make_scene(root_dir, views, wishes)
+
+
+def _frames(root_dir: Path, split: str) -> list[Frame]:
+    """Frames of one split, all of whose images are there; none where val or test has no file."""
+    file = root_dir / f"transforms_{split}.json"
+    if split != "train" and not file.exists():
+        return []
+    data = read_json(file)
+    frames, missing = read_frames(root_dir, file, data)
+    if missing:
+        index = next(i for i, f in enumerate(data["frames"]) if f["file_path"] == missing[0])
+        tried = " ".join(EXTENSIONS[:3])
+        raise UserError(
+            f"{file}: frame {index} ({missing[0]}): image {root_dir / missing[0]} is missing, "
+            f"as is and with {tried} and others appended"
+        )
+    return frames

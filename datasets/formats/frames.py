@@ -1,0 +1,196 @@
+"""Posed image files -> views: decoded, freed of distortion, resized; the same for all formats."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.cameras.distortion import is_ideal, undistort
+from datasets.cameras.lens import Lens
+from datasets.scene import View
+from utils.errors import UserError
+from utils.images import DAMAGE, over, read_image, resize, to_uint8
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
+EXIF_ORIENTATION = 0x0112
+THREADS = 4
+BLACK = 127  # 8-bit level up to which a mask counts as black; JPEG makes greys at its edges
+NEARLY = 1e-5  # more than rounding takes from 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image file, its camera-to-world pose (3, 4), its lens and the view's name; ``upright``:
+    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`;
+    ``mask``: an image that is black where this one is to be ignored."""
+
+    path: Path
+    c2w: Tensor
+    lens: Lens
+    name: str
+    upright: bool | None = None
+    mask: Path | None = None
+
+
+def load_views(
+    splits: dict[str, list[Frame]], img_wh: tuple[int, int] | None, background: Tensor
+) -> dict[str, list[View]]:
+    """Decode the images of all splits, each file once, in order.
+
+    Args:
+        splits: by name; a frame may be in several.
+        img_wh: width, height to resize every image to; where there are upright and wide images,
+            those of the other orientation get it turned.
+        background: (3,) in [0, 1], laid under images with alpha.
+
+    Raises:
+        UserError: an image is unreadable, or of another size and the lens does not tell why.
+    """
+    every = list({id(frame): frame for split in splits.values() for frame in split}.values())
+    sizes = _sizes(every, img_wh)
+    with ThreadPoolExecutor(THREADS) as pool:  # decoding releases Python's global lock
+        futures = [
+            pool.submit(load_view, frame, size, background)
+            for frame, size in zip(every, sizes, strict=True)
+        ]
+        try:
+            views = [future.result() for future in futures]
+        except UserError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _check_sizes(every, views)
+    trained = {id(frame) for frame in splits["train"]}
+    alpha = [v.alpha for f, v in zip(every, views, strict=True) if id(f) in trained]
+    if all(a is not None and bool((a == 255).all()) for a in alpha):
+        # an alpha that hides nothing is no mask
+        views = [replace(view, alpha=None) for view in views]
+    of = {id(frame): view for frame, view in zip(every, views, strict=True)}
+    return {split: [of[id(frame)] for frame in frames] for split, frames in splits.items()}
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file turned upright, from its header; (0, 0) if unreadable."""
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    except DAMAGE:
+        return 0, 0
+    return (height, width) if turned else (width, height)
+
+
+def find_image(path: Path) -> Path | None:
+    """The image ``path``, as is or with an extension appended; None where there is none."""
+    for candidate in (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS)):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def distinct_names(root_dir: Path, frames: list[Frame]) -> list[Frame]:
+    """The same frames; of equal names each becomes the path below ``root_dir``."""
+    repeated = Counter(frame.name for frame in frames)
+    return [replace(f, name=_long_name(root_dir, f)) if repeated[f.name] > 1 else f for f in frames]
+
+
+def _long_name(root_dir: Path, frame: Frame) -> str:
+    relative = Path(os.path.relpath(frame.path.with_suffix(""), root_dir))
+    return "_".join(part for part in relative.parts if part != "..")
+
+
+def _sizes(frames: Sequence[Frame], img_wh: tuple[int, int] | None) -> list[tuple[int, int] | None]:
+    """The width and height to resize each image to."""
+    if img_wh is None:
+        return [None] * len(frames)
+    upright = [height > width for width, height in (image_size(f.path) for f in frames)]
+    if all(upright) or not any(upright):
+        return [img_wh] * len(frames)
+    as_asked = img_wh[1] > img_wh[0]
+    return [img_wh if is_upright == as_asked else img_wh[::-1] for is_upright in upright]
+
+
+def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) -> View:
+    """One frame's view, see `load_views`."""
+    rgb, alpha = _decode(frame)
+    height, width = rgb.shape[:2]
+    valid = None if frame.mask is None else _valid(frame, width, height)
+    lens = frame.lens.at(frame.path, width, height)
+    width, height = img_wh or (width, height)
+    model, coefficients = frame.lens.model, frame.lens.coefficients
+    layer = None
+    if alpha is not None:
+        layer = torch.cat([torch.from_numpy(rgb), torch.from_numpy(alpha)[..., None]], 2) / 255.0
+        layer[..., :3] *= layer[..., 3:]
+    elif (width, height) != rgb.shape[1::-1] or not is_ideal(model, coefficients):
+        layer = torch.from_numpy(rgb) / 255.0
+    if layer is None:
+        return View(torch.from_numpy(rgb), None, frame.c2w, *lens, frame.name, valid)
+    if valid is not None:
+        layer = torch.cat([layer, valid[..., None]], 2)
+    if not is_ideal(model, coefficients):
+        layer, zoom = undistort(layer, model, coefficients, lens)
+        lens = (lens[0] * zoom, lens[1] * zoom, *lens[2:])
+    sx, sy = width / layer.shape[1], height / layer.shape[0]
+    lens = (lens[0] * sx, lens[1] * sy, lens[2] * sx, lens[3] * sy)
+    layer = resize(layer, width, height)
+    if valid is not None:
+        # a pixel is as valid as all that went into it
+        valid = layer[..., -1] > 1 - NEARLY
+    if alpha is None:
+        return View(to_uint8(layer[..., :3]), None, frame.c2w, *lens, frame.name, valid)
+    image = over(layer[..., :3], layer[..., 3], background)
+    return View(to_uint8(image), to_uint8(layer[..., 3]), frame.c2w, *lens, frame.name, valid)
+
+
+def _valid(frame: Frame, width: int, height: int) -> Tensor:
+    """(height, width) bool: where a frame's mask is not black, in its image's size.
+
+    Raises:
+        UserError: the mask is missing, unreadable, or not of the image's shape.
+    """
+    if not frame.mask.is_file():
+        raise UserError(
+            f"{frame.mask}: no such file, the mask of {frame.path.name}; put it there, or take "
+            "mask_path out of the frame"
+        )
+    # it belongs to the stored image, whose EXIF data it has seldom taken over
+    rgb, _ = read_image(frame.mask, upright=False)
+    own = rgb.shape[1::-1]
+    if not Lens(width=width, height=height).fits(*own):
+        raise UserError(
+            f"{frame.mask}: is {own[0]}x{own[1]}, which is not the shape of its image "
+            f"{frame.path.name}, {width}x{height}; make it as large as the image"
+        )
+    valid = torch.from_numpy((rgb > BLACK).any(2))
+    return resize(valid[..., None].float(), width, height)[..., 0] > 1 - NEARLY
+
+
+def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colour and alpha.  Where a size is declared, the image is taken as it is stored, or turned
+    upright if only then it has that size: the tools that find poses (COLMAP) pass over EXIF."""
+    upright = not frame.lens.declares_size if frame.upright is None else frame.upright
+    rgb, alpha = read_image(frame.path, upright=upright)
+    height, width = rgb.shape[:2]
+    if not frame.lens.fits(width, height) and frame.lens.fits(height, width):
+        return read_image(frame.path, upright=not upright)
+    return rgb, alpha
+
+
+def _check_sizes(frames: Sequence[Frame], views: Sequence[View]) -> None:
+    """Without a declared size, one focal length for images of several sizes means nothing."""
+    size = (views[0].width, views[0].height)
+    for frame, view in zip(frames, views, strict=True):
+        if (view.width, view.height) != size and not frame.lens.declares_size:
+            raise UserError(
+                f"{frame.path}: is {view.width}x{view.height}, but {frames[0].path} is "
+                f"{size[0]}x{size[1]}; give one size with --img_wh"
+            )

@@ -1,0 +1,254 @@
+"""Train our own feature network on procedural textures: `python -m features.texture_encoder`.
+No download, minutes on two cores; the committed `texture_encoder.pth` was written by it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.network import LAYERS, FeatureNetwork
+from features.procedural_textures import TextureBank, colourise, make_bank, random_palettes
+from utils.errors import UserError, exits_cleanly
+
+WIDTHS = (32, 32, 64, 64, 128)
+WEIGHTS = Path(__file__).with_name("texture_encoder.pth")
+CROP = 48  # pixels; twice the field of view of conv3_1
+HEAD_LAYERS = ("conv1_2", "conv2_1", "conv2_2", "conv3_1")
+GRAM_LAYERS = ("conv1_2", "conv2_2", "conv3_1")
+
+
+class TrainingHeads(nn.Module):
+    """What the features are trained through, thrown away afterwards: a classifier of each layer's
+    statistics, a classifier of small neighbourhoods, and a decoder back to the pixels."""
+
+    def __init__(self, kinds: int) -> None:
+        super().__init__()
+        widths = dict(zip(LAYERS, WIDTHS, strict=True))
+        self.statistics = nn.ModuleDict(
+            {layer: nn.Linear(2 * widths[layer], kinds) for layer in HEAD_LAYERS}
+        )
+        self.normalise = nn.ModuleDict(
+            {layer: nn.BatchNorm1d(2 * widths[layer]) for layer in HEAD_LAYERS}
+        )
+        self.local = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(4),
+            nn.BatchNorm2d(widths["conv3_1"]),
+            nn.Conv2d(widths["conv3_1"], kinds, 1),
+        )
+        self.decoders = nn.ModuleDict(
+            {
+                layer: nn.Sequential(
+                    nn.ReLU(), nn.Conv2d(widths[layer], 3 * scale**2, 1), nn.PixelShuffle(scale)
+                )
+                for layer, scale in (("conv2_2", 2), ("conv3_1", 4))
+            }
+        )
+
+    def classification(self, features: dict[str, Tensor], kind: Tensor) -> Tensor:
+        """Cross entropy of the class, from every layer's two moments and from 16x16 pixels."""
+        loss = torch.zeros(())
+        for layer, head in self.statistics.items():
+            x = functional.relu(features[layer]).flatten(2)
+            pooled = torch.cat([x.mean(2), x.square().mean(2)], 1)
+            loss = loss + functional.cross_entropy(head(self.normalise[layer](pooled)), kind)
+        logits = self.local(features["conv3_1"])
+        return loss + functional.cross_entropy(
+            logits, kind[:, None, None].expand(-1, *logits.shape[2:])
+        )
+
+    def reconstruction(self, features: dict[str, Tensor], image: Tensor) -> Tensor:
+        """Mean absolute error of the image decoded from single positions of the features."""
+        return sum(
+            (functional.l1_loss(decode(features[layer]), image)
+             for layer, decode in self.decoders.items()),
+            torch.zeros(()),
+        )  # fmt: skip
+
+
+def gram_matrices(features: Tensor) -> Tensor:
+    """Gram matrices of (B, C, H, W) before the ReLU, flattened: (B, C * C), mean over positions."""
+    x = features.flatten(2)
+    return (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
+
+
+def contrast(features: dict[str, Tensor], temperature: float = 0.1) -> Tensor:
+    """NT-Xent (Chen et al. 2020) on Gram matrices: two crops of one texture, rows i and i + B / 2,
+    shall have Gram matrices more alike than those of two textures."""
+    loss = torch.zeros(())
+    for layer in GRAM_LAYERS:
+        gram = gram_matrices(features[layer])
+        gram = functional.normalize(gram - gram.mean(0).detach(), dim=1)
+        likeness = (gram @ gram.T / temperature).fill_diagonal_(-1e4)
+        partner = torch.arange(len(gram)).roll(len(gram) // 2)
+        loss = loss + functional.cross_entropy(likeness, partner)
+    return loss
+
+
+def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
+    """One crop (B, 2, 48, 48) of each of (B, 2, S, S), at a random place, scaled by 0.85-1.2."""
+    count, _, size, _ = structure.shape
+    scale = 0.85 + 0.35 * torch.rand((count, 1, 1), generator=generator)
+    extent = CROP / size * scale
+    centre = (2 * torch.rand((count, 1, 2), generator=generator) - 1) * (1 - extent)
+    axis = torch.linspace(-1, 1, CROP)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
+    grid = (grid * extent + centre).view(count, CROP, CROP, 2)
+    return functional.grid_sample(
+        structure.float(), grid, align_corners=False, padding_mode="reflection"
+    )
+
+
+def draw_batch(
+    bank: TextureBank, count: int, generator: torch.Generator, per_palette: int = 12
+) -> tuple[Tensor, Tensor]:
+    """Two crops each of `count` textures; several share a palette, so that colour alone cannot tell
+    them apart.
+
+    Returns:
+        (2 * count, 3, 48, 48) images, the second crops after the first, and (2 * count,) classes.
+    """
+    chosen = torch.randint(len(bank.kind), (count,), generator=generator)
+    palettes = random_palettes(-(-count // per_palette), generator)
+    palettes = palettes.repeat_interleave(per_palette, 0)[:count]
+    lit = (torch.rand(count, generator=generator) < 0.5).float()
+    relief = lit * torch.rand(count, generator=generator)
+    crops = [
+        colourise(random_crops(bank.structure[chosen], generator), palettes, relief)
+        for _ in range(2)
+    ]
+    return torch.cat(crops), bank.kind[chosen].repeat(2)
+
+
+def attach_batch_norms(network: FeatureNetwork) -> list[Callable[[], None]]:
+    """Start every convolution anew, with a batch normalisation behind it while training lasts.
+
+    Returns:
+        Functions, one per convolution, that remove it and fold its running statistics and its gain
+        into the convolution.
+    """
+    return [_attach_batch_norm(conv) for conv in network.convs.values()]
+
+
+def _attach_batch_norm(conv: nn.Conv2d) -> Callable[[], None]:
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)
+    norm = nn.BatchNorm2d(conv.out_channels, momentum=0.02)
+    conv.register_module("norm", norm)
+    hook = conv.register_forward_hook(lambda _conv, _inputs, output: norm(output))
+
+    @torch.no_grad()
+    def fold() -> None:
+        hook.remove()
+        del conv.norm
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        conv.weight *= gain[:, None, None, None]
+        conv.bias.copy_((conv.bias - norm.running_mean) * gain + norm.bias)
+
+    return fold
+
+
+@torch.no_grad()
+def normalise_activations(network: FeatureNetwork, images: Tensor) -> None:
+    """Rescale each filter so that its mean activation after the ReLU is 1 over `images` (Gatys et
+    al. 2016); the next layer's weights undo it, so that nothing else changes."""
+    incoming = torch.ones(3)
+    for layer, conv in network.convs.items():
+        conv.weight *= incoming[None, :, None, None]
+        mean = functional.relu(network(images, [layer])[layer]).mean((0, 2, 3))
+        # a filter that never fires stays as it is
+        incoming = torch.where(mean > 1e-6, mean, torch.ones_like(mean))
+        conv.weight /= incoming[:, None, None, None]
+        conv.bias /= incoming
+
+
+def _terms(
+    features: dict[str, Tensor], heads: TrainingHeads, images: Tensor, kind: Tensor
+) -> dict[str, Tensor]:
+    return {
+        "classes": heads.classification(features, kind) / len(HEAD_LAYERS),
+        "contrast": contrast(features) / len(GRAM_LAYERS),
+        "reconstruction": 2 * heads.reconstruction(features, images),
+    }
+
+
+def train(
+    bank: TextureBank, steps: int, count: int = 48, seed: int = 0, report_every: int = 50
+) -> FeatureNetwork:
+    """Train the network on `bank`: classes, contrast of Gram matrices, reconstruction.
+
+    Args:
+        bank: the textures.
+        steps: optimiser steps.
+        count: textures in a batch, two crops each.
+        seed: initial weights, batches and noise follow from it.
+        report_every: steps between two lines on the terminal, 0 for none.
+
+    Returns:
+        The trained network, normalised to mean activation 1, frozen.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    network = FeatureNetwork(WIDTHS, name="texture")
+    folds = attach_batch_norms(network)
+    network.requires_grad_(True)
+    heads = TrainingHeads(int(bank.kind.max()) + 1)
+    # a class is seen once in eight steps: its row of a head must move fast
+    groups = [{"params": list(module.parameters())} for module in (network, heads)]
+    optimiser = torch.optim.AdamW(groups, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=[3e-3, 1e-2], total_steps=max(steps, 2), pct_start=0.1
+    )
+    for step in range(steps):
+        images, kind = draw_batch(bank, count, generator)
+        terms = _terms(network(images), heads, images, kind)
+        optimiser.zero_grad(set_to_none=True)
+        sum(terms.values(), torch.zeros(())).backward()
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 5.0)
+        optimiser.step()
+        schedule.step()
+        if report_every and (step % report_every == 0 or step == steps - 1):
+            parts = (f"{name} {float(term.detach()):.3f}" for name, term in terms.items())
+            print(step, *parts, flush=True)
+    for fold in folds:
+        fold()
+    network.requires_grad_(False)
+    generator.manual_seed(seed + 1)
+    normalise_activations(network, draw_batch(bank, 64, generator, per_palette=1)[0])
+    return network
+
+
+def save(network: FeatureNetwork, path: Path) -> None:
+    """Write the convolutions' weights in half precision, whole or not at all."""
+    state = {key: value.half() for key, value in network.convs.state_dict().items()}
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+@exits_cleanly
+def main() -> None:
+    """Generate the textures, train, write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
+    options = parser.parse_args()
+    if options.steps < 1:
+        raise UserError(f"--steps: {options.steps} is not positive; give 1 or more")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out: no folder {options.out.parent}; make it first")
+    start = time.perf_counter()
+    bank = make_bank(kinds=384, per_kind=16)
+    print(f"{len(bank.kind)} textures in {time.perf_counter() - start:.0f} s", flush=True)
+    save(train(bank, options.steps), options.out)
+    print(f"{options.out} after {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
