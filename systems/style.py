@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
-from features.tiles import STEP
-from features.weights import load_features
+from features.registry import load_features
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
-from losses.objective import OBJECTIVES, StyleObjective, prepare_style
+from losses.objective import StyleObjective
 from losses.photometric import photometric_loss
+from losses.registry import OBJECTIVES, TERMS, layers_needed
+from losses.style_image import prepare_style
 from models.renderer import Renderer
 from opt import TrainOptions
 from systems.base import TrainingSystem
@@ -54,7 +55,7 @@ CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 def term_weights(options: TrainOptions) -> dict[str, float]:
     """The objective's weights, with those that the user gave in their place."""
     weights = dict(OBJECTIVES[options.objective])
-    for term in ("gram", "nnfm", "statistics", "swd", "content", "tv"):
+    for term in TERMS:
         given = getattr(options, f"{term}_weight")
         if given is not None:
             weights[term] = given
@@ -68,8 +69,10 @@ def make_objective(options: TrainOptions, painting: Tensor, size: int) -> StyleO
         painting: (H, W, 3) uint8.
     """
     weights = term_weights(options)
-    needs_network = set(weights) & {"gram", "nnfm", "statistics", "content"}
-    network = load_features(options.features, options.vgg_weights) if needs_network else None
+    layers = layers_needed(weights)
+    network = (
+        load_features(options.features, options.vgg_weights, layers=layers) if layers else None
+    )
     return StyleObjective(prepare_style(painting, size), network, weights, seed=options.seed)
 
 
@@ -160,7 +163,7 @@ class StyleSystem(TrainingSystem):
         room = self.frozen.budget + self.frozen.device_budget - sum(self.frozen.used.values())
         kept = min(n - len(self.frozen.kept), int(room / max(1, mean)))
         height, width = view.size
-        tile = min(self.objective.tile, max(view.size)) + 2 * STEP
+        tile = min(self.objective.tile, max(view.size)) + 2 * self.objective.halo
         largest = int(sizes.max())
         cut = not self.chunks.fit(largest)
         at_once = self.chunks.size if cut else largest
