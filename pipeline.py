@@ -15,6 +15,8 @@ if __name__ == "__main__":  # help and mistakes do not wait for what takes secon
 import logging
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,24 +26,24 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from assets.weights import load_any_field
+from assets.weights import read_trained
 from datasets.load import load_scene
-from datasets.portable import place_as
+from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
-from models.renderer import Renderer
+from models.checkpoint import FIELD, PHOTO, Checkpoint, FieldRecord, style_name
 from systems.base import TrainingSystem
-from systems.checkpoints import final_path, run_directory, save_field
 from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem, new_renderer
 from systems.processes import processes
+from systems.run import Run
 from systems.saving import Checkpointing
 from systems.style import StyleSystem
-from utils.checkpoint import ensure_writable, newest_checkpoint
+from utils.checkpoint import digest, ensure_writable
 from utils.images import read_image
 from utils.machine import accelerator, keep_memory, trainer_precision
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-Unfinished = tuple[Path, dict]  # a checkpoint and what it holds
+Unfinished = tuple[Path, Checkpoint]  # a run's newest checkpoint
 
 
 def train(options: TrainOptions) -> list[Path]:
@@ -64,36 +66,62 @@ def train(options: TrainOptions) -> list[Path]:
 
 def learn(options: TrainOptions, device: str) -> list[Path]:
     """Stage 1."""
-    unfinished = unfinished_run(options)
-    scene = load_scene(options)
-    system = geometry_system(options, scene, unfinished)
-    return fit(options, scene, system, unfinished, device)
+    with Run(options) as run:
+        unfinished = run.newest()
+        if unfinished is None and run.finished():
+            return []
+        scene = load_scene(options)
+        if unfinished is None:
+            renderer = new_renderer(options, scene)
+        else:
+            renderer = unfinished[1].renderer()
+        system = GeometrySystem(options, scene, renderer)
+
+        def snapshot() -> Checkpoint:
+            field = FieldRecord.of(system.renderer)
+            return Checkpoint(options.stage, {FIELD: field}, {FIELD: scene_state(scene)})
+
+        return fit(run, system, snapshot, unfinished, device)
 
 
 def paint(options: TrainOptions, device: str) -> list[Path]:
     """Stage 2, one painting after the other; the frozen geometry is computed for the first."""
-    geometry = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
-    options = options.filled_from(geometry["options"], (*SCENE, "field"))
-    if options.field != geometry["spec"]["field"]:
+    source = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
+    field, _ = source.chosen()
+    options = options.filled_from(source.options, (*SCENE, "field"))
+    if options.field != source.fields[field].spec["field"]:
         raise UserError(
             f"--field {options.field}: the checkpoint holds a field of the kind "
-            f"'{geometry['spec']['field']}'; leave --field out"
+            f"'{source.fields[field].spec['field']}'; leave --field out"
         )
-    runs = options_of_paintings(options)
-    paintings = [torch.from_numpy(read_image(run.style_dir)[0]) for run in runs]
-    unfinished = [unfinished_run(run) for run in runs]
-    scene = load_scene(options)
-    scene = place_as(scene, geometry["scene"])
+    todo = options_of_paintings(options)
+    paintings = [torch.from_numpy(read_image(each.style_dir)[0]) for each in todo]
     paths, frozen = [], None
-    for run, painting, start in zip(runs, paintings, unfinished, strict=True):
-        if len(runs) > 1:
-            print(f"painting {run.style_dir.name}")
-        if options.resume and start is None and len(runs) > 1 and final_path(run).is_file():
-            print(f"{final_path(run)}: finished already")
-            continue
-        system = style_system(run, scene, geometry, painting, start, frozen)
-        paths += fit(run, scene, system, start, device)
-        frozen = system.frozen
+    with ExitStack() as stack:
+        runs = []
+        for each, painting in zip(todo, paintings, strict=True):
+            style_name(each.style_dir)  # refuses one that is taken
+            inputs = {"geometry": source.fields[field].digest}
+            inputs |= {"painting": digest({"painting": painting})}
+            runs.append(stack.enter_context(Run(each, inputs)))
+        unfinished = [run.newest() for run in runs]
+        scene = place_as(load_scene(options), source.scenes[field])
+        for run, painting, start in zip(runs, paintings, unfinished, strict=True):
+            name = style_name(run.options.style_dir)
+            if len(runs) > 1:
+                print(f"painting {run.options.style_dir.name}")
+            if start is None and run.finished():
+                continue
+            system = style_system(run.options, scene, source, painting, start, frozen)
+
+            def snapshot(
+                name: str = name, run: Run = run, system: StyleSystem = system
+            ) -> Checkpoint:
+                place = scene_state(scene)
+                return source.with_style(name, system.renderer, run.options.to_dict(), field, place)
+
+            paths += fit(run, system, snapshot, start, device)
+            frozen = system.frozen
     return paths
 
 
@@ -108,24 +136,18 @@ def options_of_paintings(options: TrainOptions) -> list[TrainOptions]:
     return [replace(options, style_dir=file, suffix=f"{prefix}{file.stem}") for file in files]
 
 
-def unfinished_run(options: TrainOptions) -> Unfinished | None:
-    """The newest checkpoint of a run that is to be resumed, with its path."""
-    directory = ensure_writable(run_directory(options))
-    return newest_checkpoint(directory, options.stage) if options.resume else None
-
-
 def fit(
-    options: TrainOptions,
-    scene: Scene,
+    run: Run,
     system: TrainingSystem,
+    snapshot: Callable[[], Checkpoint],
     unfinished: Unfinished | None,
     device: str,
 ) -> list[Path]:
-    """Trains ``system`` to its end and saves the field."""
+    """Trains ``system`` to its end and saves what ``snapshot`` then makes of it."""
     if unfinished is not None:
         check_continues(system, *unfinished)
     start = time.perf_counter()
-    trainer = make_trainer(options, scene, device)
+    trainer = make_trainer(run, snapshot, device)
     trainer.fit(system)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -133,58 +155,56 @@ def fit(
     system.gather_state()
     if not trainer.is_global_zero:
         return []
-    paths = save_field(options, scene, system.renderer)
+    paths = run.finish(snapshot())
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-    print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
+    print(f"{run.options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
     print("written:", *paths)
     return paths
-
-
-def geometry_system(
-    options: TrainOptions, scene: Scene, unfinished: Unfinished | None
-) -> GeometrySystem:
-    """Stage 1, new or continued."""
-    if unfinished is None:
-        return GeometrySystem(options, scene, new_renderer(options, scene))
-    payload = unfinished[1]
-    return GeometrySystem(options, scene, Renderer.from_state(payload["spec"], payload["state"]))
 
 
 def style_system(
     options: TrainOptions,
     scene: Scene,
-    geometry: dict,
+    source: Checkpoint,
     painting: Tensor,
     unfinished: Unfinished | None,
     frozen: FrozenGeometry | None,
 ) -> StyleSystem:
-    """Stage 2, new or continued, on the finished field ``geometry``."""
-    if unfinished is not None and unfinished[1]["digest"] != geometry["digest"]:
-        raise UserError(
-            f"{unfinished[0]}: belongs to another geometry; give the checkpoint that the run was "
-            "started with, or start again without --resume"
-        )
-    source = geometry if unfinished is None else unfinished[1]
-    renderer = Renderer.from_state(source["spec"], source["state"])
+    """Stage 2, new or continued, on the finished field in ``source``."""
+    field, _ = source.chosen()
+    if unfinished is not None:
+        path, checkpoint = unfinished
+        if (
+            field not in checkpoint.fields
+            or checkpoint.fields[field].digest != source.fields[field].digest
+        ):
+            raise UserError(
+                f"{path}: belongs to another geometry; give the checkpoint that the run was "
+                "started with, or start again without --resume"
+            )
+        return StyleSystem(options, scene, checkpoint.renderer(field), painting, frozen)
+    photographic = source.fields[field].photographic
+    renderer = source.renderer(field, PHOTO if photographic else None)
     system = StyleSystem(options, scene, renderer, painting, frozen)
-    if unfinished is None:
-        system.start_from_photo()
+    system.start_from_photo()
     return system
 
 
-def check_continues(system: TrainingSystem, path: Path, payload: dict) -> None:
-    """Continues ``system`` from ``payload``, which must be of the same run."""
-    if payload["n_steps"] != system.n_steps:
+def check_continues(system: TrainingSystem, path: Path, checkpoint: Checkpoint) -> None:
+    """Continues ``system`` from a checkpoint, which must be of as long a run."""
+    progress = checkpoint.progress
+    if progress.n_steps != system.n_steps:
         raise UserError(
-            f"{path}: belongs to a run of {payload['n_steps']} steps, this one has "
+            f"{path}: belongs to a run of {progress.n_steps} steps, this one has "
             f"{system.n_steps}; give the same options, or start again without --resume"
         )
-    system.restore(payload)
-    print(f"resuming {path} at step {payload['step']} of {payload['n_steps']}")
+    system.restore(progress)
+    print(f"resuming {path} at step {progress.step} of {progress.n_steps}")
 
 
-def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer:
+def make_trainer(run: Run, snapshot: Callable[[], Checkpoint], device: str) -> pl.Trainer:
     """Lightning's trainer for one run."""
+    options = run.options
     logger = TensorBoardLogger(
         options.log_dir, name=f"{options.prefix}_{options.stage}_{options.suffix}", version=""
     )
@@ -196,7 +216,7 @@ def make_trainer(options: TrainOptions, scene: Scene, device: str) -> pl.Trainer
         max_epochs=1,
         logger=logger,
         log_every_n_steps=10,
-        callbacks=[Checkpointing(options, scene), TQDMProgressBar(refresh_rate=10)],
+        callbacks=[Checkpointing(run, snapshot), TQDMProgressBar(refresh_rate=10)],
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from models.checkpoint import Progress, restore_optimizers
 from models.renderer import Renderer
 from opt import TrainOptions
 from systems.gradients import add_gradient
@@ -42,7 +43,7 @@ class TrainingSystem(pl.LightningModule):
         self.n_steps = n_steps
         self.first_step = 0
         self.done = 0  # steps whose effect is in the weights
-        self._optimizer_state: Mapping[str, Any] | None = None
+        self._optimizer_states: list[dict[str, Any]] | None = None
 
     @property
     def team(self) -> Team:
@@ -55,18 +56,18 @@ class TrainingSystem(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = make_optimizer(self.options.optimizer, self.parameter_groups())
-        if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
-            self._optimizer_state = None
+        if self._optimizer_states is not None:
+            restore_optimizers([optimizer], self._optimizer_states)
+            self._optimizer_states = None
         return optimizer
 
     def train_dataloader(self) -> Iterable[int]:
         return DataLoader(range(self.first_step, self.n_steps), batch_size=None)
 
-    def restore(self, payload: Mapping[str, Any]) -> None:
-        """Continues from a checkpoint's ``payload``; the renderer holds its weights already."""
-        self.first_step = self.done = payload["step"]
-        self._optimizer_state = payload["optimizer"]
+    def restore(self, progress: Progress) -> None:
+        """Continues an unfinished run; the renderer holds its weights already."""
+        self.first_step = self.done = progress.step
+        self._optimizer_states = progress.optimizers
 
     def unfinished_state(self) -> dict[str, Any]:
         """What `restore` needs beside the renderer, the optimiser and the step."""

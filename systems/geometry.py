@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
 from models.appearance import AffineAppearance
+from models.checkpoint import Progress
 from models.occupancy import OccupancySampler, dilate
 from models.renderer import Renderer
 from models.samples import Rendering
@@ -309,16 +309,17 @@ class GeometrySystem(TrainingSystem):
     def unfinished_state(self) -> dict[str, Any]:
         return {} if self.appearance is None else {"appearance": self.appearance.raw.detach().cpu()}
 
-    def restore(self, payload: Mapping[str, Any]) -> None:
-        super().restore(payload)
-        maps = payload.get("appearance")
-        if (maps is None) != (self.appearance is None):
+    def restore(self, progress: Progress) -> None:
+        super().restore(progress)
+        if self.appearance is None:
+            return
+        maps = progress.task.get("appearance")
+        if not isinstance(maps, Tensor) or maps.shape != self.appearance.raw.shape:
             raise UserError(
-                f"--appearance {self.options.appearance}: the unfinished run has another; give "
-                "the same options, or start again without --resume"
+                "the unfinished run has no maps of exposure for these photos; give the same "
+                "options, or start again without --resume"
             )
-        if maps is not None:
-            self.appearance.load_state_dict({"raw": maps})
+        self.appearance.load_state_dict({"raw": maps})
 
     def on_train_end(self) -> None:
         """Names the photos whose exposure differs most."""
