@@ -32,12 +32,13 @@ from assets.mesh import Mesh, kept_parts, level_set
 from assets.mesh_files import write_mesh
 from assets.space import Space, frustum_box, reach, warped_box
 from assets.volume import LARGEST, volume_of, write_npz, write_vol
-from assets.weights import SUFFIX, load_any_field, write_weights
+from assets.weights import SUFFIX, read_trained, write_weights
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
+from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Renderer
-from utils.checkpoint import ensure_writable
+from utils.checkpoint import ensure_writable, require_other_file
 from utils.machine import accelerator, keep_memory
 
 AXES = {
@@ -51,6 +52,8 @@ EXPOSURE_CELLS = 128  # along the longest side of the grid that tells what is hi
 LIT = 0.5  # light under which a place counts as hidden
 REACH = 2.0  # cells above and below the surface that its colour is gathered from
 
+WEIGHTS = ("ckpt_path", "coarse_path", "fine_path")
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +62,9 @@ class Job:
     """What every export works with: where is ``directory / name`` with an extension."""
 
     options: ExportOptions
-    payload: dict[str, Any]
+    checkpoint: Checkpoint
+    field: str
+    style: str
     renderer: Renderer
     directory: Path
 
@@ -73,7 +78,7 @@ class Job:
                 f"--root_dir {self.options.root_dir}: no such directory, and "
                 f"{self.options.asset} needs the scene's cameras; give --root_dir"
             )
-        return place_as(load_scene(self.options), self.payload["scene"])
+        return place_as(load_scene(self.options), self.checkpoint.scenes[self.field])
 
     def scene_at_hand(self) -> Scene | None:
         """The scene, with its photos where they are to colour a mesh; None where neither they nor
@@ -82,7 +87,7 @@ class Job:
         Raises:
             UserError: it does not: the field may be of a forward-facing scene.
         """
-        saved = self.payload["scene"]
+        saved = self.checkpoint.scenes[self.field]
         photos = self.options.asset == "mesh" and self.options.colour == "photos"
         if photos or "root_dir" in self.options.given:
             return self.scene()
@@ -107,27 +112,27 @@ def export(options: ExportOptions) -> dict[str, Any]:
     Raises:
         UserError: bad input.
     """
-    payload = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
-    options = options.filled_from(payload["options"], SCENE)
+    checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
+    field, style = checkpoint.chosen(style=options.style)
+    options = options.filled_from(checkpoint.options, SCENE)
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
-    renderer = Renderer.from_state(payload["spec"], payload["state"])
-    renderer = renderer.to(accelerator(options.device)).eval()
+    renderer = checkpoint.renderer(field, style).to(accelerator(options.device)).eval()
     write = {
         "mesh": export_mesh,
         "volume": export_volume,
         "cameras": export_cameras,
         "weights": export_weights,
     }[options.asset]
-    job = Job(options, payload, renderer, directory)
+    job = Job(options, checkpoint, field, style, renderer, directory)
     start = time.perf_counter()
     paths, facts = write(job)
     report = {
         "asset": options.asset,
         "files": [str(path) for path in paths],
         **facts,
-        "kind": payload["kind"],
-        "digest": payload["digest"],
+        "style": style,
+        "digest": checkpoint.fields[field].digest,
         "seconds": time.perf_counter() - start,
     }
     file = job.path(f"{options.asset}.json")
@@ -156,10 +161,12 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
         facts |= {"units": "threshold and cell: those of warped space (NDC)", "deepest": deepest}
     axes, turn = orientation(options.axes, scene)
     mesh = mesh.turned(turn)
+    painted = "photographic" if job.style == PHOTO else f"of the style '{job.style}'"
+    colours = "of the photos" if options.colour == "photos" else painted
     notes = {
         "axes": axes,
         "scale": SCALE,
-        "colours": f"{job.payload['kind']} checkpoint, from {options.colour}",
+        "colours": colours,
     }
     paths = [job.path(extension) for extension in options.mesh_format]
     for path in paths:
@@ -327,8 +334,10 @@ def export_cameras(job: Job) -> tuple[list[Path], dict[str, Any]]:
 def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """The field alone."""
     path = job.path(SUFFIX[1:])
-    write_weights(path, job.payload, job.options.half)
-    return [path], {"precision": "half" if job.options.half else "single", **size_of(path)}
+    options = job.options
+    require_other_file(path, {name: getattr(options, name) for name in WEIGHTS})
+    write_weights(path, job.checkpoint, options.half, job.field, job.style)
+    return [path], {"precision": "half" if options.half else "single", **size_of(path)}
 
 
 def size_of(path: Path) -> dict[str, int]:

@@ -131,6 +131,16 @@ class Weights(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Colours(Options):
+    """trained weights"""
+
+    style: str | None = option(
+        None,
+        "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FieldShape(Options):
     """field"""
 
@@ -388,7 +398,7 @@ class TrainOptions(Style, Weights, Optimisation, FieldShape, Machine, Run, Data)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(Output, Machine, Weights, Data):
+class EvalOptions(Output, Machine, Colours, Weights, Data):
     """Options of eval.py."""
 
     rules = (
@@ -401,7 +411,7 @@ class EvalOptions(Output, Machine, Weights, Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Export, Device, Weights, Data):
+class ExportOptions(Export, Device, Colours, Weights, Data):
     """Options of export.py."""
 
     rules = EvalOptions.rules

@@ -15,6 +15,7 @@ from assets.space import Space, reach, warped_box
 from assets.volume import volume_of
 from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene, View
+from models.checkpoint import FIELD, PHOTO, Checkpoint
 from opt import parse_export
 from systems.rendering import render_view
 from tests.assets.conftest import voxels
@@ -80,8 +81,8 @@ def job(renderer, scene, tmp_path, monkeypatch):
 
     def run(line, payload_scene=None):
         options = parse_export(f"{line} --ckpt_path x.ckpt --output_dir {tmp_path}".split())
-        payload = {"kind": "geometry", "scene": payload_scene or {}}
-        made = export.Job(options, payload, renderer, tmp_path)
+        checkpoint = Checkpoint("geometry", {}, {FIELD: payload_scene or {}})
+        made = export.Job(options, checkpoint, FIELD, PHOTO, renderer, tmp_path)
         if payload_scene is None:
             made.scene_at_hand = lambda: scene
         return SimpleNamespace(job=made, path=tmp_path)
