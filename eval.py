@@ -31,8 +31,8 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.checkpoint import PHOTO, Checkpoint
-from systems.launch import launch
 from models.renderer import Picture, render_view
+from systems.launch import launch
 from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16

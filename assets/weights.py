@@ -21,7 +21,6 @@ from models.checkpoint import (
     VERSION,
     Checkpoint,
     geometry_digest,
-    upgraded,
 )
 from utils.checkpoint import FORMAT, digest, write_whole
 from utils.errors import UserError
@@ -58,7 +57,7 @@ def write_weights(
     """
     field, style = checkpoint.chosen(field, style)
     renderer = checkpoint.renderer(field, style)
-    state = rounded(slim(renderer.state_dict(), renderer.spec), half)
+    state = rounded(slim(renderer.state_dict()), half)
     scene = checkpoint.scenes[field]
     content = {
         "stage": checkpoint.stage,
@@ -98,20 +97,20 @@ def read_weights(path: Path) -> Checkpoint:
     foreign = f"{path}: not a field of this project, or a damaged one; write it again"
     if metadata.get("format") != FORMAT:
         raise UserError(foreign)
-    version = metadata.get("version")
-    if version not in ("1", str(VERSION)):
+    version = metadata.get("version", "unknown")
+    if version != str(VERSION):
         raise UserError(
-            f"{path}: field of version {version}, this code reads versions 1 and {VERSION}; "
-            "use the code that wrote it"
+            f"{path}: field of version {version:.10}, this code reads version {VERSION}; "
+            "export it again from its checkpoint"
         )
     claimed = metadata.pop("digest", None)
-    if version != "1" and claimed != file_digest(tensors, metadata):
+    if claimed != file_digest(tensors, metadata):
         raise UserError(f"{path}: damaged: its content is not what was written; write it again")
     try:
         shapes = json.loads(metadata["shapes"])
         for name, shape in shapes.items():
             tensors[name] = unpacked_bits(tensors.pop(name + BITS), shape)
-        content = (_first_content if version == "1" else _content)(metadata, widened(tensors))
+        content = _content(metadata, widened(tensors))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError):
         raise UserError(foreign) from None
     return Checkpoint.checked(content, path)
@@ -152,12 +151,13 @@ def _stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str, Any]:
     """The content of a checkpoint, not yet checked."""
     spec, rest = json.loads(metadata["spec"]), json.loads(metadata["content"])
-    state, field, style = completed(state, spec), rest["field"], rest["style"]
+    state, field, style = completed(state), rest["field"], rest["style"]
     claimed, styles = geometry_digest(state), {}
     if style is not None:
         own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
         state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
-        styles[style] = {"field": field, "spec": {}, "state": own, "options": rest["style_options"]}
+        styles[style] = {"field": field, "state": own}
+        styles[style] |= {"spec": spec["style"], "options": rest["style_options"]}
     return {
         "stage": rest["stage"],
         "fields": {field: {"spec": spec, "state": state, "digest": claimed}},
@@ -170,40 +170,21 @@ def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str,
     }
 
 
-def _first_content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str, Any]:
-    """As `_content`, of a file of version 1."""
-    payload = json.loads(metadata["payload"])
-    return upgraded({**payload, "state": completed(state, payload["spec"])})
+COARSE_STYLE = f"{COARSE}style."  # a coarse network proposes by density alone
 
 
-def left_out(spec: dict[str, Any]) -> str | None:
-    """What the names of a coarse network's tensors start with that rendering does not need.
-
-    The coarse network proposes by density alone; without a fine one it is the field itself.
-    """
-    if spec["field"] != "nerf" or spec["sampling"] != "hierarchical":
-        return None
-    return f"{COARSE}style." if spec["n_fine"] else COARSE
-
-
-def slim(state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
+def slim(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state without what rendering does not need."""
-    prefix = left_out(spec)
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if name != LIT and not (prefix and name.startswith(prefix))
-    }
+    return {k: x for k, x in state.items() if k != LIT and not k.startswith(COARSE_STYLE)}
 
 
-def completed(state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
-    """The inverse of `slim`: what the coarse network lacks it gets from the field."""
+def completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `slim`: the style that the coarse network lacks it gets from the field."""
     state = {**state, LIT: torch.zeros_like(state["sampler.grid.occupied"])}
-    prefix = left_out(spec)
-    for name in [n for n in state if prefix and n.startswith("field.")]:
-        twin = COARSE + name.removeprefix("field.")
-        if twin.startswith(prefix):
-            state[twin] = state[name].clone()
+    if any(name.startswith(COARSE) for name in state):
+        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
+        own = {k: x for k, x in own.items() if not k.startswith("decoder.colour_")}
+        state |= {COARSE_STYLE + name: x.clone() for name, x in own.items()}
     return state
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.checkpoint_v1 import converted
 from models.renderer import Renderer
 from models.style import build_style
 from utils.checkpoint import content_digest, digest, load_checkpoint, save_checkpoint
@@ -174,7 +175,7 @@ class Checkpoint:
     def renderer(self, field: str | None = None, style: str | None = None) -> Renderer:
         """A field in the colours of a style, see `chosen`, on the CPU."""
         field, style = self.chosen(field, style)
-        renderer = _renderer(self.fields[field].spec, self._state(field, style))
+        renderer = Renderer.from_state(self._spec(field, style), self._state(field, style))
         if style != PHOTO:
             _dress(renderer, self.styles[style].spec, self.styles[style].state)
         return renderer
@@ -202,7 +203,9 @@ class Checkpoint:
         field, state = field or self.chosen()[0], renderer.state_dict()
         if geometry_digest(state) != self.fields[field].digest:
             raise RuntimeError(f"the geometry of '{field}' has moved while '{name}' was trained")
-        style = StyleRecord(field, renderer.field.style.spec(), _on_cpu(_without_prefix(state, STYLE)), options)
+        style = StyleRecord(
+            field, renderer.field.style.spec(), _on_cpu(_without_prefix(state, STYLE)), options
+        )
         others = {n: s for n, s in self.styles.items() if n != name}
         return replace(
             self,
@@ -213,6 +216,13 @@ class Checkpoint:
             progress=None,
             versions=versions(),
         )
+
+    def _spec(self, field: str, style: str) -> dict[str, Any]:
+        """Of what `_state` is the state."""
+        spec = self.fields[field].spec
+        if self.fields[field].photographic:
+            return spec
+        return spec | {"style": self.styles[style].spec}
 
     def _state(self, field: str, style: str) -> dict[str, Tensor]:
         """The field's tensors, complete: without photographic colours in those of ``style``."""
@@ -379,11 +389,6 @@ def _alike(a: object, b: object) -> bool:
 # -- the modules of a record --------------------------------------------------------------------
 
 
-def _renderer(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> Renderer:
-    """The renderer that was saved as (spec, state)."""
-    return Renderer.from_state(spec, state)
-
-
 def _dress(renderer: Renderer, spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Gives the field of a renderer the style that was saved as (spec, state)."""
     style = build_style(spec, renderer.field.geometry)
@@ -431,7 +436,7 @@ def _read(path: Path, part: str) -> dict[str, Any]:
 
     def current() -> dict[str, Any]:
         if version == 1:
-            return upgraded(content)
+            return converted(content)
         _text(content.get("part"), "part")
         claimed = content.pop("digest", None)
         content.pop("format")
@@ -445,44 +450,6 @@ def _read(path: Path, part: str) -> dict[str, Any]:
         found = PARTS.get(content["part"], "an unknown part of a field")
         raise UserError(f"{path}: holds {found}, not {PARTS[part]}")
     return content
-
-
-def upgraded(old: dict[str, Any]) -> dict[str, Any]:
-    """The content of a file of version 1, which held one field in the colours trained last.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    _need(isinstance(old.get("kind"), str), "no kind")
-    stage, _, part = old["kind"].partition("-")
-    _need(stage in ("geometry", "style"), "an unknown kind")
-    state, options = _mapping(old.get("state"), "state"), _mapping(old.get("options"), "options")
-    styles: dict[str, Any] = {}
-    if stage == "style":
-        name = options.get("suffix")
-        name = "style" if not isinstance(name, str) or name == PHOTO else name
-        own = _without_prefix(state, STYLE)
-        state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
-        if part != "coarse":
-            styles[name] = {"field": FIELD, "spec": {}, "state": own, "options": options}
-    progress = None
-    if "step" in old:
-        task = {name: old[name] for name in ("appearance",) if name in old}
-        progress = {"step": old["step"], "n_steps": old.get("n_steps"), "task": task}
-        progress["optimizers"] = [old.get("optimizer")]
-    record = {"spec": old.get("spec"), "state": state, "digest": old.get("digest")}
-    return {
-        "version": VERSION,
-        "part": part or "whole",
-        "stage": stage,
-        "fields": {FIELD: record},
-        "scenes": {FIELD: old.get("scene")},
-        "styles": styles,
-        "options": options,
-        "inputs": {"geometry": old.get("digest")} if stage == "style" else {},
-        "progress": progress,
-        "versions": old.get("versions", {}),
-    }
 
 
 # -- checks: a ValueError says in a few words what is wrong ----------------------------------------
@@ -711,12 +678,13 @@ def _check_modules(checkpoint: Checkpoint, name: str) -> None:
     record = checkpoint.fields[name]
     place = f"field '{name}'"
     _need(record.photographic or bool(own), f"{place}: no colours")
-    state = checkpoint._state(name, own[-1] if own else PHOTO)
+    first = own[-1] if own else PHOTO
+    spec, state = checkpoint._spec(name, first), checkpoint._state(name, first)
     try:
         # numbers in a spec that do not belong to it cost nothing on this device
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that loading into it does nothing
-            renderer = _renderer(record.spec, state)
+            renderer = Renderer.from_state(spec, state)
     except Exception as error:  # as in `_guarded`
         if ran_out_of_memory(error):
             raise

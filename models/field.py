@@ -84,13 +84,14 @@ class Field(nn.Module):
         geometry = cls.geometry_of(spec["field"], bounds, cells)
         return cls(geometry, build_style(spec["style"], geometry))
 
-    def like(self) -> Field:
-        """Another field of the same shape, the weights of its networks drawn anew."""
-        twin = deepcopy(self)
-        for module in twin.modules():
+    def like(self, style: dict[str, Any]) -> Field:
+        """Another field with geometry of the same shape, the weights of its networks drawn anew,
+        and a new style of the specification ``style``."""
+        geometry = deepcopy(self.geometry)
+        for module in geometry.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
-        return twin
+        return type(self)(geometry, build_style(style, geometry))
 
     @classmethod
     def cells_in(cls, state: dict[str, Tensor]) -> Tensor | None:

@@ -78,14 +78,14 @@ class HierarchicalSampler(nn.Module):
     """Stratified samples through a coarse field, then as many again where it found something.
 
     Args:
-        coarse: the proposing field.
+        coarse: the proposing field; None where there are no importance samples to propose.
         n_coarse: stratified samples per ray.
         n_fine: importance samples per ray; 0 renders the stratified ones.
         grid: samples in its empty cells are left out, or None.
     """
 
     def __init__(
-        self, coarse: nn.Module, n_coarse: int, n_fine: int, grid: OccupancyGrid | None
+        self, coarse: Field | None, n_coarse: int, n_fine: int, grid: OccupancyGrid | None
     ) -> None:
         super().__init__()
         self.coarse = coarse
@@ -95,14 +95,14 @@ class HierarchicalSampler(nn.Module):
 
     @classmethod
     def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> HierarchicalSampler:
-        """The sampler of ``spec``: "n_coarse", "n_fine" samples, its coarse field like ``field``;
-        without fine samples it is ``field`` itself."""
-        coarse = field.like() if spec["n_fine"] else field
+        """The sampler of ``spec``: "n_coarse" and "n_fine" samples; its coarse field is like
+        ``field``, with the "style" that it learns the photos by."""
+        coarse = field.like(spec["style"]) if spec["n_fine"] else None
         return cls(coarse, spec["n_coarse"], spec["n_fine"], grid)
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """Those of the coarse field, where it is one of its own."""
-        return self.coarse.parameter_groups(lr) if self.n_fine else []
+        """Those of the coarse field, where there is one."""
+        return [] if self.coarse is None else self.coarse.parameter_groups(lr)
 
     def prune(self, field: Field, lit_only: bool) -> None:
         """Nothing: its grid stays as it is."""

@@ -114,14 +114,15 @@ class NerfField(Field):
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
         n_coarse, n_fine = options.N_samples, options.N_importance
+        style = {"kind": NerfStyle.kind, "n_frequencies": options.N_emb_dir}
         samplers = {
-            "hierarchical": {"kind": "hierarchical", "n_coarse": n_coarse, "n_fine": n_fine},
-            "occupancy": {"kind": "occupancy", "n_steps": n_coarse + n_fine},
+            "hierarchical": {"n_coarse": n_coarse, "n_fine": n_fine, "style": style},
+            "occupancy": {"n_steps": n_coarse + n_fine},
         }
         return {
             "field": {"kind": cls.kind, "n_frequencies": options.N_emb_xyz},
-            "style": {"kind": NerfStyle.kind, "n_frequencies": options.N_emb_dir},
-            "sampler": samplers[options.sampling],
+            "style": style,
+            "sampler": {"kind": options.sampling, **samplers[options.sampling]},
         }
 
     @classmethod

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 
 import torch
-from models.checkpoint import FIELD, Checkpoint, FieldRecord
 from torch.nn import functional
 
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
 from datasets.scene import Scene
+from models.checkpoint import FIELD, Checkpoint, FieldRecord
 from opt import TrainOptions
 from systems.growth import new_renderer
 from systems.photometric_task import PhotometricTask

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from features.weights import load_features
 from losses.objective import StyleObjective, prepare_style
-from opt import TrainOptions
 from models.renderer import Picture
+from opt import TrainOptions
 from utils.errors import UserError
 from utils.images import read_image
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems.base import TrainingSystem
 
 from eval import evaluate
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems.base import TrainingSystem
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning.plugins.precision import MixedPrecision
+from systems.rendering import render_view
 
 import pipeline
 from eval import evaluate
@@ -24,7 +25,6 @@ from opt import parse_eval, parse_train
 from pipeline import train
 from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem
-from systems.rendering import render_view
 from tests.datasets.conftest import Captures
 from utils.errors import NumericalError
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from systems.rendering import render_view
 from torch.nn import functional
 
 import export
@@ -17,7 +18,6 @@ from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene, View
 from models.checkpoint import FIELD, PHOTO, Checkpoint
 from opt import parse_export
-from systems.rendering import render_view
 from tests.assets.conftest import voxels
 from tests.assets.raster import project, rasterised
 from utils.errors import UserError

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems.base import TrainingSystem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eval import evaluate
 from models.checkpoint import FIELD, Checkpoint
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems.base import TrainingSystem
 from utils.errors import UserError
 from utils.team import Team
 
