@@ -71,10 +71,7 @@ def learn(options: TrainOptions, device: str) -> list[Path]:
         if unfinished is None and run.finished():
             return []
         scene = load_scene(options)
-        if unfinished is None:
-            renderer = new_renderer(options, scene)
-        else:
-            renderer = unfinished[1].renderer()
+        renderer = unfinished[1].renderer() if unfinished else new_renderer(options, scene)
         system = GeometrySystem(options, scene, renderer)
 
         def snapshot() -> Checkpoint:
