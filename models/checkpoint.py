@@ -650,6 +650,7 @@ def _check_views(value: object, place: str, needed: bool) -> None:
     n = len(names)
     _need(n > 0 or not needed, f"{place}: none")
     if n == 0:
+        _need(len(views) == 1, f"{place}: cameras without names")
         return
     _array(views.get("c2w"), (n, 3, 4), torch.float32, f"{place}, c2w")
     lenses = _array(views.get("intrinsics"), (n, 4), torch.float32, f"{place}, intrinsics")

@@ -355,7 +355,7 @@ def _refreshed(content):
             return {**content, "digest": geometry_digest(content["state"])}
         for record in content["fields"].values():
             record["digest"] = geometry_digest(record["state"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         pass
     return {**content, "digest": content_digest(content)}
 
@@ -450,7 +450,15 @@ def other(value, rng):
             x.view(-1)[rng.randrange(x.numel())] = number
             return x
         makers = [
-            *(x.double, x.half, x.bool, x.long, x.flatten, lambda: x[None], lambda: x.mT),
+            *(
+                x.double,
+                x.half,
+                x.bool,
+                x.long,
+                x.flatten,
+                lambda: x[None],
+                lambda: x.unsqueeze(-1),
+            ),
             *(lambda: x[:1], lambda: x[:0], lambda: torch.cat([x, x]), lambda: x.tolist()),
             *(
                 lambda: torch.zeros_like(x),
