@@ -75,7 +75,7 @@ class Shell(nn.Module):
     def __init__(self, radius):
         super().__init__()
         self.radius = radius
-        self.style = lambda feature, x, d: torch.full_like(x, 0.5)
+        self.style = lambda feature, x, d, code: torch.full_like(x, 0.5)
 
     def geometry(self, x):
         return (x.abs().amax(-1) > self.radius) * 500.0, x
