@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from datasets.capture import FEWEST, Solved, import_pycolmap, solve, upright_copies, write_capture
-from datasets.formats.assemble import named
 from datasets.formats.folders import images_in
+from datasets.load import named
 from utils.errors import UserError, exits_cleanly
 
 PLAIN_NAMES = ("images", "photos", "input")  # which say nothing of the scene

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from assets.mesh import Mesh
+from utils.files import replacing
 
 FLOAT, UNSIGNED_INT = 5126, 5125  # glTF's names of component types
 VERTICES, INDICES = 34962, 34963  # glTF's names of buffer targets
@@ -21,14 +22,18 @@ def write_mesh(path: Path, mesh: Mesh, notes: dict[str, str], unlit: bool = Fals
         path: the file.
         mesh: with colours.
         notes: what the file says of itself, for example its axes.
-        unlit: GLB: with a material that shows the colours as they are, without light.
+        unlit: GLB: with a material that shows the colours as they are, without lighting.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    if path.suffix == ".ply":
-        path.write_bytes(ply(mesh, notes))
-    elif path.suffix == ".obj":
-        path.write_text(obj(mesh, notes), encoding="utf-8")
-    else:
-        path.write_bytes(glb(mesh, notes, unlit))
+    content = {
+        ".ply": lambda: ply(mesh, notes),
+        ".obj": lambda: obj(mesh, notes).encode(),
+        ".glb": lambda: glb(mesh, notes, unlit),
+    }[path.suffix]()
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def ply(mesh: Mesh, notes: dict[str, str]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,13 +14,17 @@ from torch import Tensor
 from systems.checkpoints import KINDS, geometry_digest, load_field
 from utils.checkpoint import FORMAT, VERSION
 from utils.errors import UserError
+from utils.files import replacing
+
+if TYPE_CHECKING:
+    from assets.job import Job
 
 SUFFIX = ".safetensors"
 SMALL = 64  # elements up to which a tensor keeps its precision: bounds, colour matrices
 BITS = ".bits"  # ends the name of a boolean grid of which eight cells lie in a byte
 COARSE = "sampler.coarse."
 LIT = "sampler.grid.lit"
-PLACE = ("name", "near", "far", "ndc")  # of the scene; its cameras stay in the checkpoint
+PLACE = ("name", "near", "far", "space")  # of the scene; its cameras stay in the checkpoint
 
 
 def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
@@ -35,7 +39,7 @@ def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
         half: round large tensors to half precision.
 
     Raises:
-        UserError: a weight is too large for half precision.
+        UserError: a weight is too large for half precision, or the file cannot be written.
     """
     state = rounded(slim(payload), half)
     rest = {name: value for name, value in payload.items() if name != "state"}
@@ -56,7 +60,24 @@ def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
     for name, tensor in state.items():
         packed = tensor.dtype == torch.bool
         tensors[name + BITS if packed else name] = packed_bits(tensor) if packed else tensor
-    path.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
+    content = save({k: t.contiguous() for k, t in tensors.items()}, metadata)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
+    """Writes the field alone.
+
+    Returns:
+        The file, and what the report says of it.
+
+    Raises:
+        UserError: see `write_weights`.
+    """
+    path = job.path(SUFFIX[1:])
+    write_weights(path, job.payload, job.options.half)
+    precision = "half" if job.options.half else "single"
+    return [path], {"precision": precision, "bytes": path.stat().st_size}
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -86,7 +107,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         for name, shape in shapes.items():
             tensors[name] = unpacked_bits(tensors.pop(name + BITS), shape)
         payload["state"] = completed(widened(tensors), payload["spec"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError):
         raise UserError(foreign) from None
     if payload["kind"] not in KINDS:
         raise UserError(foreign)

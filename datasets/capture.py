@@ -14,11 +14,11 @@ import torch
 from PIL import Image, ImageOps
 
 from datasets.cameras.poses import around_look_at, checked_pose, moved
-from datasets.formats.assemble import WHITE
 from datasets.formats.colmap import range_of_points
 from datasets.formats.colmap_model import SparseModel, read_model
 from datasets.formats.frames import Frame, load_view
 from datasets.formats.transforms import FILE
+from datasets.load import WHITE
 from utils.errors import UserError
 from utils.images import DAMAGE
 

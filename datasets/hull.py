@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from datasets.scene import View
+from datasets.cameras.rays import Cameras
+from datasets.scene import Scene, View
 from utils.errors import UserError
 
 COARSEST = 32  # voxels a side at the first level of carving
 BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
+SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene altogether
 NEAREST = 0.02  # near is at least this fraction of far
 
@@ -149,15 +151,27 @@ def visual_hull(
     return hull
 
 
-def n_views_seeing(views: list[View], x: Tensor) -> Tensor:
-    """(K,) int32: in how many views' images each of the world positions ``x (K, 3)`` lies."""
-    silhouettes = [_Silhouette.of(replace(view, alpha=None)) for view in views]
-    counts = []
-    for part in x.split(CHUNK):
-        point = torch.zeros(3)
-        seen = [silhouette.test(part.T, point)[0] for silhouette in silhouettes]
-        counts.append(torch.stack(seen).sum(0, dtype=torch.int32))
-    return torch.cat(counts)
+def seen_by_several(scene: Scene, shape: Sequence[int]) -> Tensor:
+    """The cells of the field's box that enough training views show to say what is there: in front
+    of a single camera anything explains its photo.
+
+    Args:
+        scene: the scene.
+        shape: cells along x, y, z.
+
+    Returns:
+        (R0, R1, R2) bool.
+    """
+    index = torch.ones(tuple(shape), dtype=torch.bool).nonzero()
+    size = (scene.box[1] - scene.box[0]) / torch.tensor(list(shape))
+    world = scene.space.to_world(scene.box[0] + (index + 0.5) * size)
+    cameras = Cameras.within(scene, scene.train)
+    counts = [
+        sum(cameras.project(view, part)[2].int() for view in range(len(cameras)))
+        for part in world.split(CHUNK)
+    ]
+    needed = min(len(cameras), max(2, math.ceil(SEEN_SHARE * len(cameras))))
+    return (torch.cat(counts) >= needed).view(tuple(shape))
 
 
 def _shows_whole_object(view: View) -> bool:

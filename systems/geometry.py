@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras.contraction import uncontract
-from datasets.cameras.rays import Cameras, Rays, from_ndc
-from datasets.hull import n_views_seeing, visual_hull
+from datasets.cameras.rays import Cameras, Rays
+from datasets.hull import seen_by_several, visual_hull
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
@@ -36,7 +35,6 @@ NERF_GRID = 128  # cells along the longest side of the grid that keeps a NeRF ou
 ENOUGH_RAYS = 1 << 18
 PRUNE_CHUNK = 1 << 18
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
-SEEN_SHARE = 0.05  # of the views, and at least two
 THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 NERF_RATE = 5e-4
@@ -90,21 +88,6 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     return torch.ones(shape, dtype=torch.bool)
 
 
-def seen_by_several(scene: Scene, shape: tuple[int, int, int]) -> Tensor:
-    """(R0, R1, R2) bool: the cells of contracted or warped space that enough views show to say what
-    is there: in front of a single camera anything explains its photo."""
-    cells = torch.ones(shape, dtype=torch.bool).nonzero()
-    extent = scene.box[1] - scene.box[0]
-    centres = scene.box[0] + (cells + 0.5) * (extent / torch.tensor(shape))
-    if scene.ndc:
-        world = from_ndc(centres, *Cameras.within(scene, scene.train).warp_scale())
-    else:
-        world = uncontract(centres, scene.bounds)
-    counts = n_views_seeing(scene.train, world)
-    needed = min(len(scene.train), max(2, math.ceil(SEEN_SHARE * len(scene.train))))
-    return (counts >= needed).view(shape)
-
-
 def upsampled(grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """The boolean grid at another resolution: a cell is what its middle lies in."""
     return functional.interpolate(grid[None, None].float(), shape, mode="nearest")[0, 0] > 0
@@ -141,7 +124,7 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
 
 def training_pixels(scene: Scene) -> TrainingPixels:
     """The pixels to learn from: all, or with alpha masks those that the hull may reach."""
-    pixels = TrainingPixels.of(scene.train)
+    pixels, scene.train = TrainingPixels.of(scene.train)  # one copy of each photo in memory
     if scene.has_alpha:
         masks = []
         for view in scene.train:
@@ -188,9 +171,7 @@ class GeometrySystem(TrainingSystem):
         super().__init__(options, renderer, n_steps(options, self.pixels))
         self.scene = scene
         self.course = course_of(scene)
-        # in warped space rays are parallel, or nearly: they are nowhere closer together
-        reach = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
-        self.arm = reach if scene.unbounded else None
+        self.arm = scene.space.gradient_radius
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)

@@ -15,6 +15,7 @@ from datasets.cameras.rays import Cameras
 from datasets.capture import Solved, solve, upright_copies, write_capture
 from datasets.formats.colmap_model import read_model
 from datasets.formats.transforms import load_transforms
+from datasets.load import LoadOptions
 from utils.errors import UserError
 
 FOX = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fox_360" / "images_2"
@@ -108,7 +109,7 @@ def test_written_scene(tmp_path, solved, sphere):
     file = write_capture(solved, tmp_path / "out")
     assert file == tmp_path / "out" / "transforms.json"
     assert sorted(path.name for path in file.parent.iterdir()) == ["images", "transforms.json"]
-    scene = load_transforms(tmp_path / "out", hold_out=0)
+    scene = load_transforms(tmp_path / "out", LoadOptions(hold_out=0))
     views = [*scene.train, *scene.test]
     assert sorted(view.name for view in views) == [f"r_{i}" for i in range(8)]
     c2w = torch.stack([view.c2w for view in views])
@@ -176,6 +177,6 @@ def test_ten_photos_of_the_fox(tmp_path):
     photos.mkdir()
     for path in sorted(FOX.iterdir())[:10]:
         shutil.copy(path, photos)
-    scene = load_transforms(prepare.prepare(photos, tmp_path / "out"), hold_out=0)
+    scene = load_transforms(prepare.prepare(photos, tmp_path / "out"), LoadOptions(hold_out=0))
     assert len(scene.train) + len(scene.test) == 10
     assert scene.train[0].fx == pytest.approx(715, rel=0.1)

@@ -39,7 +39,7 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
     Returns:
         ``n_frames`` cameras with the scene's near and far.
     """
-    if scene.ndc:
+    if scene.space.forward_facing:
         return spiral_path(scene, n_frames)
     c2w = torch.stack([view.c2w for view in scene.train])
     centre, _ = look_at_ball(c2w)
@@ -71,7 +71,7 @@ def spiral_path(scene: Scene, n_frames: int) -> Cameras:
         ``n_frames`` cameras with the scene's near and far, warped if the scene is.
     """
     c2w = torch.stack([view.c2w for view in scene.train])
-    if scene.ndc:
+    if scene.space.forward_facing:
         eyes = c2w[:, :, 3]
         middle, axes, up = eyes.mean(dim=0), torch.eye(3), torch.tensor([0.0, 1.0, 0.0])
         radii = torch.quantile((eyes - middle).abs(), REACH, dim=0)
@@ -219,7 +219,7 @@ def cameras_in(scene: Scene, c2w: Tensor, intrinsics: Tensor, height: int, width
         height, width: of all images, pixels.
     """
     sizes = torch.tensor([[height, width]]).repeat(len(c2w), 1)
-    return Cameras(c2w, intrinsics, sizes, scene.near, scene.far).moved_into(scene)
+    return Cameras(c2w, intrinsics, sizes, scene.near, scene.far, scene.space)
 
 
 def _cameras(scene: Scene, poses: list[Tensor]) -> Cameras:

@@ -237,7 +237,10 @@ def _text_images(file: Path) -> Iterator[PosedImage]:
 
 def _text_points(file: Path) -> Iterator[tuple[float, ...]]:
     for line in filter(None, _lines(file)):
-        yield tuple(float(value) for value in line.split()[1:4])
+        point = tuple(float(value) for value in line.split()[1:4])
+        if len(point) < 3:
+            raise ValueError(f"{len(point)} coordinates in place of 3 for a point")
+        yield point
 
 
 _BINARY: tuple[Callable[[Path], Iterator], ...] = (_binary_cameras, _binary_images, _binary_points)

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.formats.frames import EXTENSIONS, Frame, image_size
+from datasets.formats.frames import EXTENSIONS, Frame, image_size, is_file
 
 SIZED = re.compile(r"(?P<base>.+?)(_(?P<factor>[1-9]\d*))?")
 ROUNDING = 0.01  # by which sizes may differ from the exact fraction
@@ -62,7 +62,7 @@ def frames_in_size(
 def with_any_extension(path: Path) -> Path | None:
     """The file itself, or one of the same stem that is an image; None where there is none."""
     stems = (path.with_suffix(extension) for extension in EXTENSIONS)
-    return next((candidate for candidate in (path, *stems) if candidate.is_file()), None)
+    return next((candidate for candidate in (path, *stems) if is_file(candidate)), None)
 
 
 def _sizes(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -1,7 +1,10 @@
-"""Posed image files -> views: decoded, freed of distortion, resized; the same for all formats."""
+"""Posed image files -> views, the same for all formats: which are kept for test; decoded, freed of
+distortion, resized."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +23,9 @@ from datasets.scene import View
 from utils.errors import UserError
 from utils.images import DAMAGE, over, read_image, resize, to_uint8
 
+log = logging.getLogger(__name__)
+
+HOLD_OUT = 8  # one of so many, as is usual for real captures
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
 EXIF_ORIENTATION = 0x0112
 THREADS = 4
@@ -39,6 +45,47 @@ class Frame:
     name: str
     upright: bool | None = None
     mask: Path | None = None
+
+
+def split_frames(
+    root_dir: Path, frames: list[Frame], hold_out: float = HOLD_OUT
+) -> dict[str, list[Frame]]:
+    """Training frames, and those kept from training, for both validation and test.
+
+    Args:
+        root_dir: for messages.
+        frames: in the capture's order.
+        hold_out: n >= 2 keeps every n-th from the first on, a number below 1 that fraction of the
+            frames, evenly spread, and 0 the single one nearest to the middle of the cameras.
+
+    Raises:
+        UserError: ``hold_out`` is something else.
+    """
+    count = len(frames)
+    if hold_out == 0:
+        held = {_most_central(frames)}
+    elif 0 < hold_out < 1:
+        number = min(max(1, round(hold_out * count)), count)
+        held = {math.floor((i + 0.5) * count / number) for i in range(number)}
+    elif hold_out >= 2 and hold_out == int(hold_out):
+        held = set(range(0, count, int(hold_out))) if count >= hold_out else set()
+    else:
+        raise UserError(
+            f"--hold_out {hold_out:g}: give a whole number from 2 on (every n-th view is kept for "
+            "test), a fraction below 1, or 0 (the view nearest to the middle)"
+        )
+    if not held or len(held) == count:
+        log.warning("%s: few views; one of the training views is used for test", root_dir)
+        middle = [frames[count // 2]]
+        return {"train": frames, "val": middle, "test": middle}
+    train = [frame for i, frame in enumerate(frames) if i not in held]
+    test = [frame for i, frame in enumerate(frames) if i in held]
+    return {"train": train, "val": test, "test": test}
+
+
+def _most_central(frames: Sequence[Frame]) -> int:
+    positions = torch.stack([frame.c2w[:, 3] for frame in frames])
+    return int((positions - positions.mean(dim=0)).norm(dim=1).argmin())
 
 
 def load_views(
@@ -90,10 +137,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def find_image(path: Path) -> Path | None:
     """The image ``path``, as is or with an extension appended; None where there is none."""
-    for candidate in (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS)):
-        if candidate.is_file():
-            return candidate
-    return None
+    candidates = (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS))
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, too, for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def distinct_names(root_dir: Path, frames: list[Frame]) -> list[Frame]:
@@ -157,7 +210,7 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
     Raises:
         UserError: the mask is missing, unreadable, or not of the image's shape.
     """
-    if not frame.mask.is_file():
+    if not is_file(frame.mask):
         raise UserError(
             f"{frame.mask}: no such file, the mask of {frame.path.name}; put it there, or take "
             "mask_path out of the frame"

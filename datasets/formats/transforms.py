@@ -13,10 +13,9 @@ from pathlib import Path
 
 from datasets.cameras.lens import Lens
 from datasets.cameras.poses import checked_pose
-from datasets.formats.assemble import Wishes, make_scene, named, require_folder
 from datasets.formats.folders import frames_in_size
-from datasets.formats.frames import Frame, distinct_names, find_image, load_views
-from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.formats.frames import Frame, distinct_names, find_image, load_views, split_frames
+from datasets.load import LoadOptions, make_scene, named
 from datasets.scene import Scene
 from utils.errors import UserError
 
@@ -39,9 +38,7 @@ LENSES = {
 HUGE = 1e30  # beyond every real focal length; JSON integers may be too long for a float
 
 
-def load_transforms(
-    root_dir: Path, wishes: Wishes | None = None, hold_out: float = HOLD_OUT
-) -> Scene:
+def load_transforms(root_dir: Path, options: LoadOptions) -> Scene:
     """Load posed images listed in one transforms.json.
 
     Intrinsics are the file's or a frame's; lens distortion is taken out of the images, and of their
@@ -52,8 +49,7 @@ def load_transforms(
 
     Args:
         root_dir: the folder with transforms.json.
-        wishes: sizes, range and background.
-        hold_out: see `split_frames`; for files without lists.
+        options: sizes, range, background and held-out views.
 
     Returns:
         The scene, in the file's own units; near and far are the file's, where it has them.
@@ -61,8 +57,6 @@ def load_transforms(
     Raises:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
-    root_dir, wishes = Path(root_dir), wishes or Wishes()
-    require_folder(root_dir)
     file = root_dir / FILE
     data = read_json(file)
     frames, missing = read_frames(root_dir, file, data)
@@ -73,10 +67,10 @@ def load_transforms(
             f"{file}: none of its {len(missing)} images is there; put them where file_path says, "
             f"the first is to be {root_dir / missing[0]}"
         )
-    splits = _listed(file, data, frames) or split_frames(root_dir, frames, hold_out)
-    splits = {s: frames_in_size(root_dir, part, wishes.img_wh) for s, part in splits.items()}
-    views = load_views(splits, wishes.img_wh, wishes.under)
-    return make_scene(root_dir, views, wishes, _range(file, data))
+    splits = _listed(file, data, frames) or split_frames(root_dir, frames, options.hold_out)
+    splits = {s: frames_in_size(root_dir, part, options.img_wh) for s, part in splits.items()}
+    views = load_views(splits, options.img_wh, options.background)
+    return make_scene(root_dir, views, options, _range(file, data))
 
 
 def read_json(file: Path) -> dict:

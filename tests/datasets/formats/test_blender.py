@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 
 from datasets.cameras.rays import Cameras
-from datasets.formats.assemble import Wishes
+from datasets.cameras.space import WORLD
 from datasets.formats.blender import load_blender as load
+from datasets.load import LoadOptions
 from utils.errors import UserError
 
 TRAIN = "transforms_train.json"
 
 
-def load_blender(root, **wishes):
-    """The scene with these `Wishes`."""
-    return load(root, Wishes(**wishes))
+def load_blender(root, **options):
+    """The scene with these `LoadOptions`."""
+    return load(root, LoadOptions(**options))
 
 
 def edit(root, change, name=TRAIN):
@@ -65,7 +66,7 @@ class TestVariations:
         assert (view.cx, view.cy, view.name) == (12, 10, "r_3")
         assert scene.name == "sphere"
         assert scene.has_alpha
-        assert not scene.ndc
+        assert scene.space is WORLD
         assert scene.background.tolist() == [1, 1, 1]
         check_rays(scene, sphere)
 
@@ -389,9 +390,6 @@ class TestErrors:
         path = tiny_scene_dir / TRAIN
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         assert len(load_blender(tiny_scene_dir).train) == 8
-
-    def test_no_directory(self, tmp_path):
-        self.check(tmp_path / "none", str(tmp_path / "none"), "no such directory", "--root_dir")
 
     def test_no_training_file(self, tiny_scene_dir):
         (tiny_scene_dir / TRAIN).unlink()

@@ -5,10 +5,16 @@ import pytest
 import torch
 
 from datasets.cameras.distortion import MODELS
-from datasets.formats.assemble import Wishes
-from datasets.formats.colmap import load_colmap
+from datasets.formats.colmap import load_colmap as load
 from datasets.formats.colmap_model import NAMES
+from datasets.load import LoadOptions
 from utils.errors import UserError
+
+
+def load_colmap(root, **options):
+    """The scene with these `LoadOptions`."""
+    return load(root, LoadOptions(**options))
+
 
 POINTS = [(0.1, -0.1, 0.3), (0.3, 0.2, 0.1), (-0.2, -0.3, 0.4), (0.0, 0.1, -0.2)]
 
@@ -91,7 +97,7 @@ class TestImages:
         captures.images(root, views, factors=(2,))
         scene = load_colmap(root)
         assert (scene.train[0].width, scene.train[0].fx) == (12, 13)
-        scene = load_colmap(root, Wishes(img_wh=(6, 5)))
+        scene = load_colmap(root, img_wh=(6, 5))
         assert (scene.train[0].width, scene.train[0].fx) == (6, 6.5)
 
 

@@ -1,5 +1,5 @@
-"""How much light of those who took the photos gets to a place: what tells a surface from the foam
-behind it, which no photo has shown and training has left as it was."""
+"""Which points the cameras can see, on a coarse grid: what tells a surface from the density behind
+it, which no photo has shown and training has left as it was."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from assets.density import density_of
 from models.renderer import Renderer
 
 DIRECTIONS = tuple(d for d in itertools.product((-1, 0, 1), repeat=3) if any(d))
-AGREE = 3  # directions that have to bring light, so that a pore in one line counts for nothing
-APART = math.cos(math.radians(32))  # between a camera and the direction of light that stands for it
-TYPICAL = 0.15  # share of the density that stops most light, from which on there is a surface
+MIN_DIRECTIONS = 3  # that have to bring light: what comes through one line of pores does not count
+MAX_ANGLE = math.radians(32)  # between a camera's rays and the direction that stands for them
+SURFACE_SHARE = 0.15  # of the density that absorbs most light: from there on there is a surface
 
 
-class Exposure:
-    """Light on a coarse grid, from the 26 directions along its axes and diagonals.
+class Visibility:
+    """Transmittance on a grid, from the 26 directions along its axes and diagonals.
 
     Args:
-        renderer: whose density stops the light.
-        box: (2, 3) corners, scene units.
+        renderer: whose density absorbs the light.
+        box: (2, 3) corners, the field's coordinates.
         resolution: cells along the longest side; memory is four floats for each.
-        eyes: (V, 3) positions of the cameras; only the directions that they looked in bring light.
+        viewpoints: (V, 3) positions of the cameras; only directions in which they look count.
             None: all do.
     """
 
     def __init__(
-        self, renderer: Renderer, box: Tensor, resolution: int, eyes: Tensor | None = None
+        self, renderer: Renderer, box: Tensor, resolution: int, viewpoints: Tensor | None = None
     ) -> None:
         extent = box[1] - box[0]
         self.low, self.spacing = box[0], float(extent.max()) / resolution
@@ -39,11 +39,13 @@ class Exposure:
         axes = [torch.arange(n, device=box.device) for n in shape]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
         self.density = density_of(renderer, self.low + points * self.spacing).view(shape)
-        directions = looked_in(eyes - box.mean(0)) if eyes is not None else list(DIRECTIONS)
-        self.light = agreed_light(self.density * self.spacing, directions)
+        directions = list(DIRECTIONS)
+        if viewpoints is not None:
+            directions = viewing_directions(viewpoints - box.mean(0))
+        self.light = visibility(self.density * self.spacing, directions)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Light (M,) in [0, 1] at ``x (M, 3)``."""
+        """Visibility (M,) in [0, 1] at ``x (M, 3)``."""
         size = torch.tensor(self.light.shape, device=x.device)
         place = ((x - self.low) / self.spacing / (size - 1) * 2 - 1).flip(-1)
         values = functional.grid_sample(
@@ -55,63 +57,63 @@ class Exposure:
         return values[0, 0, 0, 0]
 
     def threshold(self) -> float:
-        """Density from which on there is a surface, per scene unit: a share of the density that
-        half of the stopped light is stopped below of; 0 in an empty field."""
+        """Density from which on there is a surface, per unit of the field: a share of the median
+        density at which light is absorbed; 0 in an empty field."""
         density = self.density.flatten()
         # light that arrives is that beside the point: behind a hard surface none is left
         arriving = functional.max_pool3d(self.light[None, None], 3, stride=1, padding=1).flatten()
-        stopped = arriving * -torch.expm1(-density * self.spacing)
+        absorbed = arriving * -torch.expm1(-density * self.spacing)
         order = density.argsort()
-        total = stopped[order].double().cumsum(0)
+        total = absorbed[order].double().cumsum(0)
         middle = int(torch.searchsorted(total, total[-1:] / 2))
-        return TYPICAL * float(density[order[min(middle, len(order) - 1)]])
+        return SURFACE_SHARE * float(density[order[min(middle, len(order) - 1)]])
 
 
-def looked_in(arms: Tensor) -> list[tuple[int, int, int]]:
-    """The directions of light nearest to what cameras at ``arms (V, 3)`` from the middle see by."""
-    toward = -functional.normalize(arms, dim=-1)
+def viewing_directions(offsets: Tensor) -> list[tuple[int, int, int]]:
+    """Those of `DIRECTIONS` in which cameras look at a point, ``offsets (V, 3)`` away from it."""
+    toward = -functional.normalize(offsets, dim=-1)
     table = functional.normalize(torch.tensor(DIRECTIONS).to(toward), dim=-1)
-    near = (toward @ table.T > APART).any(0).tolist()
-    return [d for d, chosen in zip(DIRECTIONS, near, strict=True) if chosen]
+    chosen = (toward @ table.T > math.cos(MAX_ANGLE)).any(0).tolist()
+    return [d for d, near in zip(DIRECTIONS, chosen, strict=True) if near]
 
 
-def agreed_light(optical: Tensor, directions: list[tuple[int, int, int]]) -> Tensor:
-    """Light that gets to every point from at least `AGREE` of the directions (or all, if fewer).
+def visibility(optical_depth: Tensor, directions: list[tuple[int, int, int]]) -> Tensor:
+    """Light that gets to every point from at least `MIN_DIRECTIONS` (or all, if fewer).
 
     Args:
-        optical: (X, Y, Z) density times spacing.
+        optical_depth: (X, Y, Z) density times spacing.
         directions: steps of -1, 0 or 1 along each axis, in which light travels.
 
     Returns:
-        (X, Y, Z) in [0, 1]: the transmittance of the direction that brings the third most.
+        (X, Y, Z) in [0, 1]: the transmittance of the direction with the third largest.
     """
-    best = [torch.zeros_like(optical) for _ in range(min(AGREE, len(directions)))]
+    best = [torch.zeros_like(optical_depth) for _ in range(min(MIN_DIRECTIONS, len(directions)))]
     for direction in directions:
-        light = transmitted(optical, direction)
+        light = transmittance(optical_depth, direction)
         for i, kept in enumerate(best):
             best[i], light = torch.maximum(kept, light), torch.minimum(kept, light)
     return best[-1]
 
 
-def transmitted(optical: Tensor, direction: tuple[int, int, int]) -> Tensor:
+def transmittance(optical_depth: Tensor, direction: tuple[int, int, int]) -> Tensor:
     """Transmittance (X, Y, Z) along one direction from outside of the grid, plane after plane."""
     axis = next(i for i in range(3) if direction[i])
-    aside = [i for i in range(3) if i != axis]
-    out = torch.empty_like(optical)
-    planes, results = optical.permute(axis, *aside), out.permute(axis, *aside)
+    others = [i for i in range(3) if i != axis]
+    out = torch.empty_like(optical_depth)
+    planes, results = optical_depth.permute(axis, *others), out.permute(axis, *others)
     length = math.sqrt(sum(step * step for step in direction))
-    steps = [direction[i] for i in aside]
+    steps = [direction[i] for i in others]
     order = range(len(planes)) if direction[axis] > 0 else range(len(planes) - 1, -1, -1)
     light, before = torch.ones_like(planes[0]), torch.zeros_like(planes[0])
     for i in order:
         # the trapezoidal rule between a point and the one that light comes from
-        depth = (moved(before, steps, 0.0) + planes[i]) * (length / 2)
-        light = moved(light, steps, 1.0) * torch.exp(-depth)
+        depth = (shifted(before, steps, 0.0) + planes[i]) * (length / 2)
+        light = shifted(light, steps, 1.0) * torch.exp(-depth)
         results[i], before = light, planes[i]
     return out
 
 
-def moved(plane: Tensor, steps: list[int], border: float) -> Tensor:
+def shifted(plane: Tensor, steps: list[int], border: float) -> Tensor:
     """The plane (Y, Z) shifted by ``steps``, each -1, 0 or 1; ``border`` comes in."""
     padded = functional.pad(plane[None, None], (1, 1, 1, 1), value=border)[0, 0]
     y, z = 1 - steps[0], 1 - steps[1]
