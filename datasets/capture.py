@@ -20,6 +20,7 @@ from datasets.formats.frames import Frame, load_view
 from datasets.formats.transforms import FILE
 from datasets.load import WHITE
 from utils.errors import UserError
+from utils.files import replacing
 from utils.images import DAMAGE
 
 REQUIREMENTS = "requirements-capture.txt"
@@ -193,9 +194,8 @@ def write_capture(solved: Solved, output_dir: Path) -> Path:
         if seen:
             content |= {"near": min(r[0] for r in seen), "far": max(r[1] for r in seen)}
         file = output_dir / FILE
-        partial = file.with_suffix(".tmp")
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(file)
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output_dir}: cannot be written ({error}); choose another") from None
     return file

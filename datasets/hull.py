@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datasets.cameras.poses import look_at_ball
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
 from utils.errors import UserError
@@ -19,35 +20,6 @@ CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the process
 SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene altogether
 NEAREST = 0.02  # near is at least this fraction of far
-
-
-def look_at_ball(c2w: Tensor) -> tuple[Tensor, float]:
-    """The ball that cameras look at: around the point closest to all optical axes, with the
-    cameras' mean distance from it as radius.
-
-    Where the axes do not meet in front of the cameras (parallel or outward-looking ones, or a
-    single one) the distance is a guess: four times the cameras' spread.
-
-    Args:
-        c2w: (V, 3, 4) camera-to-world, OpenGL axes.
-
-    Returns:
-        centre (3,) float32 and radius, scene units.
-    """
-    eyes, forward = c2w[:, :, 3].double(), -c2w[:, :, 2].double()
-    forward = forward / forward.norm(dim=1, keepdim=True)
-    across = torch.eye(3, dtype=torch.double) - forward[:, :, None] * forward[:, None, :]
-    normal = across.mean(dim=0)
-    middle = eyes.mean(dim=0)
-    spread = float((eyes - middle).norm(dim=1).mean())
-    if float(torch.linalg.eigvalsh(normal)[0]) > 1e-6:
-        centre = torch.linalg.solve(normal, (across @ eyes[:, :, None]).mean(dim=0)[:, 0])
-        depth = ((centre - eyes) * forward).sum(dim=1).mean()
-        if float(depth) > 0.5 * spread:
-            return centre.float(), float((centre - eyes).norm(dim=1).mean())
-    reach = 4.0 * spread or float(middle.norm()) or 1.0
-    centre = middle + reach * forward.mean(dim=0)
-    return centre.float(), max(reach, float((centre - eyes).norm(dim=1).mean()))
 
 
 def scene_bounds(views: list[View]) -> Tensor:

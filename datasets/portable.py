@@ -29,7 +29,7 @@ def place_as(scene: Scene, saved: Mapping[str, Any]) -> Scene:
     """``scene``, loaded again, perhaps with other photos, in the place of that of a `scene_state`:
     its range, bounds, background and space, as far as they are saved."""
     place = {name: saved[name] for name in PLACE if name in saved}
-    return replace(scene, **place, space=space_from(saved["space"]))
+    return replace(scene, **place, space=space_from(saved.get("space")))
 
 
 def scene_from(saved: Mapping[str, Any]) -> Scene | None:
@@ -38,7 +38,7 @@ def scene_from(saved: Mapping[str, Any]) -> Scene | None:
         return None
     views = {split: _unpacked(saved["views"][split]) for split in SPLITS}
     place = {name: saved[name] for name in ("name", *PLACE)}
-    return Scene(**views, **place, space=space_from(saved["space"]))
+    return Scene(**views, **place, space=space_from(saved.get("space")))
 
 
 def _packed(views: list[View]) -> dict[str, Any]:

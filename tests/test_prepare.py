@@ -54,6 +54,9 @@ class TestInput:
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i}.png")
         with pytest.raises(UserError, match="give --output_dir"):
             prepare.prepare(tmp_path / "images", tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1
+        for i in range(3):
+            assert Image.open(tmp_path / "images" / f"{i}.png").size == (8, 8)
 
     def test_name(self):
         assert prepare.name_of(Path("a/fox")) == "fox"

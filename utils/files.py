@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -34,4 +34,5 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another place"
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that led here counts, and not that of cleaning up
+            partial.unlink(missing_ok=True)

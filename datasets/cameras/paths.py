@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.cameras.poses import look_at, look_at_ball, perpendicular, up_axis
 from datasets.cameras.rays import Cameras
 from datasets.cameras.spline import CameraSpline
-from datasets.hull import look_at_ball
 from datasets.scene import Scene, View
 from utils.errors import UserError
 
@@ -47,7 +47,7 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
     arms = c2w[:, :, 3] - centre
     distances = arms.norm(dim=1)
     elevation = float(torch.asin(((arms @ up) / distances).clamp(-1.0, 1.0)).mean())
-    start = _perpendicular(arms[0], up)
+    start = perpendicular(arms[0], up)
     aside = torch.linalg.cross(up, start)
     angle = torch.arange(n_frames) * (2.0 * math.pi / n_frames)
     level = angle.cos()[:, None] * start + angle.sin()[:, None] * aside
@@ -170,45 +170,6 @@ def round_trip(views: Sequence[View]) -> list[int]:
     return [int(usual[stops[i]]) for i in shortest[:-1]]
 
 
-def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Pose of a camera that looks at a point, upright as far as possible.
-
-    Args:
-        eye, target: (3,) positions; they differ.
-        up: (3,) the direction that is up in the image; where it is the viewing direction itself
-            another is taken.
-
-    Returns:
-        (3, 4) camera-to-world, OpenGL axes.
-
-    Raises:
-        ValueError: eye and target coincide.
-    """
-    backward = eye - target
-    if float(backward.norm()) == 0.0:
-        raise ValueError("look_at: eye and target are the same point")
-    backward = backward / backward.norm()
-    upward = _perpendicular(up, backward)
-    return torch.stack([torch.linalg.cross(upward, backward), upward, backward, eye], dim=1)
-
-
-def up_axis(c2w: Tensor) -> Tensor:
-    """The up direction of a set of cameras: the one most at right angles to their x axes, which
-    are level for cameras held upright; among equals the one closest to their mean y axis.
-
-    Args:
-        c2w: (V, 3, 4) camera-to-world, OpenGL axes.
-
-    Returns:
-        (3,) float32, unit length.
-    """
-    right, up = c2w[:, :, 0].double(), c2w[:, :, 1].double().mean(dim=0)
-    # the small second term decides where all x axes are parallel, and hardly matters elsewhere
-    tilt = right.T @ right / len(right) - 1e-3 * up[:, None] * up[None, :]
-    axis = torch.linalg.eigh(tilt).eigenvectors[:, 0]
-    return (axis if float(axis @ up) >= 0 else -axis).float()
-
-
 def cameras_in(scene: Scene, c2w: Tensor, intrinsics: Tensor, height: int, width: int) -> Cameras:
     """Cameras that see the scene as its training cameras do, near, far and warp included.
 
@@ -248,12 +209,3 @@ def _knots(c2w: Tensor, lever: float, closed: bool) -> np.ndarray:
     angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos()
     apart = torch.maximum(way, lever * angle).clamp(min=1e-6).double().sqrt().numpy()
     return np.concatenate([[0.0], np.cumsum(apart if closed else apart[:-1])])
-
-
-def _perpendicular(direction: Tensor, axis: Tensor) -> Tensor:
-    """Unit vector at right angles to the unit ``axis``, as close to ``direction`` as can be."""
-    for candidate in (direction, *torch.eye(3, dtype=axis.dtype)):
-        rest = candidate - (candidate @ axis) * axis
-        if float(rest.norm()) > 1e-4 * float(candidate.norm()):
-            break
-    return rest / rest.norm()

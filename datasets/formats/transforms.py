@@ -35,6 +35,7 @@ LENSES = {
     "FULL_OPENCV": ("FULL_OPENCV", RATIONAL),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", FISHEYE),
 }
+LONGEST_PATH = 1000  # characters of a file_path
 HUGE = 1e30  # beyond every real focal length; JSON integers may be too long for a float
 
 
@@ -105,9 +106,7 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
         where = f"{file}: frame {index}"
         if not isinstance(entry, dict):
             raise UserError(f"{where}: not an object with file_path and transform_matrix")
-        file_path = entry.get("file_path")
-        if not isinstance(file_path, str) or not file_path:
-            raise UserError(f"{where}: has no file_path; name its image")
+        file_path = _name(entry.get("file_path"), "file_path", where, "name its image")
         where = f"{where} ({file_path})"
         c2w = checked_pose(entry.get("transform_matrix"), where, "transform_matrix")
         lens = _lens({**data, **entry}, where)
@@ -122,12 +121,20 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
 
 def _mask(root_dir: Path, entry: dict, where: str) -> Path | None:
     """The file of a frame's mask (nerfstudio's mask_path: black is not to be trained on)."""
-    name = entry.get("mask_path")
-    if name is None:
+    if entry.get("mask_path") is None:
         return None
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: mask_path is {name!r}; name the mask's image, or leave it out")
-    return root_dir / name.replace("\\", "/")
+    advice = "name the mask's image, or leave it out"
+    return root_dir / _name(entry["mask_path"], "mask_path", where, advice).replace("\\", "/")
+
+
+def _name(value: object, key: str, where: str, advice: str) -> str:
+    """The name of a file that an entry has."""
+    if value is None:
+        raise UserError(f"{where}: has no {key}; {advice}")
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH:
+        shown = f"{len(value)} characters long" if isinstance(value, str) else repr(value)
+        raise UserError(f"{where}: {key} is {shown}; {advice}")
+    return value
 
 
 def _lens(data: dict, where: str) -> Lens:

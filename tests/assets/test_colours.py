@@ -12,7 +12,7 @@ from assets.colours import (
     sample_image,
     transmittance_between,
 )
-from datasets.cameras.paths import look_at
+from datasets.cameras.poses import look_at
 from datasets.cameras.rays import Cameras
 from datasets.scene import View
 from tests.assets.conftest import CENTRE, RADIUS, position_colour, voxels

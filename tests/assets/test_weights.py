@@ -10,6 +10,7 @@ from assets.weights import load_any_field, packed_bits, read_weights, unpacked_b
 from datasets.cameras.rays import Rays
 from models.renderer import Renderer
 from systems.checkpoints import geometry_digest
+from utils.checkpoint import FORMAT, VERSION
 from utils.errors import UserError
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 0.5]])
@@ -118,6 +119,11 @@ def test_bad_files(tmp_path):
     save({"a": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="not a field of this project"):
         read_weights(path)
+    header = {"format": FORMAT, "version": str(VERSION), "shapes": "{}"}
+    for payload in ("[]", "3", "{}", "[" * 200_000):
+        save({"a": torch.zeros(2)}, path, {**header, "payload": payload})
+        with pytest.raises(UserError, match="not a field of this project"):
+            read_weights(path)
 
 
 def test_bits():

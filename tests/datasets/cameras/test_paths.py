@@ -8,11 +8,10 @@ from datasets.cameras.paths import (
     chosen_views,
     circle_path,
     interpolated_path,
-    look_at,
     round_trip,
     spiral_path,
-    up_axis,
 )
+from datasets.cameras.poses import look_at, up_axis
 from datasets.cameras.space import NDC, WORLD
 from datasets.formats.blender import load_blender as load
 from datasets.load import LoadOptions, load_scene

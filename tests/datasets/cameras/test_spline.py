@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.cameras.paths import look_at
+from datasets.cameras.poses import look_at
 from datasets.cameras.spline import CameraSpline
 
 UP = torch.tensor([0.0, 0.0, 1.0])

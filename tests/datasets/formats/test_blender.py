@@ -341,8 +341,11 @@ class TestErrors:
             (lambda d: d.update(frames={"a": 1}), "has no frames"),
             (lambda d: d["frames"].insert(1, 3), "frame 1: not an object"),
             (drop_of_frame("file_path"), "frame 1: has no file_path"),
-            (set_frame(file_path=7), "frame 1: has no file_path"),
-            (set_frame(file_path=""), "frame 1: has no file_path"),
+            (set_frame(file_path=7), "frame 1: file_path is 7; name its image"),
+            (set_frame(file_path=""), "frame 1: file_path is 0 characters long"),
+            (set_frame(file_path="a" * 5000), "frame 1: file_path is 5000 characters long"),
+            (set_frame(file_path="a" * 300), "is missing"),
+            (set_frame(file_path="a\0b"), "is missing"),
             (set_frame(file_path="./train/none"), "is missing, as is and with .png .jpg .jpeg"),
             (set_frame(file_path="/"), "is missing"),
             (drop_of_frame("transform_matrix"), "has no transform_matrix"),
@@ -409,6 +412,11 @@ class TestErrors:
             str(tiny_scene_dir / "test" / "r_1"),
             ".png .jpg .jpeg",
         )
+
+    def test_nothing_but_transparent_images(self, tiny_scene_dir):
+        for path in (tiny_scene_dir / "train").iterdir():
+            Image.new("RGBA", (24, 20)).save(path)
+        self.check(tiny_scene_dir, str(tiny_scene_dir), "all training images are transparent")
 
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_sizes_that_differ(self, tiny_scene_dir, split):

@@ -86,8 +86,13 @@ class TestImages:
         path.write_text(path.read_text().replace("r_4.png", "a b/r_4.png"))
         (root / "images/a b").mkdir()
         (root / "images/r_4.png").rename(root / "images/a b/r_4.png")
-        scene = load_colmap(root)
-        assert "r_4" in {view.name for view in (*scene.train, *scene.test)}
+        poses = [
+            {view.name: view.c2w for view in (*scene.train, *scene.test)}
+            for scene in (load_colmap(root), load_colmap(captures.colmap(source, tmp_path / "d")))
+        ]
+        assert poses[0].keys() == poses[1].keys()
+        for name, pose in poses[0].items():
+            assert torch.equal(pose, poses[1][name])
 
     def test_sizes(self, tmp_path, captures, source):
         root = captures.colmap(source, tmp_path / "c")
@@ -130,6 +135,7 @@ class TestErrors:
             ("images", "3 1 0 0 0 0 0"),
             ("images", "\x00\xff"),
             ("points3D", "1 a b c"),
+            ("points3D", "1 0 0 5 1 2 3 0.5\n2 0 0"),
         ],
     )
     def test_damaged_text(self, tmp_path, captures, source, name, text):

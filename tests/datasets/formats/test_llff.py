@@ -20,6 +20,7 @@ def load_llff(root, **options):
 
 
 IDENTITY = np.eye(3)
+HEADER = b"\x93NUMPY\x01\x00\x0a\x00%b\n"  # of an .npy file
 FERN = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "llff_fern"
 
 
@@ -75,8 +76,11 @@ class TestForward:
         large = load_llff(write_forward(tmp_path / "b", scale=70.0))
         for a, b in zip(small.train, large.train, strict=True):
             torch.testing.assert_close(a.c2w, b.c2w, atol=1e-5, rtol=0)
-        spread = torch.stack([v.c2w[:, 3] for v in small.train])
-        assert float(spread[:, 0].max() - spread[:, 0].min()) == pytest.approx(0.6, rel=0.01)
+        x = torch.stack([v.c2w[:, 3] for v in small.train])[:, 0]
+        scale = float(x.max() - x.min()) / 0.9  # which the cameras are apart in the file
+        nearest = scale * 2.0  # its depth in the file
+        assert nearest == pytest.approx(4 / 3, rel=0.01)
+        assert float(small.space.from_world(torch.tensor([0, 0, -nearest]))[2]) < -0.49
 
     def test_warped_rays_fill_the_bounds(self, tmp_path):
         scene = load_llff(write_forward(tmp_path / "s"))
@@ -202,7 +206,9 @@ class TestErrors:
         np.save(root / "poses_bounds.npy", change(table))
         self.check(root, "poses_bounds.npy", part)
 
-    @pytest.mark.parametrize("content", [b"", b"hello", None])
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello", b"PK\3\4 and no archive", HEADER % b"{'a': (", None]
+    )
     def test_file(self, tmp_path, content):
         root = write_forward(tmp_path / "s")
         path = root / "poses_bounds.npy"

@@ -308,6 +308,8 @@ class TestErrors:
             (lambda d: d.pop("fl_x"), "frame 0 (images/r_0.png): no focal length"),
             (lambda d: d["frames"][4].pop("transform_matrix"), "frame 4 (images/r_4.png): has no"),
             (lambda d: d.update(frames=[]), "has no frames"),
+            (lambda d: d["frames"][4].update(mask_path=3), "mask_path is 3; name the mask's image"),
+            (lambda d: d["frames"][4].update(mask_path="m" * 5000), "5000 characters long"),
             (
                 lambda d: d.update(test_filenames=[f["file_path"] for f in d["frames"]]),
                 "leave no training image",
@@ -320,6 +322,11 @@ class TestErrors:
         assert str(root / "transforms.json") in str(error.value)
         assert part in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_a_mask_of_an_impossible_name(self, root):
+        edit(root, lambda d: d["frames"][4].update(mask_path="m" * 300))
+        with pytest.raises(UserError, match="no such file, the mask of r_4"):
+            load_transforms(root)
 
     def test_half_written(self, root):
         path = root / "transforms.json"
