@@ -28,7 +28,7 @@ def export_cameras(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """Writes the cameras of all splits, and their photos if asked for.
 
     Returns:
-        The files, and what the report says of them.
+        The files, and entries for the report.
 
     Raises:
         UserError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""Colours of a mesh's vertices: what the field shows along the normal, or what the photos show."""
+"""Colours of a mesh's vertices: what the field shows along the normal, or what photos show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def field_colours(
             None: against the normals.
 
     Returns:
-        (V, 3) in [0, 1]; nothing of the background is in them.
+        (V, 3) in [0, 1]; without the background.
     """
     step = 2 * offset / STEPS
     directions = -normals if directions is None else directions

@@ -31,14 +31,14 @@ AXES = {
 FORWARD_AXES = "those of the scene's camera poses, right-handed, y up, seen along -z"
 ROTATIONS = {"scene": np.eye(3), "y_up": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
 SCALE = "1 unit is 1 unit of the camera positions that `export.py cameras` writes"
-RAYS = 4096  # of each view, that tell how far the scene goes
+RAYS = 4096  # of each view, by which the depth of the scene is measured
 VISIBLE_SHARE = 0.99  # of these rays end within the exported depth
 MARGIN = 1.1
-MIN_PARALLAX = 4.0  # pixels between any two cameras; below, nothing is known of a depth
+MIN_PARALLAX = 4.0  # pixels between any two cameras; below, a depth is unknown
 
 log = logging.getLogger(__name__)
 
-# from a job to the files and what the report says of them
+# writes the files; returns them, and entries for the report
 Export = Callable[["Job"], tuple[list[Path], dict[str, Any]]]
 
 
@@ -65,10 +65,10 @@ class Job:
     @cached_property
     def scene(self) -> Scene | None:
         """The scene that the field was trained on, with its photos where they are needed; None
-        where neither they nor the checkpoint tell of its cameras, and it does without them.
+        where nothing gives its cameras, and the export does without them.
 
         Raises:
-            UserError: it does not, and there is no --root_dir.
+            UserError: the export needs them, and there is no --root_dir.
         """
         options, saved = self.options, self.payload["scene"]
         photos = options.asset == "cameras" or (
@@ -139,8 +139,8 @@ def visible_depth(renderer: Renderer, scene: Scene) -> float:
     """Depth (-z) up to which a forward-facing scene is worth exporting, scene units.
 
     It holds what all but a hundredth of the training cameras' rays end at, and ends where the
-    parallax between the outermost cameras, ``f * baseline / depth``, is too small to tell a depth:
-    what lies there (the sky) got its depth by chance.
+    parallax between the outermost cameras, ``f * baseline / depth``, is too small to determine a
+    depth: what lies there (the sky) got its depth by chance.
     """
     cameras = Cameras.within(scene, scene.train).to(renderer.bounds.device)
     positions = cameras.c2w[:, :2, 3]

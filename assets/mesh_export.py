@@ -31,7 +31,7 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """Writes the field's surface, coloured by the field or by the photos.
 
     Returns:
-        The files, and what the report says of them.
+        The files, and entries for the report.
 
     Raises:
         UserError: there is no surface, or a file cannot be written.

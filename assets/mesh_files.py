@@ -21,7 +21,7 @@ def write_mesh(path: Path, mesh: Mesh, notes: dict[str, str], unlit: bool = Fals
     Args:
         path: the file.
         mesh: with colours.
-        notes: what the file says of itself, for example its axes.
+        notes: comments on the file, for example its axes.
         unlit: GLB: with a material that shows the colours as they are, without lighting.
 
     Raises:
@@ -38,10 +38,10 @@ def write_mesh(path: Path, mesh: Mesh, notes: dict[str, str], unlit: bool = Fals
 
 def ply(mesh: Mesh, notes: dict[str, str]) -> bytes:
     """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue (sRGB), int triples."""
-    vertex = np.dtype([("place", "<f4", 6), ("colour", "u1", 3)])
+    vertex = np.dtype([("position", "<f4", 6), ("colour", "u1", 3)])
     face = np.dtype([("count", "u1"), ("vertices", "<i4", 3)])
     vertices, faces = np.empty(len(mesh.vertices), vertex), np.empty(len(mesh.faces), face)
-    vertices["place"] = np.concatenate([mesh.vertices, mesh.normals()], 1)
+    vertices["position"] = np.concatenate([mesh.vertices, mesh.normals()], 1)
     vertices["colour"] = eight_bit(mesh.colours)
     faces["count"], faces["vertices"] = 3, mesh.faces
     lines = ["ply", "format binary_little_endian 1.0"]

@@ -1,5 +1,5 @@
-"""Which points the cameras can see, on a coarse grid: what tells a surface from the density behind
-it, which no photo has shown and training has left as it was."""
+"""Which points the cameras can see, on a coarse grid: separates a surface from the density behind
+it, which no photo shows and training leaves as it was."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Visibility:
     def __call__(self, x: Tensor) -> Tensor:
         """Visibility (M,) in [0, 1] at ``x (M, 3)``."""
         size = torch.tensor(self.light.shape, device=x.device)
-        place = ((x - self.low) / self.spacing / (size - 1) * 2 - 1).flip(-1)
+        position = ((x - self.low) / self.spacing / (size - 1) * 2 - 1).flip(-1)
         values = functional.grid_sample(
             self.light[None, None],
-            place[None, None, None].to(self.light.dtype),
+            position[None, None, None].to(self.light.dtype),
             padding_mode="border",
             align_corners=True,
         )

@@ -115,7 +115,7 @@ def export_volume(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """Writes the field as coloured voxels of the world.
 
     Returns:
-        The files, and what the report says of them.
+        The files, and entries for the report.
 
     Raises:
         UserError: too many cells, or a file cannot be written.
@@ -125,7 +125,7 @@ def export_volume(job: Job) -> tuple[list[Path], dict[str, Any]]:
         raise UserError(
             f"--resolution {options.resolution}: a volume has at most {LARGEST} cells a side"
         )
-    box = job.box()  # which tells whether --bounds hold anything
+    box = job.box()  # which refuses --bounds that hold nothing
     box = job.space.world_box(box) if job.asked_box is None else job.asked_box
     volume = volume_of(job.renderer, box, options.resolution, job.space)
     writers = {"vol": write_vol, "npz": write_npz}

@@ -30,8 +30,8 @@ PLACE = ("name", "near", "far", "space")  # of the scene; its cameras stay in th
 def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
     """Writes the field of a checkpoint's payload.
 
-    What rendering does not need is left out: the coarse network's colours, and where light has
-    been.  The metadata hold the payload without its tensors as JSON under "payload".
+    What rendering does not need is left out: the coarse network's colours, and which cells light
+    reached.  The metadata hold the payload without its tensors as JSON under "payload".
 
     Args:
         path: the file.
@@ -69,7 +69,7 @@ def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
     """Writes the field alone.
 
     Returns:
-        The file, and what the report says of it.
+        The file, and entries for the report.
 
     Raises:
         UserError: see `write_weights`.

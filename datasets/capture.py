@@ -1,4 +1,4 @@
-"""One's own photos -> transforms.json: camera poses by structure from motion (pycolmap)."""
+"""Photos without poses -> transforms.json, by structure from motion (pycolmap)."""
 
 from __future__ import annotations
 
@@ -25,24 +25,22 @@ from utils.images import DAMAGE
 
 REQUIREMENTS = "requirements-capture.txt"
 FEWEST = 3  # photos
-MATCH_ALL = (
-    200  # up to so many photos every pair is compared, else neighbours in the order of names
-)
+MATCH_ALL = 200  # photos up to which every pair is matched; else neighbours by name
 NEIGHBOURS = 15
-LONGEST = 1600  # pixels of the longer side in which features are looked for
-FEATURES = (2048, 8192)  # per photo; the second where the first leave photos without a pose
+LONGEST = 1600  # pixels of the longer side in which features are extracted
+FEATURES = (2048, 8192)  # per photo; the second where the first leaves photos without a pose
 QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Solved:
-    """What structure from motion found.
+    """The result of structure from motion.
 
     Attributes:
         model: the largest reconstruction; its images are named as in ``photos``.
         photos: the files, by their names in the model, whether registered or not.
         error: mean reprojection error in pixels.
-        groups: images in each reconstruction, largest first: several do not connect.
+        groups: images in each reconstruction, largest first; several are not connected.
     """
 
     model: SparseModel
@@ -72,7 +70,7 @@ def import_pycolmap() -> ModuleType:
 
 
 def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Copies turned upright, in one folder per size, so that each size is one camera.
+    """Upright copies of photos, in one folder per size, so that each size is one camera.
 
     Args:
         photos: image files.
@@ -100,7 +98,7 @@ def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path],
 
 
 def solve(photos: dict[str, Path], work: Path) -> Solved:
-    """Camera poses and lenses of the photos, tried again with more features if any has none.
+    """Camera poses and lenses of the photos; with more features if any photo gets none.
 
     Args:
         photos: see `upright_copies`, which wrote them to ``work/photos``.
@@ -118,16 +116,16 @@ def solve(photos: dict[str, Path], work: Path) -> Solved:
             break
     if best is None:
         raise UserError(
-            f"{len(photos)} photos: none could be connected with another; take them with more "
-            "overlap (two thirds), sharp, of something with texture that does not move"
+            f"{len(photos)} photos: no two could be matched; take sharp photos that overlap by two "
+            "thirds, of something textured that does not move"
         )
     return best
 
 
 def attempt(photos: dict[str, Path], work: Path, features: int) -> Solved | None:
-    """Structure from motion with so many features per photo; None where nothing connects."""
+    """Structure from motion with ``features`` per photo; None where no two photos match."""
     colmap = import_pycolmap()
-    colmap.logging.minloglevel = 3  # what goes wrong is said in one line
+    colmap.logging.minloglevel = 3  # errors are reported in one line of ours
     colmap.set_random_seed(0)
     images, folder = work / "photos", work / str(features)
     (folder / "best").mkdir(parents=True)
@@ -157,8 +155,8 @@ def attempt(photos: dict[str, Path], work: Path, features: int) -> Solved | None
 
 
 def write_capture(solved: Solved, output_dir: Path) -> Path:
-    """Write the registered photos, free of distortion, and their poses: z up, the point that is
-    looked at in the origin, the cameras at mean distance 1 from it.
+    """Write the registered photos, undistorted, and their poses: z up, the origin where the cameras
+    look, and the cameras at mean distance 1 from it.
 
     Returns:
         The transforms.json.

@@ -1,4 +1,4 @@
-"""The one way in, options -> Scene, and what all formats share once their views are loaded."""
+"""Options -> Scene: finds the format, and does what all formats share once views are loaded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 WHITE = (1.0, 1.0, 1.0)
 JPEG_NOISE = 12  # 8-bit levels by which JPEG may change a plain background
-NAMED = 8  # so many files a message names, by so many characters each
-LONGEST_NAME = 200
+NAMED = 8  # files that a message names, at most
+LONGEST_NAME = 200  # characters of each
 
 
 class SceneOptions(Protocol):
@@ -45,7 +45,7 @@ class SceneOptions(Protocol):
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a scene is to be loaded; each format reads what concerns it.
+    """How to load a scene; each format reads what concerns it.
 
     Attributes:
         img_wh: width, height to resize every image to; the intrinsics follow axis by axis.
@@ -126,7 +126,7 @@ def make_scene(
     options: LoadOptions,
     known_range: tuple[float, float] | None = None,
 ) -> Scene:
-    """The scene of views in the world: box, range of rays, with or without a background.
+    """The scene of views in world or contracted space: its box, its range of rays, its background.
 
     Args:
         root_dir: the scene's folder, for its name and for messages.

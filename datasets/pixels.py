@@ -36,8 +36,8 @@ class TrainingPixels:
         """The pixels of a list of views.
 
         Returns:
-            The table, and the same views with images that are parts of it: whoever goes on with
-            these in place of ``views`` has one copy of each photo in memory.
+            The table, and the same views with images that are parts of it: used in place of
+            ``views`` they leave one copy of each photo in memory.
 
         Raises:
             UserError: the masks leave no pixel.
@@ -86,7 +86,7 @@ class TrainingPixels:
         width = self.sizes[view, 1]
         return view, local // width, local % width
 
-    def colors(self, flat: Tensor) -> Tensor:
+    def colours(self, flat: Tensor) -> Tensor:
         """Colours (N, 3) in [0, 1], float32, of the flat indices ``flat (N,)``."""
         return self.rgb[flat].float() / 255.0
 
@@ -97,7 +97,7 @@ class TrainingPixels:
             n: how many.
             generator: the only source of randomness; it may live on another device.
             crop: fraction of the height and the width of each view, around its centre, to draw
-                from.  Below 1 it takes the place of `candidates`.
+                from.  Below 1 it replaces `candidates`.
 
         Returns:
             (n,) int64 flat indices on the table's device.
@@ -111,8 +111,8 @@ class TrainingPixels:
         return drawn if self.valid is None else self._replaced(drawn, generator)
 
     def _replaced(self, drawn: Tensor, generator: torch.Generator) -> Tensor:
-        """The pixels ``drawn (n,)``, any valid ones in place of those that are not: of a centre, or
-        of candidates, there may be none."""
+        """The pixels ``drawn (n,)``, with random valid ones in place of those that are not: among
+        the centres, or the candidates, there may be none."""
         wrong = (~self.valid[drawn]).nonzero()[:, 0]
         if len(wrong):
             index = self._uniform(len(wrong), len(self._valid_index), generator)

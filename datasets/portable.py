@@ -26,8 +26,8 @@ def scene_state(scene: Scene) -> dict[str, Any]:
 
 
 def place_as(scene: Scene, saved: Mapping[str, Any]) -> Scene:
-    """``scene``, loaded again, perhaps with other photos, in the place of that of a `scene_state`:
-    its range, bounds, background and space, as far as they are saved."""
+    """``scene``, perhaps with other photos, with the range, bounds, background and space of a
+    `scene_state`, as far as they are saved."""
     place = {name: saved[name] for name in PLACE if name in saved}
     return replace(scene, **place, space=space_from(saved.get("space")))
 

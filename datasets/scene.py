@@ -21,7 +21,7 @@ class View:
         fx, fy, cx, cy: intrinsics in pixels; the centre of the pixel (row i, column j) is
             (j + 0.5, i + 0.5).
         name: the file's name without extension, for messages and outputs.
-        valid: (H, W) bool, False where the image says nothing of the scene (a passer-by, the
+        valid: (H, W) bool, False where the image says nothing about the scene (a passer-by, the
             photographer's hand), unlike alpha 0, which says that nothing is there; None: all True.
     """
 
@@ -44,7 +44,7 @@ class View:
         return self.image.shape[1]
 
 
-GREY = (0.5, 0.5, 0.5)  # what shines through where photos have no background of their own
+GREY = (0.5, 0.5, 0.5)  # behind a scene that fills its photos, where it is not opaque
 
 
 @dataclass

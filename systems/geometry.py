@@ -256,7 +256,7 @@ class GeometrySystem(TrainingSystem):
             The terms, as shares of the whole step's.
         """
         rays = only(rays, own)
-        target = self.pixels.colors(flat[own])
+        target = self.pixels.colours(flat[own])
         samples = self.renderer.samples(rays, self.generator(step, 1, self.device.type))
         share = len(target) / len(rays)
         renderings = {"fine": self.renderer.shade(rays, samples, self.arm)}

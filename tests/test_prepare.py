@@ -138,7 +138,7 @@ def test_report(solved, capsys):
     text = capsys.readouterr().out
     assert "8 of 10 photos registered, mean error 0.50 pixels" in text
     assert "not registered: r_8.png, r_9.png" in text
-    assert "groups that do not connect (8 + 2)" in text
+    assert "unconnected groups (8 + 2)" in text
     assert "add photos from viewpoints between" in text
 
 
@@ -153,7 +153,7 @@ def test_tried_again_with_more_features(tmp_path, solved, monkeypatch):
     assert solve(solved.photos, tmp_path) is solved
     assert asked == [2048, 8192]
     monkeypatch.setattr("datasets.capture.attempt", lambda *_: None)
-    with pytest.raises(UserError, match="none could be connected with another"):
+    with pytest.raises(UserError, match="no two could be matched"):
         solve(solved.photos, tmp_path)
 
 

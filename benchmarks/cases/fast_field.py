@@ -91,7 +91,7 @@ def _pixels(views: list[View], scene: Scene, n: int, device: str) -> tuple[Rays,
     flat = pixels.draw(n, torch.Generator().manual_seed(1))
     cameras = Cameras.within(scene, views).to(device)
     rays = cameras.rays(*(part.to(device) for part in pixels.locate(flat)))
-    return rays, pixels.colors(flat).to(device)
+    return rays, pixels.colours(flat).to(device)
 
 
 def _rows(settings: Settings, name: str, root: Path, config: str, steps: list[str]) -> list[Row]:
@@ -134,7 +134,7 @@ def _plain_for(seconds: float, settings: Settings, scene: Scene) -> tuple[int, f
     generator, steps, begun = torch.Generator().manual_seed(0), 0, time.perf_counter()
     while clock(device) - begun < seconds:
         flat = pixels.draw(batch, generator)
-        plain.step(cameras.rays(*pixels.locate(flat)), pixels.colors(flat))
+        plain.step(cameras.rays(*pixels.locate(flat)), pixels.colours(flat))
         steps += 1
     rays, truth = _pixels(
         scene.test, scene, settings.share if settings.quick else JUDGED_PLAIN, device

@@ -13,12 +13,12 @@ def checked_pose(value: object, where: str, key: str) -> Tensor:
     """Camera-to-world (3, 4) float32 with axes of unit length, from a 4x4 or 3x4 matrix.
 
     Args:
-        value: what the file has.
+        value: the file's entry.
         where: file and entry, for messages.
         key: what the file calls the matrix.
 
     Raises:
-        UserError: it is no pose.
+        UserError: it is not a pose.
     """
     if value is None:
         raise UserError(f"{where}: has no {key}; give the camera-to-world pose")
@@ -31,7 +31,7 @@ def checked_pose(value: object, where: str, key: str) -> Tensor:
     if not np.isfinite(matrix).all():
         raise UserError(f"{where}: {key} has NaN or infinite numbers")
     if len(matrix) == 4 and not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-4):
-        raise UserError(f"{where}: {key} has not 0 0 0 1 as last row; is it transposed?")
+        raise UserError(f"{where}: the last row of {key} is not 0 0 0 1; is it transposed?")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     axes = matrix[:3, :3] / np.maximum(lengths, 1e-12)
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-2 or np.linalg.det(axes) < 0:
@@ -52,20 +52,20 @@ def look_at_ball(c2w: Tensor) -> tuple[Tensor, float]:
     Returns:
         centre (3,) float32 and radius, scene units.
     """
-    eyes, forward = c2w[:, :, 3].double(), -c2w[:, :, 2].double()
+    positions, forward = c2w[:, :, 3].double(), -c2w[:, :, 2].double()
     forward = forward / forward.norm(dim=1, keepdim=True)
-    across = torch.eye(3, dtype=torch.double) - forward[:, :, None] * forward[:, None, :]
-    normal = across.mean(dim=0)
-    middle = eyes.mean(dim=0)
-    spread = float((eyes - middle).norm(dim=1).mean())
+    projection = torch.eye(3, dtype=torch.double) - forward[:, :, None] * forward[:, None, :]
+    normal = projection.mean(dim=0)
+    middle = positions.mean(dim=0)
+    spread = float((positions - middle).norm(dim=1).mean())
     if float(torch.linalg.eigvalsh(normal)[0]) > 1e-6:
-        centre = torch.linalg.solve(normal, (across @ eyes[:, :, None]).mean(dim=0)[:, 0])
-        depth = ((centre - eyes) * forward).sum(dim=1).mean()
+        centre = torch.linalg.solve(normal, (projection @ positions[:, :, None]).mean(dim=0)[:, 0])
+        depth = ((centre - positions) * forward).sum(dim=1).mean()
         if float(depth) > 0.5 * spread:
-            return centre.float(), float((centre - eyes).norm(dim=1).mean())
-    reach = 4.0 * spread or float(middle.norm()) or 1.0
-    centre = middle + reach * forward.mean(dim=0)
-    return centre.float(), max(reach, float((centre - eyes).norm(dim=1).mean()))
+            return centre.float(), float((centre - positions).norm(dim=1).mean())
+    distance = 4.0 * spread or float(middle.norm()) or 1.0
+    centre = middle + distance * forward.mean(dim=0)
+    return centre.float(), max(distance, float((centre - positions).norm(dim=1).mean()))
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
@@ -119,8 +119,8 @@ def moved(c2w: Tensor, origin: Tensor, axes: Tensor, scale: float) -> Tensor:
     Returns:
         (V, 3, 4) camera-to-world.
     """
-    eyes = scale * (c2w[:, :, 3] - origin) @ axes
-    return torch.cat([axes.T @ c2w[:, :, :3], eyes[:, :, None]], dim=2)
+    positions = scale * (c2w[:, :, 3] - origin) @ axes
+    return torch.cat([axes.T @ c2w[:, :, :3], positions[:, :, None]], dim=2)
 
 
 def around_look_at(c2w: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -243,5 +243,5 @@ def _light(canvas: Array, relief: Array) -> Array:
     soft = sum(np.roll(relief, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)) / 9
     gy, gx = np.gradient(soft)
     slope = np.tanh(0.35 * (gx + 1.2 * gy))
-    lit = canvas * (1 + 0.28 * slope[..., None])
-    return lit + 0.10 * np.maximum(slope - 0.45, 0)[..., None]
+    shaded = canvas * (1 + 0.28 * slope[..., None])
+    return shaded + 0.10 * np.maximum(slope - 0.45, 0)[..., None]

@@ -19,8 +19,8 @@ def load_blender(root_dir: Path, options: LoadOptions) -> Scene:
     """Load a data set of posed images, with or without alpha, of any size.
 
     The focal length comes from ``camera_angle_x``, or from ``fl_x, fl_y, cx, cy, w, h`` of the
-    file or of a frame.  Of val and test the one stands in for the other where it is missing; where
-    both are, they are taken from the training views.
+    file or of a frame.  Val and test stand in for each other; where both are missing, training
+    views are held out.
 
     Args:
         root_dir: the folder with transforms_train.json.

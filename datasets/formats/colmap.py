@@ -20,16 +20,16 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PLACES = ("sparse", "colmap/sparse", "")  # of the models, below the scene's folder
-STRAY = 1e-3  # share of the points seen by a view that may be errors, at either end
-SLACK = 0.1  # by which the range of rays is wider than that of the points
+MODEL_FOLDERS = ("sparse", "colmap/sparse", "")  # below the scene's folder
+OUTLIERS = 1e-3  # share of the points seen by a view that are ignored at either end
+SLACK = 0.1  # the range of rays is wider than that of the points by this share
 
 
 def load_colmap(root_dir: Path, options: LoadOptions) -> Scene:
     """Load the images that a COLMAP model has poses for; those without are named and left out.
 
-    Of several models (sparse/0, sparse/1, ...) the one with the most images is taken.  Distortion
-    is taken out of the images.  near and far come from the sparse points.
+    Of several models (sparse/0, sparse/1, ...) the one with the most images is taken.  Images
+    are undistorted.  near and far come from the sparse points.
 
     Args:
         root_dir: the folder with images/ (or images_N/) and sparse/.
@@ -57,9 +57,9 @@ def largest_model(root_dir: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    for place in PLACES:
-        folder = root_dir / place
-        inner = sorted(folder.iterdir()) if place and folder.is_dir() else []
+    for name in MODEL_FOLDERS:
+        folder = root_dir / name
+        inner = sorted(folder.iterdir()) if name and folder.is_dir() else []
         models = [path for path in (folder, *inner) if has_model(path)]
         if not models:
             continue
@@ -75,7 +75,7 @@ def largest_model(root_dir: Path) -> Path:
 
 
 def range_of_points(views: list[View], points: Tensor) -> tuple[float, float] | None:
-    """near and far that hold the points (P, 3) which the views see, but for `STRAY` ones; None
+    """near and far that hold the points (P, 3) which the views see, but for `OUTLIERS`; None
     where no view sees any."""
     nearest, farthest = [], []
     cameras = Cameras.of(views, 0.0, math.inf)
@@ -83,9 +83,9 @@ def range_of_points(views: list[View], points: Tensor) -> tuple[float, float] | 
         seen = cameras.project(index, points)[2]
         distances = (points[seen] - cameras.c2w[index, :, 3]).norm(dim=1).sort().values
         if len(distances):
-            stray = int(STRAY * len(distances))
-            nearest.append(float(distances[stray]))
-            farthest.append(float(distances[-1 - stray]))
+            skipped = int(OUTLIERS * len(distances))
+            nearest.append(float(distances[skipped]))
+            farthest.append(float(distances[-1 - skipped]))
     if not nearest:
         return None
     return min(nearest) * (1.0 - SLACK), max(farthest) * (1.0 + SLACK)

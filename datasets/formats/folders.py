@@ -30,7 +30,7 @@ def best_folder(folder: Path, img_wh: tuple[int, int] | None) -> Path | None:
 
     Args:
         folder: need not exist itself.
-        img_wh: width and height in pixels; images of the other orientation count turned.
+        img_wh: width and height in pixels, or the other way round for the other orientation.
 
     Returns:
         The folder, or None where none has images.
@@ -49,8 +49,8 @@ def frames_in_size(
 ) -> list[Frame]:
     """The same frames, their images taken from the folder of the best size.
 
-    A frame whose image is not there by name (the extension may differ), or has not the declared
-    shape there, keeps its own.
+    A frame keeps its own image where there is none of that name (the extension may differ) or of
+    the declared shape.
     """
     if img_wh is None:
         return frames

@@ -1,5 +1,5 @@
-"""Posed image files -> views, the same for all formats: which are kept for test; decoded, freed of
-distortion, resized."""
+"""Posed image files -> views, the same for all formats: which are kept for test; decoded,
+undistorted, resized."""
 
 from __future__ import annotations
 
@@ -25,19 +25,27 @@ from utils.images import DAMAGE, over, read_image, resize, to_uint8
 
 log = logging.getLogger(__name__)
 
-HOLD_OUT = 8  # one of so many, as is usual for real captures
+HOLD_OUT = 8  # every 8th view is kept for test, as is usual for real captures
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
 EXIF_ORIENTATION = 0x0112
 THREADS = 4
 BLACK = 127  # 8-bit level up to which a mask counts as black; JPEG makes greys at its edges
-NEARLY = 1e-5  # more than rounding takes from 1
+NEARLY = 1e-5  # from 1: more than rounding takes away
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image file, its camera-to-world pose (3, 4), its lens and the view's name; ``upright``:
-    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`;
-    ``mask``: an image that is black where this one is to be ignored."""
+    """A posed image file.
+
+    Attributes:
+        path: of the image.
+        c2w: (3, 4) camera-to-world, OpenGL axes.
+        lens: its intrinsics.
+        name: of the view.
+        upright: whether the pose is that of the image turned as its EXIF data say; None: see
+            `_decode`.
+        mask: an image that is black where this one is to be ignored.
+    """
 
     path: Path
     c2w: Tensor
@@ -96,11 +104,11 @@ def load_views(
     Args:
         splits: by name; a frame may be in several.
         img_wh: width, height to resize every image to; where there are upright and wide images,
-            those of the other orientation get it turned.
+            the other orientation gets width and height swapped.
         background: (3,) in [0, 1], laid under images with alpha.
 
     Raises:
-        UserError: an image is unreadable, or of another size and the lens does not tell why.
+        UserError: an image is unreadable, or of another size than the lens declares.
     """
     every = list({id(frame): frame for split in splits.values() for frame in split}.values())
     sizes = _sizes(every, img_wh)
@@ -118,7 +126,7 @@ def load_views(
     trained = {id(frame) for frame in splits["train"]}
     alpha = [v.alpha for f, v in zip(every, views, strict=True) if id(f) in trained]
     if all(a is not None and bool((a == 255).all()) for a in alpha):
-        # an alpha that hides nothing is no mask
+        # an alpha channel that is opaque everywhere is no mask
         views = [replace(view, alpha=None) for view in views]
     of = {id(frame): view for frame, view in zip(every, views, strict=True)}
     return {split: [of[id(frame)] for frame in frames] for split, frames in splits.items()}
@@ -215,7 +223,7 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
             f"{frame.mask}: no such file, the mask of {frame.path.name}; put it there, or take "
             "mask_path out of the frame"
         )
-    # it belongs to the stored image, whose EXIF data it has seldom taken over
+    # it belongs to the stored image, whose EXIF data it seldom shares
     rgb, _ = read_image(frame.mask, upright=False)
     own = rgb.shape[1::-1]
     if not Lens(width=width, height=height).fits(*own):
@@ -229,7 +237,7 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
 
 def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
     """Colour and alpha.  Where a size is declared, the image is taken as it is stored, or turned
-    upright if only then it has that size: the tools that find poses (COLMAP) pass over EXIF."""
+    upright if only then it has that size: COLMAP, which finds the poses, ignores EXIF."""
     upright = not frame.lens.declares_size if frame.upright is None else frame.upright
     rgb, alpha = read_image(frame.path, upright=upright)
     height, width = rgb.shape[:2]

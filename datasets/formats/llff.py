@@ -31,7 +31,7 @@ FILE = "poses_bounds.npy"
 DAMAGE = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, BadZipFile)
 NEAREST = 4 / 3  # where the nearest content lies once scaled, in distances of the near plane
 FORWARD = math.cos(math.radians(45))  # cameras within this angle of their mean face forward
-MARGIN = 0.05  # of the box around the warped rays, for cameras between and beside the given ones
+MARGIN = 0.05  # around the box of the warped rays, for cameras between and beside the given ones
 
 
 def load_llff(root_dir: Path, options: LoadOptions) -> Scene:
@@ -139,7 +139,7 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], options: LoadOption
         rays = cameras.rays(torch.full_like(row, index), row, column)
         if not bool((rays.far > 0).all()):
             raise UserError(
-                f"{root_dir / FILE}: {view.name} does not look the way that the others do; "
+                f"{root_dir / FILE}: {view.name} does not face the way the others do; "
                 "for a scene seen from around give --spheric_poses"
             )
         ends += [rays.origins, rays.origins + rays.far[:, None] * rays.directions]

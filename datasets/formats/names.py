@@ -7,9 +7,9 @@ from pathlib import Path
 AUTO = "auto"
 NO_PATH = "none"
 PATHS = (NO_PATH, "circle", "spiral", "interpolate")
-# Format -> what loads it, "module:function" with (root_dir, LoadOptions) -> Scene, and the files of
-# which one tells it.  The first that fits counts: poses written for NeRF come before the model that
-# they were made of.
+# name: ("module:function" that takes a folder and `LoadOptions` and returns a `Scene`, files by any
+# of which the format is recognised).  The first match wins: poses written for NeRF come before the
+# COLMAP model that they were made from.
 FORMATS = {
     "blender": ("datasets.formats.blender:load_blender", ("transforms_train.json",)),
     "transforms": ("datasets.formats.transforms:load_transforms", ("transforms.json",)),

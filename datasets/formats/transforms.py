@@ -42,11 +42,10 @@ HUGE = 1e30  # beyond every real focal length; JSON integers may be too long for
 def load_transforms(root_dir: Path, options: LoadOptions) -> Scene:
     """Load posed images listed in one transforms.json.
 
-    Intrinsics are the file's or a frame's; lens distortion is taken out of the images, and of their
-    masks (mask_path).  Frames
-    whose image is missing are named and left out.  ``train_filenames``, ``val_filenames`` and
-    ``test_filenames`` split the frames where they are given (nerfstudio); of val and test the one
-    stands in for the other.
+    Intrinsics are the file's or a frame's; images and their masks (mask_path) are undistorted.
+    Frames whose image is missing are named and left out.  ``train_filenames``, ``val_filenames``
+    and ``test_filenames`` split the frames where they are given (nerfstudio); val and test stand in
+    for each other.
 
     Args:
         root_dir: the folder with transforms.json.

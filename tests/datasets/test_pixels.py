@@ -31,7 +31,7 @@ def test_every_pixel_is_located(pixels):
     assert len(pixels) == sum(h * w for h, w in SIZES)
     assert pixels.rgb.dtype == torch.uint8
     assert torch.equal(torch.stack(pixels.locate(flat), dim=1), pixels.rgb.long())
-    assert torch.equal(pixels.colors(flat), pixels.rgb.float() / 255)
+    assert torch.equal(pixels.colours(flat), pixels.rgb.float() / 255)
 
 
 def test_one_copy_of_each_photo_for_those_who_go_on_with_the_returned_views(views):

@@ -7,8 +7,8 @@ import torch
 from datasets.cameras.paths import (
     chosen_views,
     circle_path,
+    closed_tour,
     interpolated_path,
-    round_trip,
     spiral_path,
 )
 from datasets.cameras.poses import look_at, up_axis
@@ -231,7 +231,7 @@ class TestInterpolation:
             (["r_1", "r_11"], "--path_views r_11: no training view of that name"),
             (["r_1", "8"], "no number from 0 to 7"),
             (["r_1", "1"], "twice in a row"),
-            (["r_1"], "name at least two"),
+            (["r_1"], "a path needs two views"),
         ],
     )
     def test_mistakes_have_one_line(self, tiny_scene_dir, names, words):
@@ -253,7 +253,7 @@ class TestInterpolation:
             angle = 2 * math.pi * place / 8
             eye = torch.tensor([3 * math.cos(angle), 3 * math.sin(angle), 1.0])
             view.c2w = look_at(eye, torch.zeros(3), UP)
-        places = [order[i] for i in round_trip(views)]
+        places = [order[i] for i in closed_tour(views)]
         steps = {(b - a) % 8 for a, b in zip(places, [*places[1:], places[0]], strict=True)}
         assert steps in ({1}, {7})
 

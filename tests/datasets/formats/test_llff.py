@@ -131,7 +131,7 @@ class TestAround:
 
     def test_forward_of_cameras_around_is_refused(self, tmp_path, captures, source):
         root = captures.llff(source, tmp_path / "s")
-        with pytest.raises(UserError, match="does not look the way"):
+        with pytest.raises(UserError, match="does not face the way"):
             load_llff(root, spheric_poses=False)
 
 
