@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,14 +22,18 @@ from models.checkpoint import (
     Checkpoint,
     geometry_digest,
 )
-from utils.checkpoint import FORMAT, digest, write_whole
+from utils.checkpoint import FORMAT, digest, require_other_file
 from utils.errors import UserError
+from utils.files import replacing
+
+if TYPE_CHECKING:
+    from assets.job import Job
 
 SUFFIX = ".safetensors"
 SMALL = 64  # elements up to which a tensor keeps its precision: bounds, colour matrices
 BITS = ".bits"  # ends the name of a boolean grid of which eight cells lie in a byte
 LIT = "sampler.grid.lit"
-PLACE = ("name", "near", "far", "ndc")  # of the scene; its cameras stay in the checkpoint
+PLACE = ("name", "near", "far", "space")  # of the scene; its cameras stay in the checkpoint
 
 
 def write_weights(
@@ -84,7 +88,25 @@ def write_weights(
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata["digest"] = file_digest(tensors, metadata)
     data = save(tensors, metadata)
-    write_whole(path, lambda file: file.write(data))
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
+    """Writes the field in the colours of one style, alone.
+
+    Returns:
+        The file, and entries for the report.
+
+    Raises:
+        UserError: see `write_weights`, or the file would replace the checkpoint.
+    """
+    path, options = job.path(SUFFIX[1:]), job.options
+    inputs = ("ckpt_path", "coarse_path", "fine_path")
+    require_other_file(path, {name: getattr(options, name) for name in inputs})
+    write_weights(path, job.checkpoint, options.half, job.field, job.style)
+    precision = "half" if options.half else "single"
+    return [path], {"precision": precision, "bytes": path.stat().st_size}
 
 
 def read_weights(path: Path) -> Checkpoint:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.cameras.space import space_from
 from models.checkpoint_v1 import converted
 from models.renderer import Renderer
 from models.style import build_style
@@ -628,9 +629,8 @@ def _check_scene(value: object, place: str) -> None:
     for distance in (near, far):
         _need(type(distance) in (int, float) and math.isfinite(distance), f"{place}: near, far")
     _need(0 <= near < far <= FARTHEST, f"{place}: near {near:g}, far {far:g}")
-    for name in ("ndc", "unbounded"):
-        if whole or name in scene:
-            _need(type(scene.get(name)) is bool, f"{place}: {name}")
+    _check_spec(_mapping(scene.get("space"), f"{place}, space"), f"{place}, space")
+    space_from(scene["space"])
     if whole or "bounds" in scene:
         _require_bounds(scene.get("bounds"), f"{place}, bounds")
     if whole or "background" in scene:

@@ -52,13 +52,26 @@ def converted(old: Mapping[str, Any]) -> dict[str, Any]:
         "part": "whole",
         "stage": stage,
         "fields": {FIELD: {"spec": spec, "state": state, "digest": _geometry_digest(state)}},
-        "scenes": {FIELD: old["scene"]},
+        "scenes": {FIELD: _scene(old["scene"])},
         "styles": styles,
         "options": options,
         "inputs": {},
         "progress": None,
         "versions": old.get("versions", {}),
     }
+
+
+def _scene(old: Mapping[str, Any]) -> dict[str, Any]:
+    """As of `datasets.portable.scene_state`."""
+    scene = {name: value for name, value in old.items() if name not in ("ndc", "unbounded")}
+    space: dict[str, Any] = {"kind": "world"}
+    if old["ndc"]:
+        train = old["views"]["train"]
+        focal, size = train["intrinsics"][0, :2], train["sizes"][0].flip(0)
+        space = {"kind": "ndc", "scale": (2.0 * focal / size).tolist()}
+    elif old["unbounded"]:
+        space = {"kind": "contracted", "foreground": old["bounds"].tolist()}
+    return scene | {"space": space}
 
 
 def _geometry_digest(state: Mapping[str, Tensor]) -> str:

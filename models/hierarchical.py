@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
 from models.field import Field
-from models.march import March, march
 from models.occupancy import OccupancyGrid
 from models.render import Samples, compositing_weights, render
 from models.style import ParameterGroups
@@ -122,7 +122,7 @@ class HierarchicalSampler(nn.Module):
             mark: no matter here, see `OccupancySampler`.
             propose: give the samples the coarse rendering, with its graph, as `proposal`.
         """
-        path = march(rays)
+        path = rays.march()
         live = (path.far > path.near).nonzero()[:, 0]
         near, far = path.near[live], path.far[live]
         # every ray has its random numbers, also those that turn out to need none

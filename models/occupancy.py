@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
 from models.field import Field
-from models.march import March, march
 from models.render import Samples, segment_sum, transmittance
 from models.style import ParameterGroups
 
@@ -200,7 +200,7 @@ class OccupancySampler(nn.Module):
         shift = torch.full_like(rays.near, 0.5)
         if generator is not None:
             shift = torch.rand(n, generator=generator, device=shift.device, dtype=shift.dtype)
-        path = march(rays)
+        path = rays.march()
         stretches = self._stretches(path, n)
         if field is None:
             return Samples(*self._steps(path, shift, *stretches[:2]), n)
@@ -226,7 +226,7 @@ class OccupancySampler(nn.Module):
         ray = torch.repeat_interleave(live, counts)
         start = near.repeat_interleave(counts) + length * _numbers(counts)
         blocks, grid = self.grid.blocks, self.grid
-        place = path.places(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
+        place = path.positions(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
         near_something = blocks.flatten().index_select(0, cell_number(place, blocks.shape))
         hit = near_something.nonzero()[:, 0]
         ray, start = ray.index_select(0, hit), start.index_select(0, hit)
@@ -242,7 +242,7 @@ class OccupancySampler(nn.Module):
         """Ray, distance and length of the steps in some stretches that lie in occupied cells."""
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
         s = (start + shift.index_select(0, ray) * self.step)[:, None] + steps
-        place = path.places(ray, s, self.grid.bounds[0], self.grid.cell)
+        place = path.positions(ray, s, self.grid.bounds[0], self.grid.cell)
         occupied = self.grid.occupied
         number = cell_number(place, occupied.shape).flatten()
         keep = occupied.flatten().index_select(0, number).view(s.shape)

@@ -94,16 +94,8 @@ class Renderer(nn.Module):
         return self.field.parameter_groups(lr) + self.sampler.parameter_groups(lr)
 
     def clip(self, rays: Rays) -> Rays:
-        """The part of the rays that is inside the bounds (slab method); in contracted space all
-        is, from near on."""
-        if rays.foreground is not None:
-            return rays
-        inverse = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
-        a = (self.bounds[0] - rays.origins) * inverse
-        b = (self.bounds[1] - rays.origins) * inverse
-        near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)
-        far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
-        return replace(rays, near=near, far=far)
+        """The part of the rays that is inside the bounds."""
+        return rays.clip(self.bounds)
 
     def sample(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
@@ -26,8 +27,7 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         found = run.newest()
         if found is None and run.finished():
             return
-        scene = load_scene(options)
-        pixels = training_pixels(scene)
+        scene, pixels = training_pixels(load_scene(options))
         n_steps = length_of(options, pixels)
         renderer = found[1].renderer() if found else new_renderer(options, scene)
 
@@ -42,9 +42,11 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         yield system, run
 
 
-def training_pixels(scene: Scene) -> TrainingPixels:
-    """The pixels to learn from: all, or with alpha masks those that the hull may reach."""
-    pixels = TrainingPixels.of(scene.train)
+def training_pixels(scene: Scene) -> tuple[Scene, TrainingPixels]:
+    """The pixels to learn from: all, or with alpha masks those that the hull may reach; and the
+    scene, which shares the memory of its photos with them."""
+    pixels, train = TrainingPixels.of(scene.train)
+    scene = replace(scene, train=train)
     if scene.has_alpha:
         masks = []
         for view in scene.train:
@@ -54,7 +56,7 @@ def training_pixels(scene: Scene) -> TrainingPixels:
             grown = functional.max_pool2d(alpha, 2 * reach + 1, stride=1, padding=reach)
             masks.append(grown.flatten() > 0)
         pixels.candidates = torch.cat(masks).nonzero()[:, 0].to(torch.int32)
-    return pixels
+    return scene, pixels
 
 
 def length_of(options: TrainOptions, pixels: TrainingPixels) -> int:

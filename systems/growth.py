@@ -3,15 +3,12 @@ they are made finer."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from datasets.cameras.contraction import uncontract
-from datasets.cameras.rays import Cameras, from_ndc
-from datasets.hull import n_views_seeing, visual_hull
+from datasets.hull import seen_by_several, visual_hull
 from datasets.scene import Scene
 from models import FIELDS
 from models.occupancy import grid_shape, resampled, upsampled
@@ -19,7 +16,6 @@ from models.renderer import Renderer
 from opt import TrainOptions
 
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
-SEEN_SHARE = 0.05  # of the views, and at least two
 
 
 @dataclass(frozen=True)
@@ -104,18 +100,3 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     if scene.surrounds:
         return upsampled(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
     return torch.ones(shape, dtype=torch.bool)
-
-
-def seen_by_several(scene: Scene, shape: tuple[int, int, int]) -> Tensor:
-    """(R0, R1, R2) bool: the cells of contracted or warped space that enough views show to say what
-    is there: in front of a single camera anything explains its photo."""
-    cells = torch.ones(shape, dtype=torch.bool).nonzero()
-    extent = scene.box[1] - scene.box[0]
-    centres = scene.box[0] + (cells + 0.5) * (extent / torch.tensor(shape))
-    if scene.ndc:
-        world = from_ndc(centres, *Cameras.within(scene, scene.train).warp_scale())
-    else:
-        world = uncontract(centres, scene.bounds)
-    counts = n_views_seeing(scene.train, world)
-    needed = min(len(scene.train), max(2, math.ceil(SEEN_SHARE * len(scene.train))))
-    return (counts >= needed).view(shape)

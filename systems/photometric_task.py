@@ -62,9 +62,6 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
-        # in warped space (NDC) rays are parallel, or nearly: nowhere closer together
-        half = float((scene.bounds[1] - scene.bounds[0]).max()) / 2
-        self.scale_gradients_within = half if scene.unbounded else None
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)
@@ -142,11 +139,11 @@ class PhotometricTask(Task):
             The terms, as shares of the whole step's.
         """
         rays = all_but_empty(rays, own)
-        target = self.pixels.colors(flat[own])
+        target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
         samples = self.renderer.sample(rays, generator, mark=True, propose=True)
         share = len(target) / len(rays)
-        near = self.scale_gradients_within
+        near = self.scene.space.gradient_radius
         renderings = {"fine": self.renderer.render(rays, samples, scale_gradients_within=near)}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.over_background(samples.proposal)

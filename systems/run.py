@@ -152,7 +152,7 @@ class Run:
         path = self.directory / f"step_{checkpoint.progress.step}.ckpt"
         self._signed(checkpoint).write(path)
         _delete(self._steps()[:-KEPT])
-        _delete(self.directory.glob(".step_*.tmp"))  # of writers that were killed
+        _delete(self.directory.glob(".*.step_*.ckpt"))  # of writers that were killed
 
     def finish(self, checkpoint: Checkpoint) -> list[Path]:
         """Writes the finished field, a hierarchical NeRF also as a file for each network, and

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import pickle
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import replacing
 
 FORMAT = "nerf-style-transfer"
 DTYPES = {
@@ -30,38 +29,8 @@ DEEPEST = 32
 MOST_VALUES = 1_000_000
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that ``path`` holds the old content or the new, never a part.
-
-    Args:
-        path: the file; its directory must exist.
-        write: is given the open file.
-
-    Raises:
-        UserError: the disk is full, or the place cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    # torch.save turns a failed write (disk full) into a RuntimeError
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__ or error
-        words = getattr(reason, "strerror", None) or str(reason).splitlines()[0]
-        raise UserError(
-            f"{path}: cannot be written ({words}); free space or choose another place"
-        ) from error
-    finally:
-        with suppress(OSError):  # where nothing can be deleted either, the error above matters
-            temporary.unlink(missing_ok=True)
-
-
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write plain content, see `write_whole`.
+    """Write plain content, see `replacing`.
 
     Args:
         path: the file; its directory must exist.
@@ -73,7 +42,11 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     content = {"format": FORMAT, **content}
     require_plain(content)
-    write_whole(Path(path), lambda file: torch.save(content, file))
+    with replacing(Path(path)) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # what torch.save makes of a full disk
+            raise OSError(f"{error.__context__ or error}".splitlines()[0]) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -241,12 +214,3 @@ def _read(path: Path) -> object:
         if isinstance(error, UserError):
             raise
         raise UserError(damaged) from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in ``directory`` last through a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

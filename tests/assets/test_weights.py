@@ -20,8 +20,9 @@ from assets.weights import (
     write_weights,
 )
 from datasets.cameras.rays import Rays
-from models.checkpoint import FIELD, Checkpoint, FieldRecord, geometry_digest
+from models.checkpoint import FIELD, VERSION, Checkpoint, FieldRecord, geometry_digest
 from models.renderer import Renderer
+from utils.checkpoint import FORMAT
 from utils.errors import UserError
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 0.5]])
@@ -185,6 +186,11 @@ def test_bad_files(tmp_path):
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="not a field of this project"):
         read_weights(path)
+    header = {"format": FORMAT, "version": str(VERSION), "shapes": "{}"}
+    for payload in ("[]", "3", "{}", "[" * 200_000):
+        save_file({"a": torch.zeros(2)}, path, {**header, "content": payload})
+        with pytest.raises(UserError, match="not a field of this project"):
+            read_weights(path)
 
 
 def test_random_changes_end_in_one_line_or_load(tmp_path):

@@ -94,14 +94,20 @@ def test_colours_are_those_of_the_style_at_once(kind, shape, rows, make_field, p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_field_like_another_has_its_shape_and_weights_of_its_own(kind, make_field):
+def test_a_field_like_another_has_a_style_and_weights_of_its_own(kind, make_field):
     field = make_field(kind, n_code=2)
-    twin = field.like()
-    assert twin.style.spec() == field.style.spec()
-    shapes, others = ({n: p.shape for n, p in f.named_parameters()} for f in (field, twin))
+    field.style.decoder.set_colour_map(torch.eye(3), torch.zeros(3))
+    style = {"kind": kind, "n_frequencies": 1}
+    twin = field.like(style)
+    assert twin.style.spec() == make_field(kind, n_frequencies=1).style.spec()
+    pair = field.geometry, twin.geometry
+    shapes, others = ({n: p.shape for n, p in g.named_parameters()} for g in pair)
     assert shapes == others
     assert not {id(p) for p in field.parameters()} & {id(p) for p in twin.parameters()}
-    assert not torch.equal(twin.style.decoder.mlp.out.weight, field.style.decoder.mlp.out.weight)
+    layers = [[m for m in g.modules() if isinstance(m, nn.Linear)] for g in pair]
+    assert not any(torch.equal(a.weight, b.weight) for a, b in zip(*layers, strict=True))
+    if kind == "voxels":
+        assert twin.style.head._lattice[0] is twin.geometry.lattice
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +127,16 @@ def test_groups_hold_every_parameter_once(kind, make_field):
 @pytest.mark.parametrize(
     ("kind", "sampling", "sampler"),
     [
-        ("nerf", "hierarchical", {"kind": "hierarchical", "n_coarse": 24, "n_fine": 40}),
+        (
+            "nerf",
+            "hierarchical",
+            {
+                "kind": "hierarchical",
+                "n_coarse": 24,
+                "n_fine": 40,
+                "style": {"kind": "nerf", "n_frequencies": 3},
+            },
+        ),
         ("nerf", "occupancy", {"kind": "occupancy", "n_steps": 64}),
         ("voxels", "occupancy", {"kind": "occupancy", "n_steps": 0}),
     ],

@@ -115,8 +115,10 @@ def test_without_fine_samples_the_stratified_ones_are_all(make_field, rays_at):
 def test_sampler_of_a_specification(make_field):
     field = make_field("nerf")
     grid = OccupancyGrid(torch.ones(4, 4, 4, dtype=torch.bool), BOUNDS)
-    sampler = HierarchicalSampler.build({"n_coarse": 16, "n_fine": 8}, field, grid)
+    style = {"kind": "nerf", "n_frequencies": 1, "depth": 2}
+    sampler = HierarchicalSampler.build({"n_coarse": 16, "n_fine": 8, "style": style}, field, grid)
     assert (sampler.n_coarse, sampler.n_fine) == (16, 8)
+    assert sampler.coarse.style.spec().items() >= style.items()
     found = [id(p) for group in sampler.parameter_groups(None) for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in sampler.coarse.parameters())
     assert not set(found) & {id(p) for p in field.parameters()}

@@ -41,6 +41,8 @@ def make(bounds):
         torch.manual_seed(0)
         kind, sampler = SYSTEMS[system]
         field = {"kind": kind} | ({"n_frequencies": 4} if kind == "nerf" else {})
+        if sampler["kind"] == "hierarchical":
+            sampler = sampler | {"style": {"kind": kind}}
         spec = {"field": field, "style": {"kind": kind, **style}, "sampler": sampler}
         occupied = torch.rand(8, 8, 6) > 0.2
         renderer = Renderer.build(spec, bounds, WHITE, occupied)
@@ -112,14 +114,7 @@ def test_a_refined_renderer_comes_back_from_its_state(system, make):
     assert_comes_back(renderer)
 
 
-@pytest.mark.parametrize(
-    "system",
-    unless(
-        ["nerf-hierarchical"],
-        ["nerf-hierarchical", "nerf-occupancy", "voxels-occupancy"],
-        "the coarse field has no colour map, but is built with one",
-    ),
-)
+@pytest.mark.parametrize("system", ["nerf-hierarchical", "nerf-occupancy", "voxels-occupancy"])
 def test_a_renderer_with_all_that_a_style_may_have_comes_back(system, make):
     renderer = make(system, n_code=3, view_dependent=False, n_frequencies=1)
     renderer.field.style.decoder.set_colour_map(torch.rand(3, 3), torch.rand(3))

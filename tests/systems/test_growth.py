@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.cameras.contraction import contract
+from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
 from opt import parse_train
 from systems.growth import HULL, OPEN, first_occupancy, growth_of, new_renderer
@@ -21,11 +21,11 @@ def view_from(x, alpha=None):
 
 def scene_of(eyes, **more):
     views = [view_from(x) for x in eyes]
-    return Scene("s", views, views, [], 0.1, 5.0, FOREGROUND, unbounded=True, **more)
+    return Scene("s", views, views, [], 0.1, 5.0, FOREGROUND, space=Contracted(FOREGROUND), **more)
 
 
 def occupied_at(grid, scene, *points):
-    place = contract(torch.tensor(points), scene.bounds)
+    place = scene.space.from_world(torch.tensor(points))
     size = (scene.box[1] - scene.box[0]) / torch.tensor(grid.shape)
     cells = ((place - scene.box[0]) / size).long()
     return grid[tuple(cells.T)].tolist()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from systems.base import TrainingSystem
 
 from models.checkpoint import FIELD, Checkpoint, FieldRecord, Progress
 from models.renderer import Renderer
 from opt import parse_train
 from pipeline import train
-from systems.base import TrainingSystem
 from systems.run import HARMLESS, Run
 from utils.checkpoint import digest
 from utils.errors import UserError
