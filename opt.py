@@ -222,7 +222,9 @@ class Optimisation(Options):
     )
     crop_fraction: float = option(0.5, "geometry: width and height of that centre", check=FRACTION)
     data_perturb: tuple[str, ...] = option(
-        (), "geometry: spoil the images", choices=("color", "occ")
+        (),
+        "geometry: perturb the training images, in colour or by occluders",
+        choices=("color", "occ"),
     )
     appearance: str = option(
         "none",
@@ -447,7 +449,7 @@ def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
-    usage = "export.py mesh|volume|cameras|weights|scene --ckpt_path PATH [options]"
+    usage = "export.py mesh|volume|cameras|weights --ckpt_path PATH [options]"
     about = "Write a trained field as files that other programs read."
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and not argv[0].startswith("-"):
