@@ -19,7 +19,7 @@ import torch
 
 from datasets.embedded.write import write_demo
 from eval import evaluate
-from features.weights import vgg_at_hand
+from features.vgg import vgg19_in_cache
 from opt import parse_eval, parse_train
 from pipeline import quiet_lightning, train
 from systems.run import Run
@@ -57,7 +57,7 @@ def main() -> None:
     keep_memory()
     (scene, painting), making = timed(lambda: write_demo(DATA))
     common = ["--config", CONFIG, "--root_dir", str(scene)]
-    looking = "VGG-19" if vgg_at_hand() else "our own encoder (VGG-19's weights are not at hand)"
+    looking = "VGG-19" if vgg19_in_cache() else "our own encoder (VGG-19's weights are not at hand)"
     print(f"the style loss looks through {looking}")
 
     geometry = parse_train([*common, "--stage", "geometry"])

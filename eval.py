@@ -39,7 +39,7 @@ from utils.colormap import depth_to_colour, write_depth_png16
 from utils.depth import write_pfm, write_raw
 from utils.images import read_image, write_image
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
-from utils.metrics import Likeness
+from utils.metrics import ImageMetrics
 from utils.video import write_gif, write_mp4
 
 FPS = 15  # of a path that does not say how many
@@ -70,7 +70,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     renderer, cameras = renderer.to(device), cameras.to(device)
     painted = style != PHOTO
     meter = StyleMeter.of(checkpoint.styles[style].options, device) if painted else None
-    likeness = Likeness(device, int(cameras.sizes.min())) if photos and not painted else None
+    metrics = ImageMetrics(device, int(cameras.sizes.min())) if photos and not painted else None
     own: dict[int, tuple[dict[str, float], float]] = {}
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
@@ -81,7 +81,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         write_view(directory, f"{index:03d}", picture, scene, options.depth_format)
         view = photos[index] if photos else None
-        own[index] = measure(picture, view, likeness, meter), seconds
+        own[index] = measure(picture, view, metrics, meter), seconds
     measured = {index: found for part in team.gather(own) for index, found in part.items()}
     views = {f"{index:03d}": measured[index][0] for index in sorted(measured)}
     seconds = [spent for _, spent in measured.values()]
@@ -94,7 +94,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     report = {key: mean_of(views, key) for key in next(iter(views.values()))}
     report |= {
         "views": views,
-        "left_out": likeness.left_out if likeness else {},
+        "left_out": metrics.left_out if metrics else {},
         "seconds_per_frame": sum(seconds) / len(seconds),
         **provenance(options, checkpoint, field, style),
     }
@@ -136,14 +136,14 @@ def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list[View], f
 
 
 def measure(
-    picture: Picture, view: View | None, likeness: Likeness | None, meter: StyleMeter | None
+    picture: Picture, view: View | None, metrics: ImageMetrics | None, meter: StyleMeter | None
 ) -> dict[str, float]:
     """Likeness to the photo; for a stylised field its distances to painting and photo instead."""
     if meter is not None:
         return meter(picture, None if view is None else view.image)
-    if likeness is None or view is None:
+    if metrics is None or view is None:
         return {}
-    return likeness(picture.rgb.cpu(), view.image.float() / 255, view.valid)
+    return metrics(picture.rgb.cpu(), view.image.float() / 255, view.valid)
 
 
 def mean_of(views: dict[str, dict[str, float]], key: str) -> float:

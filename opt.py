@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 
 from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
+from features.registry import AUTO as AUTO_FEATURES
+from features.registry import NETWORKS
+from losses.registry import OBJECTIVES, TERMS
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -251,40 +254,36 @@ class Style(Options):
     )
     patch_size: int = option(50, "patch: side in pixels", check=EIGHT)
     small_size: int = option(100, "small: shorter side in pixels", check=EIGHT)
-    objective: str = option(
-        "gram", "what makes the style", choices=("gram", "nnfm", "adain", "swd")
-    )
+    objective: str = option("gram", "preset of the style's terms", choices=tuple(OBJECTIVES))
     features: str = option(
-        "auto",
-        "network of the loss; auto: vgg where there is one, else own",
-        choices=("auto", "vgg", "own"),
+        AUTO_FEATURES,
+        "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
+        choices=(AUTO_FEATURES, *NETWORKS),
     )
-    vgg_weights: Path | None = option(None, "file of VGG-19 (default: torchvision's)")
+    vgg_weights: Path | None = option(
+        None, "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)"
+    )
     style_init: str = option("photo", "colours to start from", choices=("photo", "random"))
     colour_transfer: bool = option(True, "first match the scene's colours to the painting's")
     view_dependent: bool = option(False, "styled colours may depend on the direction of view")
-    gram_weight: float | None = option(
-        None, "Gram matrices (default: the objective's)", check=NOT_NEGATIVE
-    )
-    nnfm_weight: float | None = option(
-        None, "nearest features (default: the objective's)", check=NOT_NEGATIVE
-    )
-    statistics_weight: float | None = option(
-        None, "means, deviations (default: the objective's)", check=NOT_NEGATIVE
-    )
-    swd_weight: float | None = option(
-        None, "sliced Wasserstein (default: the objective's)", check=NOT_NEGATIVE
-    )
-    content_weight: float | None = option(
-        None, "likeness to the photo (default: the objective's)", check=NOT_NEGATIVE
-    )
-    tv_weight: float | None = option(
-        None, "total variation (default: the objective's)", check=NOT_NEGATIVE
-    )
     cache_gb: float = option(0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
     sample_threshold: float = option(
         0.01, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
     )
+
+
+# one option for each style term of `losses/registry.py`
+TermWeights = make_dataclass(
+    "TermWeights",
+    [
+        (f"{name}_weight", float | None, option(None, term.help, check=NOT_NEGATIVE))
+        for name, term in TERMS.items()
+    ],
+    bases=(Options,),
+    namespace={"__doc__": "weights of the style's terms (default: the objective's)"},
+    frozen=True,
+    kw_only=True,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +382,7 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
+class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
     """Options of pipeline.py."""
 
     rules = (

@@ -21,7 +21,7 @@ from datasets.embedded.painting import paint
 from datasets.embedded.scene import surface_distance, write_demo_scene
 from datasets.load import load_scene
 from datasets.scene import Scene
-from features.network import TORCHVISION_INDEX, FeatureNetwork
+from features.vgg import Vgg, convolutions, torchvision_indices
 from models.renderer import Renderer
 from models.voxels import grid_shape
 from opt import TrainOptions, parse_train
@@ -175,9 +175,10 @@ def vgg_file(settings: Settings) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = FeatureNetwork()
+            network = Vgg(convolutions((2, 2, 1), (64, 128, 256)), "vgg19")
+        indices = torchvision_indices(network.convs)
         state = {
-            f"features.{TORCHVISION_INDEX[layer]}.{name}": tensor
+            f"features.{indices[layer]}.{name}": tensor
             for layer, conv in network.convs.items()
             for name, tensor in conv.state_dict().items()
         }

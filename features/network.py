@@ -1,73 +1,66 @@
-"""The feature network that every style loss looks through: VGG-19 up to conv3_1, or our own of the
-same shape and half the width."""
+"""What every feature network is: named layers, each with its channels, stride and receptive
+field."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-# convolution -> its place in torchvision's `vgg19().features`; conv2_1, conv3_1 follow a max-pool
-TORCHVISION_INDEX = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
-LAYERS = tuple(TORCHVISION_INDEX)
-VGG19_WIDTHS = (64, 64, 128, 128, 256)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+
+@dataclass(frozen=True)
+class Layer:
+    """The geometry of a layer, from which tiles follow (`features/tiles.py`).
+
+    The feature at position (i, j) belongs to the cell of stride x stride pixels whose first pixel
+    is (i stride, j stride), and depends on that cell and on ``halo`` pixels around it.
+
+    Attributes:
+        channels: C.
+        stride: pixels per position.
+        halo: pixels.
+    """
+
+    channels: int
+    stride: int
+    halo: int
+
+    @property
+    def receptive_field(self) -> int:
+        """Side of the square that a feature depends on, pixels."""
+        return self.stride + 2 * self.halo
 
 
 class FeatureNetwork(nn.Module):
-    """Frozen convolutions in the shape of VGG-19 (Simonyan & Zisserman 2015), conv1_1 .. conv3_1.
+    """A frozen network that maps an image to features of named layers.
 
-    Features are taken at the convolutions' outputs, before the ReLU, as styleNeRF does.
-    Parameters never require gradients, so a backward pass costs only the gradient of the image.
+    A subclass sets ``name`` and ``layers``, and defines ``forward``.
 
-    Args:
-        widths: output channels of the convolutions, in the order of `LAYERS`; fewer than five make
-            a network that ends earlier.
-        name: what it is called in messages.
+    Attributes:
+        name: what messages call it.
+        layers: name -> `Layer`, the deepest last.
     """
 
-    def __init__(self, widths: Sequence[int] = VGG19_WIDTHS, name: str = "vgg19") -> None:
-        super().__init__()
-        self.name = name
-        channels = (3, *widths)
-        self.convs = nn.ModuleDict(
-            {
-                layer: nn.Conv2d(channels[i], channels[i + 1], 3, padding=1)
-                for i, layer in enumerate(LAYERS[: len(widths)])
-            }
-        )
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
+    name: str
+    layers: dict[str, Layer]
 
-    def forward(self, image: Tensor, layers: Sequence[str] = LAYERS) -> dict[str, Tensor]:
-        """Features of the asked layers.
+    def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of some layers.
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
-            layers: names out of `LAYERS`.
+            layers: names out of ``self.layers``.
 
         Returns:
-            layer -> (B, C, h, w), h = H, H // 2, H // 4 for conv1_*, conv2_*, conv3_*.
+            layer -> (B, C, H // stride, W // stride).
 
         Raises:
             ValueError: for a layer that this network does not have.
         """
-        if unknown := [layer for layer in layers if layer not in self.convs]:
-            raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.convs)}")
-        # channels last: convolutions and their gradients take a third less time
-        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features: dict[str, Tensor] = {}
-        for layer, conv in self.convs.items():
-            if layer in ("conv2_1", "conv3_1"):
-                x = functional.max_pool2d(x, 2)
-            x = conv(x)
-            if layer in layers:
-                features[layer] = x
-            if len(features) == len(layers):
-                break
-            x = functional.relu(x)
-        return features
+        raise NotImplementedError
+
+    def require(self, layers: Sequence[str]) -> None:
+        """Raises ValueError unless the network has all of these layers."""
+        if unknown := [layer for layer in layers if layer not in self.layers]:
+            raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.layers)}")

@@ -1,26 +1,51 @@
-"""Train our own feature network on procedural textures: `python -m features.texture_encoder`.
-No download, minutes on two cores; the committed `texture_encoder.pth` was written by it."""
+"""Our own feature network, of VGG's shape, and its training on procedural textures:
+``python -m features.texture_encoder``, without a download, in minutes on two cores.  It wrote the
+committed `texture_encoder.pth`."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.network import LAYERS, FeatureNetwork
 from features.procedural_textures import TextureBank, colourise, make_bank, random_palettes
+from features.vgg import Vgg, convolutions
+from features.weights import copy_weights, read_weights
 from utils.errors import UserError, exits_cleanly
 
-WIDTHS = (32, 32, 64, 64, 128)
+CHANNELS = convolutions((2, 2, 1), (32, 64, 128))  # VGG's first five, at half their width
+LAYERS = tuple(CHANNELS)
 WEIGHTS = Path(__file__).with_name("texture_encoder.pth")
 CROP = 48  # pixels; twice the field of view of conv3_1
 HEAD_LAYERS = ("conv1_2", "conv2_1", "conv2_2", "conv3_1")
 GRAM_LAYERS = ("conv1_2", "conv2_2", "conv3_1")
+
+
+def load(_weights: Path | None = None, layers: Sequence[str] = LAYERS) -> Vgg:
+    """The trained network, whatever weights are given for VGG.
+
+    Args:
+        layers: those that will be asked of it.
+
+    Returns:
+        The network, in evaluation mode, without gradients for its parameters.
+
+    Raises:
+        UserError: where it is not deep enough, or its file is missing or damaged.
+    """
+    network = Vgg(CHANNELS, name="own")
+    if unknown := [layer for layer in layers if layer not in network.layers]:
+        raise UserError(
+            f"--features own: has convolutions up to {LAYERS[-1]}, and {', '.join(unknown)} is "
+            "needed; take --features vgg16 or vgg19"
+        )
+    copy_weights(network.convs, read_weights(WEIGHTS), {name: name for name in LAYERS}, WEIGHTS)
+    return network.eval()
 
 
 class TrainingHeads(nn.Module):
@@ -29,23 +54,22 @@ class TrainingHeads(nn.Module):
 
     def __init__(self, kinds: int) -> None:
         super().__init__()
-        widths = dict(zip(LAYERS, WIDTHS, strict=True))
         self.statistics = nn.ModuleDict(
-            {layer: nn.Linear(2 * widths[layer], kinds) for layer in HEAD_LAYERS}
+            {layer: nn.Linear(2 * CHANNELS[layer], kinds) for layer in HEAD_LAYERS}
         )
         self.normalise = nn.ModuleDict(
-            {layer: nn.BatchNorm1d(2 * widths[layer]) for layer in HEAD_LAYERS}
+            {layer: nn.BatchNorm1d(2 * CHANNELS[layer]) for layer in HEAD_LAYERS}
         )
         self.local = nn.Sequential(
             nn.ReLU(),
             nn.AvgPool2d(4),
-            nn.BatchNorm2d(widths["conv3_1"]),
-            nn.Conv2d(widths["conv3_1"], kinds, 1),
+            nn.BatchNorm2d(CHANNELS["conv3_1"]),
+            nn.Conv2d(CHANNELS["conv3_1"], kinds, 1),
         )
         self.decoders = nn.ModuleDict(
             {
                 layer: nn.Sequential(
-                    nn.ReLU(), nn.Conv2d(widths[layer], 3 * scale**2, 1), nn.PixelShuffle(scale)
+                    nn.ReLU(), nn.Conv2d(CHANNELS[layer], 3 * scale**2, 1), nn.PixelShuffle(scale)
                 )
                 for layer, scale in (("conv2_2", 2), ("conv3_1", 4))
             }
@@ -126,7 +150,7 @@ def draw_batch(
     return torch.cat(crops), bank.kind[chosen].repeat(2)
 
 
-def attach_batch_norms(network: FeatureNetwork) -> list[Callable[[], None]]:
+def attach_batch_norms(network: Vgg) -> list[Callable[[], None]]:
     """Start every convolution anew, with a batch normalisation behind it while training lasts.
 
     Returns:
@@ -155,7 +179,7 @@ def _attach_batch_norm(conv: nn.Conv2d) -> Callable[[], None]:
 
 
 @torch.no_grad()
-def normalise_activations(network: FeatureNetwork, images: Tensor) -> None:
+def normalise_activations(network: Vgg, images: Tensor) -> None:
     """Rescale each filter so that its mean activation after the ReLU is 1 over `images` (Gatys et
     al. 2016); the next layer's weights undo it, so that nothing else changes."""
     incoming = torch.ones(3)
@@ -180,7 +204,7 @@ def _terms(
 
 def train(
     bank: TextureBank, steps: int, count: int = 48, seed: int = 0, report_every: int = 50
-) -> FeatureNetwork:
+) -> Vgg:
     """Train the network on `bank`: classes, contrast of Gram matrices, reconstruction.
 
     Args:
@@ -195,7 +219,7 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    network = FeatureNetwork(WIDTHS, name="texture")
+    network = Vgg(CHANNELS, name="own")
     folds = attach_batch_norms(network)
     network.requires_grad_(True)
     heads = TrainingHeads(int(bank.kind.max()) + 1)
@@ -207,7 +231,7 @@ def train(
     )
     for step in range(steps):
         images, kind = draw_batch(bank, count, generator)
-        terms = _terms(network(images), heads, images, kind)
+        terms = _terms(network(images, LAYERS), heads, images, kind)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values(), torch.zeros(())).backward()
         nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 5.0)
@@ -224,7 +248,7 @@ def train(
     return network
 
 
-def save(network: FeatureNetwork, path: Path) -> None:
+def save(network: Vgg, path: Path) -> None:
     """Write the convolutions' weights in half precision, whole or not at all."""
     state = {key: value.half() for key, value in network.convs.state_dict().items()}
     temporary = path.with_name(path.name + ".tmp")

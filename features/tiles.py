@@ -3,97 +3,123 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
 
-# conv3_1 looks 10 pixels past its own 4x4 cell; multiples of 16 keep the cells of both poolings
-STEP = 16
+from features.network import Layer
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image, and the wider part that its features depend on.
+    """A part of an image, and with it the halo of pixels that its features depend on.
 
     Attributes:
-        rows, columns: the part; its bounds are multiples of `STEP` or the image's end.
-        outer_rows, outer_columns: with a halo of `STEP` pixels, within the image.
+        rows, columns: the tile; its bounds are multiples of the largest stride, or the image's end.
+        halo_rows, halo_columns: the tile with its halo, within the image.
     """
 
     rows: slice
     columns: slice
-    outer_rows: slice
-    outer_columns: slice
+    halo_rows: slice
+    halo_columns: slice
 
-    def cut(self, image: Tensor) -> Tensor:
-        """What the network has to see of ``image (..., H, W)``."""
-        return image[..., self.outer_rows, self.outer_columns]
-
-    def inner(self, image: Tensor) -> Tensor:
-        """The tile of ``image (..., H, W)`` itself."""
+    def crop(self, image: Tensor) -> Tensor:
+        """The tile of ``image (..., H, W)``, without its halo."""
         return image[..., self.rows, self.columns]
 
-    def own(self, features: Tensor, layer: str) -> Tensor:
-        """Of the features ``(..., h, w)`` of `cut`, those that belong to the tile."""
-        stride = 2 ** (int(layer[len("conv")]) - 1)
-        columns = _halo(self.columns, self.outer_columns, stride, features.shape[-1])
-        rows = _halo(self.rows, self.outer_rows, stride, features.shape[-2])
+    def crop_with_halo(self, image: Tensor) -> Tensor:
+        """The tile of ``image (..., H, W)`` and its halo: what the network has to see."""
+        return image[..., self.halo_rows, self.halo_columns]
+
+    def without_halo(self, features: Tensor, stride: int) -> Tensor:
+        """Of the features ``(..., h, w)`` of `crop_with_halo`, those of the tile."""
+        columns = _padding(self.columns, self.halo_columns, stride, features.shape[-1])
+        rows = _padding(self.rows, self.halo_rows, stride, features.shape[-2])
         # not a slice, whose gradient would lose the layout of the features
         return functional.pad(features, (*columns, *rows))
 
 
-def tiles_of(size: tuple[int, int], box: tuple[slice, slice] | None, side: int) -> list[Tile]:
-    """Tiles that cover the box of an image.
+def step_and_halo(layers: Collection[Layer]) -> tuple[int, int]:
+    """What the bounds of tiles are multiples of, and the width of their halo, pixels.
 
-    Args:
-        size: height, width of the image.
-        box: rows and columns that matter, see `object_box`; None for the whole image.
-        side: largest height and width of a tile, pixels; about.
+    Bounds at multiples of every stride keep the cells of all poolings; a halo of whole steps keeps
+    them where a tile begins with its halo.
     """
-    rows, columns = box or (slice(0, size[0]), slice(0, size[1]))
-    return [
-        Tile(r, c, _widened(r, size[0]), _widened(c, size[1]))
-        for r in _parts(rows, side)
-        for c in _parts(columns, side)
-    ]
+    step = math.lcm(*(layer.stride for layer in layers))
+    return step, min(16, step) and math.ceil(
+        min(24, max((layer.halo for layer in layers), default=0)) / step
+    ) * step
 
 
-def object_box(mask: Tensor) -> tuple[slice, slice] | None:
-    """The part of an image where the mask is, in whole steps.
+def tiles_of(
+    size: tuple[int, int], layers: Collection[Layer], side: int, mask: Tensor | None = None
+) -> list[Tile]:
+    """Tiles that cover an image, or the object in it.
 
     Args:
-        mask: (B, 1, H, W).
+        size: height, width of the image, each at least the largest stride.
+        layers: whose features are wanted.
+        side: largest height and width of a tile without its halo, pixels; about, and at least two
+            steps.
+        mask: (B, 1, H, W), zero off the object; None for the whole image.
 
     Returns:
-        Slices of rows and columns, common to the batch; None where the mask is zero everywhere.
+        The tiles; none where the mask is zero everywhere.
+    """
+    step, halo = step_and_halo(layers)
+    box = (slice(0, size[0]), slice(0, size[1])) if mask is None else object_box(mask, step)
+    if box is None:
+        return []
+    tiles = [
+        Tile(rows, columns, _widened(rows, halo, size[0]), _widened(columns, halo, size[1]))
+        for rows in _parts(box[0], side, step)
+        for columns in _parts(box[1], side, step)
+    ]
+    return [tile for tile in tiles if mask is None or tile.crop(mask).any()]
+
+
+def object_box(mask: Tensor, step: int) -> tuple[slice, slice] | None:
+    """Rows and columns of the smallest box of whole steps that holds an object.
+
+    Args:
+        mask: (B, 1, H, W), zero off the object.
+        step: pixels.
+
+    Returns:
+        Slices that hold the objects of the whole batch; None where the mask is zero everywhere.
     """
     occupied = (mask > 0).any(dim=0)[0]
     if not occupied.any():
         return None
-    return _extent(occupied.any(dim=1)), _extent(occupied.any(dim=0))
+    return _extent(occupied.any(dim=1), step), _extent(occupied.any(dim=0), step)
 
 
-def _extent(occupied: Tensor) -> slice:
+def _extent(occupied: Tensor, step: int) -> slice:
     indices = occupied.nonzero()
-    first, last = int(indices[0]), int(indices[-1])
-    return slice(first // STEP * STEP, min((last // STEP + 1) * STEP, occupied.shape[0]))
+    stop = min((int(indices[-1]) // step + 1) * step, len(occupied))
+    start = int(indices[0]) // step * step
+    # at the image's end less than a step may be left, in which the deepest layer has no position
+    return slice(start if stop - start >= step else max(start - step, 0), stop)
 
 
-def _parts(whole: slice, side: int) -> Iterator[slice]:
-    """Nearly equal parts of at most about ``side``, cut at multiples of `STEP`."""
+def _parts(whole: slice, side: int, step: int) -> Iterator[slice]:
+    """Nearly equal parts of at most about ``side``, cut at multiples of ``step``."""
     length = whole.stop - whole.start
-    n = max(1, -(-length // max(side, 2 * STEP)))
-    ends = [whole.start + round(length * k / n / STEP) * STEP for k in range(n)] + [whole.stop]
+    n = max(1, -(-length // max(side, 2 * step)))
+    ends = [whole.start + round(length * k / n / step) * step for k in range(n)] + [whole.stop]
     return (slice(start, stop) for start, stop in itertools.pairwise(ends))
 
 
-def _widened(part: slice, size: int) -> slice:
-    return slice(max(part.start - STEP, 0), min(part.stop + STEP, size))
+def _widened(part: slice, halo: int, size: int) -> slice:
+    return slice(max(part.start - halo, 0), min(part.stop + halo, size))
 
 
-def _halo(part: slice, outer: slice, stride: int, length: int) -> tuple[int, int]:
-    """Minus the places of the halo before and behind the part, of ``length`` with the halo."""
+def _padding(part: slice, outer: slice, stride: int, length: int) -> tuple[int, int]:
+    """Padding that removes the positions of the halo before and behind the part, of ``length``
+    with the halo."""
     start = (part.start - outer.start) // stride
     return -start, start + part.stop // stride - part.start // stride - length

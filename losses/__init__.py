@@ -1,1 +1,2 @@
-"""Tensors -> named scalars.  Owns its frozen feature networks.  Knows no field."""
+"""Tensors -> named scalars.  Looks at images through the networks of `features`.  Knows no
+field."""

@@ -1,11 +1,12 @@
-"""Gram matrices: which features occur together (Gatys, Ecker & Bethge 2016), on the object only."""
+"""Gram matrices, the correlations of features (Gatys, Ecker & Bethge 2016), on the object only."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from losses.masked import Sums, mask_like, places_of
+from losses.masked import Sums, flatten_positions, mask_like
+from losses.terms import STYLENERF_LAYERS, FeatureTerm
 
 
 def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
@@ -23,18 +24,18 @@ def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
     """
     weight = mask_like(features, mask).flatten(1)[..., None]
     with torch.autocast(features.device.type, enabled=False):
-        places = places_of(features).to(weight.dtype)
-        return Sums((places * weight).transpose(1, 2) @ places, weight.sum(dim=(1, 2)))
+        rows = flatten_positions(features).to(weight.dtype)
+        return Sums((rows * weight).transpose(1, 2) @ rows, weight.sum(dim=(1, 2)))
 
 
-def gram_of(sums: Sums) -> Tensor:
+def gram_from_sums(sums: Sums) -> Tensor:
     """Gram matrix (B, C, C) = F diag(m) F^T / (C sum(m)); m = 1 gives 1 / (C H W)."""
     return sums.mean() / sums.value.shape[1]
 
 
 def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`gram_of` the features (B, C, h, w): (B, C, C), zero where the mask is zero everywhere."""
-    return gram_of(gram_sums(features, mask))
+    """Gram matrix (B, C, C) of features (B, C, h, w); zero where the mask is zero everywhere."""
+    return gram_from_sums(gram_sums(features, mask))
 
 
 def gram_distance(sums: Sums, style_gram: Tensor) -> Tensor:
@@ -50,14 +51,38 @@ def gram_distance(sums: Sums, style_gram: Tensor) -> Tensor:
     Raises:
         ValueError: for wrong shapes.
     """
-    gram = gram_of(sums)
+    gram = gram_from_sums(sums)
     if style_gram.dim() != 3 or style_gram.shape[1:] != gram.shape[1:]:
         raise ValueError(
             f"style_gram {tuple(style_gram.shape)} does not fit the render's {tuple(gram.shape)}"
         )
-    return ((gram - style_gram).square().mean(dim=(1, 2)) * sums.presence()).mean()
+    return ((gram - style_gram).square().mean(dim=(1, 2)) * sums.coverage()).mean()
 
 
 def gram_loss(features: Tensor, style_gram: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`gram_distance` of the features (B, C, h, w) where the mask (B, 1, H, W) is."""
+    """`gram_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
     return gram_distance(gram_sums(features, mask), style_gram)
+
+
+class GramTerm(FeatureTerm):
+    """Distance of Gram matrices."""
+
+    default_layers = STYLENERF_LAYERS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style_sums: Sums | None = None
+
+    def add_style(self, features: Tensor) -> None:
+        new = gram_sums(features)
+        self.style_sums = new if self.style_sums is None else self.style_sums + new
+
+    def finish_style(self) -> None:
+        self.keep("style_gram", gram_from_sums(self.style_sums))
+        self.style_sums = None
+
+    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
+        return gram_sums(features, mask)
+
+    def value(self, sums: Sums) -> Tensor:
+        return gram_distance(sums, self.style_gram)

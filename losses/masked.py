@@ -1,35 +1,44 @@
-"""Statistics where there is an object: masks at the resolution of features, and weighted sums."""
+"""Statistics of the object alone: masks at the resolution of features, and weighted sums."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-class Sums(NamedTuple):
-    """What a term adds up over the places of an image.  The sums of an image are those of its
-    tiles together, so that a loss of them needs no whole image in memory.
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the positions of an image.  Those of an image are the total of those of its tiles,
+    so that a loss which is a function of sums needs no whole image in memory.
 
     Attributes:
         value: differentiable in the features; first dimension B.
-        weight: (B,) how much of the object was there.
+        weight: (B,) total weight of the positions.
     """
 
     value: Tensor
     weight: Tensor
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.value + other.value, self.weight + other.weight)
+
+    def detach(self) -> Sums:
+        """The same without a graph."""
+        return Sums(self.value.detach(), self.weight)
 
     def mean(self) -> Tensor:
         """The value per unit of weight; zero where there is none."""
         weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         return self.value / weight.view(-1, *[1] * (self.value.dim() - 1))
 
-    def presence(self) -> Tensor:
-        """How much of an object there is (B,): 1 from one whole place on, less below, 0 for none.
+    def coverage(self) -> Tensor:
+        """(B,) the weight up to 1, the weight of one position that is wholly on the object.
 
-        Terms are multiplied by it, so that an empty patch costs nothing and the cost has no jump.
+        Distances are multiplied by it, so that an empty image costs nothing and the cost has no
+        jump there.
         """
         return self.weight.clamp(max=1)
 
@@ -50,7 +59,7 @@ def check_features(features: Tensor) -> Tensor:
 def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
     """The mask at the resolution of ``features``, halved as often as the network halves the image.
 
-    The mask chooses where to look; no gradient goes into it.
+    The mask is a weight; no gradient flows into it.
 
     Args:
         features: (B, C, h, w).
@@ -79,7 +88,7 @@ def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def masked_sums(values: Tensor, weight: Tensor) -> Sums:
-    """Weighted sum over the places.
+    """Weighted sum over the positions.
 
     Args:
         values: (B, C, H, W).
@@ -89,10 +98,10 @@ def masked_sums(values: Tensor, weight: Tensor) -> Sums:
         value (B, C), weight (B,).
     """
     with torch.autocast(values.device.type, enabled=False):
-        total = (weight.flatten(2) @ places_of(values).to(weight.dtype))[:, 0]
+        total = (weight.flatten(2) @ flatten_positions(values).to(weight.dtype))[:, 0]
     return Sums(total, weight.sum(dim=(1, 2, 3)))
 
 
-def places_of(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h w, C), which is how features lie that are stored channels last."""
+def flatten_positions(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h w, C), a view where the features are stored channels last."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)

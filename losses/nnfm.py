@@ -1,14 +1,17 @@
 """Nearest-neighbour feature matching (Zhang et al., ARF: Artistic Radiance Fields, ECCV 2022,
-eq. 3): every place of the render goes to the style's most similar feature."""
+eq. 3): each feature of the render is compared with the most similar feature of the style."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from losses.masked import Sums, check_features, mask_like, places_of
+from losses.masked import Sums, check_features, flatten_positions, mask_like
+from losses.terms import FeatureTerm
 
-# the similarities looked at in one go: bounded, whatever the size of render and style
+# style features among which neighbours are searched, evenly spread over the painting
+MAX_STYLE_FEATURES = 1 << 14
+# of the matrix of similarities that is in memory at a time, whatever the size of render and style
 _BLOCK_BYTES = 64 * 2**20
 # under the root of the norm, so that zero features have a gradient
 _NORM_FLOOR = 1e-8
@@ -27,7 +30,7 @@ def unit_features(features: Tensor) -> Tensor:
         ValueError: for wrong shapes.
     """
     check_features(features)
-    return _unit(places_of(features).flatten(0, 1))
+    return _unit(flatten_positions(features).flatten(0, 1))
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -35,8 +38,8 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nearest_rows(queries: Tensor, bank: Tensor) -> Tensor:
-    """For each query the row of the bank with the largest inner product, found block by block.
+def nearest_neighbours(queries: Tensor, bank: Tensor) -> Tensor:
+    """For each query the row of the bank with the largest inner product, searched block by block.
 
     Args:
         queries: (N, C), rows of length 1.
@@ -56,13 +59,13 @@ def nearest_rows(queries: Tensor, bank: Tensor) -> Tensor:
 def nnfm_sums(
     features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
 ) -> Sums:
-    """Cosine distances to the nearest style features, summed over the object's places.
+    """Cosine distances to the nearest style features, summed over the object's positions.
 
     Args:
         features: (B, C, h, w) of the render.
         style_bank: (M, C), `unit_features` of the style.
         mask: (B, 1, H, W) in [0, 1], or None for everywhere.
-        threshold: places with a mask at or below it take no part.
+        threshold: positions with a mask at or below it are ignored.
 
     Returns:
         value (1,), weight (1,), over the whole batch.
@@ -77,19 +80,45 @@ def nnfm_sums(
         )
     inside = (weight > threshold).nonzero().squeeze(1)
     weight = weight[inside]
-    rows = _unit(places_of(features).flatten(0, 1)[inside].to(weight.dtype))
-    neighbours = style_bank[nearest_rows(rows, style_bank)]
+    rows = _unit(flatten_positions(features).flatten(0, 1)[inside].to(weight.dtype))
+    neighbours = style_bank[nearest_neighbours(rows, style_bank)]
     distance = 1 - (rows * neighbours).sum(dim=1)
     return Sums((distance * weight).sum()[None], weight.sum()[None])
 
 
 def nnfm_distance(sums: Sums) -> Tensor:
-    """Mean cosine distance over the object's places, in [0, 2]; less where there is hardly any."""
+    """Mean cosine distance over the object's positions, in [0, 2]; less where their total weight is
+    below that of one."""
     return sums.value[0] / sums.weight[0].clamp_min(1)
 
 
 def nnfm_loss(
     features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
 ) -> Tensor:
-    """`nnfm_distance` of the features (B, C, h, w) where the mask (B, 1, H, W) is."""
+    """`nnfm_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
     return nnfm_distance(nnfm_sums(features, style_bank, mask, threshold))
+
+
+class NnfmTerm(FeatureTerm):
+    """Distance to the nearest of the style's features."""
+
+    default_layers = ("conv3_1",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style_rows: list[Tensor] = []
+
+    def add_style(self, features: Tensor) -> None:
+        self.style_rows.append(unit_features(features))
+
+    def finish_style(self) -> None:
+        rows = torch.cat(self.style_rows)
+        self.style_rows = []
+        spread = torch.linspace(0, len(rows) - 1, min(len(rows), MAX_STYLE_FEATURES))
+        self.keep("style_bank", rows[spread.round().long().to(rows.device)])
+
+    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
+        return nnfm_sums(features, self.style_bank, mask)
+
+    def value(self, sums: Sums) -> Tensor:
+        return nnfm_distance(sums)

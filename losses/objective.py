@@ -1,89 +1,57 @@
-"""The style objective: a weighted sum of named terms over a rendered image, a style image, a photo
-and a mask."""
+"""The style objective: a weighted sum of named terms of a render, a style image, the photo of the
+same view and a mask."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from features.network import LAYERS, FeatureNetwork
-from features.tiles import Tile, object_box, tiles_of
-from losses.content import total_variation
+from features.network import FeatureNetwork
+from features.tiles import Tile, step_and_halo, tiles_of
 from losses.masked import Sums, check_image, mask_like
-from losses.sliced_wasserstein import SlicedWasserstein
-from losses.terms import LAYER_TERMS
-from utils.errors import UserError
+from losses.registry import TERMS, checked_weights
+from losses.terms import FeatureTerm
 from utils.team import ALONE, Team
 
 TILE = 384  # pixels; features of one tile and their graph are in memory at a time
-
-TERMS = ("gram", "nnfm", "statistics", "content", "tv", "swd")
-# the layers that each term of the network looks at, unless told otherwise
-TERM_LAYERS: dict[str, tuple[str, ...]] = {
-    "gram": LAYERS,
-    "statistics": LAYERS,
-    "nnfm": ("conv3_1",),
-    "content": ("conv2_2",),
-}
-# "gram" is styleNeRF's.  Cosine distance alone leaves contrast open and finds the dull colours, so
-# "nnfm" gets a little of the statistics.
-OBJECTIVES: dict[str, dict[str, float]] = {
-    "gram": {"gram": 1e6, "content": 1.0},
-    "nnfm": {"nnfm": 1.0, "statistics": 0.3, "content": 3e-4, "tv": 1.0},
-    "adain": {"statistics": 1.0, "content": 0.03, "tv": 10.0},
-    "swd": {"swd": 1.0, "content": 2e-5},
-}
+Key = tuple[str, str]  # name of a term, layer
+Values = dict[str, Tensor]
 
 
-def prepare_style(image: Tensor, size: int) -> Tensor:
-    """The style image for a render, its shorter side ``size`` pixels long.
+class _View(NamedTuple):
+    """A render and the photo, both over the backdrop, and the mask."""
 
-    Args:
-        image: (H, W, 3) uint8, or floating point in [0, 1].
-        size: the shorter side of the render, pixels.
-
-    Returns:
-        (1, 3, h, w) float32 in [0, 1], the proportions kept.
-
-    Raises:
-        ValueError: for a wrong shape or size.
-    """
-    if image.dim() != 3 or image.shape[2] != 3:
-        raise ValueError(f"style image must be (H, W, 3), got {tuple(image.shape)}")
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    scale = 1 if image.is_floating_point() else 1 / 255
-    planes = image.permute(2, 0, 1)[None].to(torch.float32) * scale
-    height, width = planes.shape[2:]
-    shorter = min(height, width)
-    target = (round(height * size / shorter), round(width * size / shorter))
-    # antialiasing: a painting is many times larger than a render, and would shimmer
-    resized = functional.interpolate(planes, target, mode="bicubic", antialias=True)
-    return resized.clamp(0, 1)
+    image: Tensor
+    photo: Tensor | None
+    mask: Tensor | None
 
 
 class StyleObjective(nn.Module):
-    """Named, weighted terms that say how far a render is from the style and from the photo.
+    """Named, weighted terms that measure how far a render is from the style and from the photo.
 
-    The style is looked at once, here; a term of weight 0 costs nothing.  Where there is a mask, the
-    network sees the object over the style's mean colour: over white, every feature near an outline
-    is one of the background, and thin parts fade.
+    What the terms need of the style is computed once, here; a term of weight 0 costs nothing.
+    Where there is a mask, the network sees the object over the style's mean colour: over white,
+    every feature near an outline would be one of the background, and thin parts would fade.
 
     Args:
         style: (3, H, W) or (1, 3, H, W) in [0, 1], see `prepare_style`.
-        network: frozen, for the terms in `TERM_LAYERS`; None if none of them has a weight.
+        network: frozen, with the layers `layers_needed`; None if there are none.
         weights: term -> weight, terms out of `TERMS`.
-        layers: term -> layers, in place of `TERM_LAYERS`; "content" takes one.
-        seed: of the random projections of "swd".
-        tile: side in pixels of the tiles in which `gradient` looks at a large image.
+        layers: term -> layers, in place of the term's `default_layers`; a term of several layers is
+            the sum over them.
+        seed: of what terms draw at random.
+        tile: side of the tiles in which `gradient` processes a large image, pixels.
+
+    Attributes:
+        needs_photo: whether a term compares the render with the photo.
+        halo: what the network sees of the image around each tile, pixels.
 
     Raises:
         UserError: for an unknown term, a weight that is negative or not finite, or no weight.
-        ValueError: for wrong shapes, or a network that is wanted and not given.
+        ValueError: for wrong shapes, or a network that is needed and not given.
     """
 
     def __init__(
@@ -96,69 +64,64 @@ class StyleObjective(nn.Module):
         tile: int = TILE,
     ) -> None:
         super().__init__()
-        self.weights = _checked_weights(weights)
+        self.weights = checked_weights(weights)
         self.tile = tile
-        layers = {**TERM_LAYERS, **(layers or {})}
-        self.layers = {term: tuple(layers[term]) for term in self.weights if term in layers}
-        if len(self.layers.get("content", ("",))) != 1:
-            raise ValueError(f"content takes one layer, got {self.layers['content']}")
-        # the deepest layer last, each once
-        self.needed = [name for name in LAYERS if any(name in own for own in self.layers.values())]
-        if self.needed and network is None:
-            raise ValueError(f"the terms {list(self.layers)} need a feature network")
-        self.network = network if self.needed else None
-        style = style if style.dim() == 4 else style[None]
+        style = (style if style.dim() == 4 else style[None]).detach()
         check_image(style, "style")
         self.register_buffer("backdrop", style.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
-        self.swd = SlicedWasserstein(style, seed=seed) if "swd" in self.weights else None
-        self.parts = nn.ModuleDict(
-            {
-                f"{term} {layer}": LAYER_TERMS[term](layer)
-                for term in self.layers
-                for layer in self.layers[term]
-            }
-        )
-        if self.network is not None:
-            self._show(style.detach())
+        self.feature_terms, self.pixel_terms = nn.ModuleDict(), nn.ModuleDict()
+        for name in self.weights:
+            cls = TERMS[name].load()
+            if issubclass(cls, FeatureTerm):
+                own = (layers or {}).get(name, cls.default_layers)
+                self.feature_terms[name] = nn.ModuleDict({layer: cls() for layer in own})
+            else:
+                self.pixel_terms[name] = cls(style, seed)
+        terms = [(layer, term) for (_, layer), term in self._per_layer()]
+        self.layers = list(dict.fromkeys(layer for layer, _ in terms))
+        self.photo_layers = list(dict.fromkeys(layer for layer, term in terms if term.needs_photo))
+        self.needs_photo = bool(self.photo_layers)
+        if self.layers and network is None:
+            raise ValueError(f"the terms {list(self.feature_terms)} need a feature network")
+        if self.layers:
+            network.require(self.layers)
+        self.network = network if self.layers else None
+        self.geometry = {layer: network.layers[layer] for layer in self.layers}
+        self.smallest_side, self.halo = step_and_halo(self.geometry.values())
+        self._check_side(style, "style")
+        self._add_style(style)
 
     @torch.no_grad()
-    def _show(self, style: Tensor) -> None:
-        """Shows the style to the terms."""
-        for tile in tiles_of(style.shape[2:], None, self.tile):
-            features = self.network(tile.cut(style), self.needed)
-            for part in self.parts.values():
-                part.look(tile.own(features[part.layer], part.layer))
-        for part in self.parts.values():
-            part.settle()
-
-    @property
-    def needs_photo(self) -> bool:
-        """Whether there is a content term."""
-        return "content" in self.layers
+    def _add_style(self, style: Tensor) -> None:
+        for tile in tiles_of(style.shape[2:], self.geometry.values(), self.tile):
+            features = self._features(tile, tile.crop_with_halo(style), self.layers)
+            for (_, layer), term in self._per_layer():
+                term.add_style(features[layer])
+        for _, term in self._per_layer():
+            term.finish_style()
 
     def forward(
         self, image: Tensor, photo: Tensor | None = None, mask: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> Values:
         """The weighted terms, with their graph; their sum is the loss.
 
         Args:
             image: (B, 3, H, W) in [0, 1], the render.
-            photo: (B, 3, H, W) in [0, 1] of the same view; may be None where `needs_photo` is
-                False.
+            photo: (B, 3, H, W) in [0, 1] of the same view; may be None unless `needs_photo`.
             mask: (B, 1, H, W) in [0, 1], opacity of the render; None for everywhere.
 
         Returns:
-            term -> scalar, for the terms with a weight, in the order of `TERMS`.
+            term -> scalar, for the terms with a weight.
 
         Raises:
             ValueError: for wrong shapes, or a missing ``photo``.
         """
-        mask = self._checked(image, photo, mask)
-        tiles = self._tiles(image, mask, max(image.shape))
+        view = self._view(image, photo, mask)
+        tiles = tiles_of(image.shape[2:], self.geometry.values(), max(image.shape), view.mask)
         if not tiles:
-            return {term: image.sum() * 0 for term in TERMS if term in self.weights}
-        sums = self._sums(tiles[0], tiles[0].cut(image), photo, mask) if self.network else {}
-        return self._weighted(self._terms(sums) | self._pixel_terms(image, mask))
+            return {name: image.sum() * 0 for name in self.weights}
+        sums = self._sums(tiles[0], tiles[0].crop_with_halo(view.image), view)
+        return self._feature_values(sums) | self._pixel_values(image, view.mask)
 
     def gradient(
         self,
@@ -166,13 +129,13 @@ class StyleObjective(nn.Module):
         photo: Tensor | None = None,
         mask: Tensor | None = None,
         team: Team = ALONE,
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[Values, Tensor]:
         """The weighted terms and the gradient of their sum with respect to the image.
 
         The same as differentiating `forward`, in memory that does not grow with the image: every
-        term that looks through the network is a function of sums over places.  So the sums are
-        taken tile by tile; the loss is differentiated with respect to the sums; and that gradient
-        goes back through each tile.
+        feature term is a function of sums over positions.  So the sums are added up tile by tile;
+        the loss is differentiated with respect to the sums; and that gradient is back-propagated
+        through each tile.
 
         Args:
             image, photo, mask: as of `forward`.
@@ -184,137 +147,103 @@ class StyleObjective(nn.Module):
         Raises:
             ValueError: for wrong shapes, or a missing ``photo``.
         """
-        mask = self._checked(image, photo, mask)
         image = image.detach()
+        view = self._view(image, photo, mask)
         side = self.tile if team.size == 1 else min(self.tile, max(image.shape) // team.size)
-        tiles = self._tiles(image, mask, side)
+        tiles = tiles_of(image.shape[2:], self.geometry.values(), side, view.mask)
         if not tiles:
             return self.forward(image, photo, mask), torch.zeros_like(image)
-        gradient, terms = torch.zeros_like(image), {}
-        if self.network is not None and len(tiles) == 1:
-            crop = tiles[0].cut(image).requires_grad_()
-            terms = self._terms(self._sums(tiles[0], crop, photo, mask))
-            tiles[0].cut(gradient).add_(torch.autograd.grad(self._loss(terms), crop)[0])
-        elif self.network is not None:
-            terms, gradient = self._tiled(team.share(tiles), image, photo, mask, team)
-        pixels = image.requires_grad_()
-        others = self._pixel_terms(pixels, mask)
-        if others:
-            gradient += torch.autograd.grad(self._loss(others), pixels)[0]
-        detached = {name: value.detach() for name, value in (terms | others).items()}
-        return self._weighted(detached), gradient
+        values, gradient = self._feature_gradient(team.share(tiles), view, team)
+        leaf = image.requires_grad_()
+        if pixel_values := self._pixel_values(leaf, view.mask):
+            gradient += torch.autograd.grad(sum(pixel_values.values()), leaf)[0]
+        return {k: value.detach() for k, value in (values | pixel_values).items()}, gradient
 
-    def _tiled(
-        self,
-        tiles: list[Tile],
-        image: Tensor,
-        photo: Tensor | None,
-        mask: Tensor | None,
-        team: Team,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """`gradient` for the terms that look through the network."""
-        totals = self._nothing(image)
-        with torch.no_grad():
-            for tile in tiles:
-                for part, sums in self._sums(tile, tile.cut(image), photo, mask).items():
-                    totals[part].value.add_(sums.value)
-                    totals[part].weight.add_(sums.weight)
-        for sums in totals.values():
-            team.add(sums.value, sums.weight)
-            sums.value.requires_grad_()
-        terms = self._terms(totals)
-        upstream = torch.autograd.grad(self._loss(terms), [s.value for s in totals.values()])
-        gradient = torch.zeros_like(image)
+    def _feature_gradient(
+        self, tiles: Sequence[Tile], view: _View, team: Team
+    ) -> tuple[Values, Tensor]:
+        """`gradient` of the feature terms; ``tiles`` are this process's."""
+        gradient = torch.zeros_like(view.image)
+        if not self.layers:
+            return {}, gradient
+
+        def forward(tile: Tile) -> tuple[Tensor, dict[Key, Sums]]:
+            crop = tile.crop_with_halo(view.image).detach().requires_grad_()
+            return crop, self._sums(tile, crop, view)
+
+        keep_graph = len(tiles) == 1  # the graphs of several would be in memory together
+        totals = self._zero_sums(view.image)
         for tile in tiles:
-            crop = tile.cut(image).detach().requires_grad_()
-            values = [sums.value for sums in self._sums(tile, crop, photo, mask).values()]
-            tile.cut(gradient).add_(torch.autograd.grad(values, crop, upstream)[0])
+            with torch.set_grad_enabled(keep_graph):
+                crop, sums = forward(tile)
+            totals = {key: total + sums[key].detach() for key, total in totals.items()}
+        for total in totals.values():
+            team.add(total.value, total.weight)
+            total.value.requires_grad_()
+        values = self._feature_values(totals)
+        leaves = [total.value for total in totals.values()]
+        upstream = torch.autograd.grad(sum(values.values()), leaves)
+        for tile in tiles:
+            if not keep_graph:
+                crop, sums = forward(tile)
+            outputs = [sums[key].value for key in totals]
+            tile.crop_with_halo(gradient).add_(torch.autograd.grad(outputs, crop, upstream)[0])
         team.add(gradient)
-        return terms, gradient
+        # of the image over the backdrop -> of the image
+        return values, gradient if view.mask is None else gradient * view.mask
 
-    def _checked(self, image: Tensor, photo: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        """The mask in the image's type, where the arguments fit."""
-        check_image(image)
-        if min(image.shape[2:]) < 4:
-            raise ValueError(f"image must be at least 4x4 pixels, got {tuple(image.shape)}")
-        if self.needs_photo:
-            if photo is None:
-                raise ValueError("the content term needs the photo of the view")
-            check_image(photo, "photo")
-            if photo.shape != image.shape:
-                raise ValueError(
-                    f"photo {tuple(photo.shape)} must have the shape of image {tuple(image.shape)}"
-                )
-        return None if mask is None else mask_like(image, mask)
-
-    def _tiles(self, image: Tensor, mask: Tensor | None, side: int) -> list[Tile]:
-        """Tiles of the part of the image that holds an object: none where nothing does."""
-        box = None if mask is None else object_box(mask)
-        if mask is not None and box is None:
-            return []
-        tiles = tiles_of(image.shape[2:], box, side)
-        return [tile for tile in tiles if mask is None or tile.inner(mask).any()]
-
-    def _sums(
-        self, tile: Tile, crop: Tensor, photo: Tensor | None, mask: Tensor | None
-    ) -> dict[str, Sums]:
-        """What the tile contributes; ``crop`` is `tile.cut` of the image."""
-        seen = None if mask is None else tile.cut(mask)
-        own = None if mask is None else tile.inner(mask)
-        features = self.network(self._over_backdrop(crop, seen), self.needed)
-        photos = {}
+    def _sums(self, tile: Tile, crop: Tensor, view: _View) -> dict[Key, Sums]:
+        """What a tile contributes; ``crop`` is the tile and its halo, out of the view's image."""
+        features, photos = self._features(tile, crop, self.layers), {}
         if self.needs_photo:
             with torch.no_grad():
-                view = self._over_backdrop(tile.cut(photo), seen)
-                photos = self.network(view, self.layers["content"])
-        sums = {}
-        for name, part in self.parts.items():
-            layer = part.layer
-            photo_here = tile.own(photos[layer], layer) if layer in photos else None
-            sums[name] = part.sums(tile.own(features[layer], layer), photo_here, own)
-        return sums
-
-    def _nothing(self, image: Tensor) -> dict[str, Sums]:
-        """The sums over no tile at all."""
+                photos = self._features(tile, tile.crop_with_halo(view.photo), self.photo_layers)
+        mask = None if view.mask is None else tile.crop(view.mask)
         return {
-            name: part.nothing(image, self.network.convs[part.layer].out_channels)
-            for name, part in self.parts.items()
+            (name, layer): term.sums(features[layer], photos.get(layer), mask)
+            for (name, layer), term in self._per_layer()
         }
 
-    def _terms(self, sums: Mapping[str, Sums]) -> dict[str, Tensor]:
-        """The terms, without their weights, of the whole image's sums."""
-        terms: dict[str, Tensor] = {}
-        for name, part in self.parts.items():
-            term, value = name.split()[0], part.value(sums[name])
-            terms[term] = terms[term] + value if term in terms else value
-        return terms
+    def _zero_sums(self, image: Tensor) -> dict[Key, Sums]:
+        """What no tile at all contributes."""
+        empty = {n: image.new_zeros(len(image), g.channels, 0, 0) for n, g in self.geometry.items()}
+        return {key: t.sums(empty[key[1]], empty[key[1]], None) for key, t in self._per_layer()}
 
-    def _pixel_terms(self, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The terms that need no network, and little memory."""
-        terms = {}
-        if "tv" in self.weights:
-            terms["tv"] = total_variation(image, mask)
-        if self.swd is not None:
-            terms["swd"] = self.swd(image, mask)
-        return terms
+    def _features(self, tile: Tile, crop: Tensor, layers: Sequence[str]) -> Values:
+        """Features of a tile, from its pixels and their halo."""
+        features = self.network(crop, layers) if layers else {}
+        return {n: tile.without_halo(f, self.geometry[n].stride) for n, f in features.items()}
 
-    def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {term: self.weights[term] * terms[term] for term in TERMS if term in terms}
+    def _feature_values(self, sums: Mapping[Key, Sums]) -> Values:
+        """The weighted feature terms, of the sums over the whole image."""
+        return {
+            name: self.weights[name] * sum(t.value(sums[name, layer]) for layer, t in terms.items())
+            for name, terms in self.feature_terms.items()
+        }
 
-    def _loss(self, terms: Mapping[str, Tensor]) -> Tensor:
-        return sum(self._weighted(terms).values())
+    def _pixel_values(self, image: Tensor, mask: Tensor | None) -> Values:
+        """The weighted pixel terms, which need little memory."""
+        return {n: self.weights[n] * term(image, mask) for n, term in self.pixel_terms.items()}
 
-    def _over_backdrop(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        return image if mask is None else self.backdrop + mask * (image - self.backdrop)
+    def _per_layer(self) -> Iterator[tuple[Key, FeatureTerm]]:
+        for name, terms in self.feature_terms.items():
+            for layer, term in terms.items():
+                yield (name, layer), term
 
+    def _view(self, image: Tensor, photo: Tensor | None, mask: Tensor | None) -> _View:
+        """The arguments, over the backdrop; ValueError where they do not fit."""
+        check_image(image)
+        self._check_side(image, "image")
+        if self.needs_photo and (photo is None or photo.shape != image.shape):
+            got = "None" if photo is None else tuple(photo.shape)
+            raise ValueError(f"photo {got} must have the shape of image {tuple(image.shape)}")
+        photo = photo if self.needs_photo else None
+        if mask is None:
+            return _View(image, photo, None)
+        mask, backdrop = mask_like(image, mask), self.backdrop
+        over = (None if x is None else backdrop + mask * (x - backdrop) for x in (image, photo))
+        return _View(*over, mask)
 
-def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    if unknown := [term for term in weights if term not in TERMS]:
-        raise UserError(f"style terms {unknown}: unknown; take some of {', '.join(TERMS)}")
-    for term, weight in weights.items():
-        if not math.isfinite(weight) or weight < 0:
-            raise UserError(f"weight of the style term {term}: {weight}; give a number >= 0")
-    weights = {term: weights[term] for term in TERMS if weights.get(term, 0) > 0}
-    if not weights:
-        raise UserError(f"style weights: all are zero; give at least one of {', '.join(TERMS)}")
-    return weights
+    def _check_side(self, image: Tensor, name: str) -> None:
+        if min(image.shape[2:]) < (side := self.smallest_side):
+            raise ValueError(f"{name} must be at least {side}x{side}, got {tuple(image.shape)}")

@@ -1,23 +1,24 @@
-"""A style objective without any network: the patches of render and style, over scales, as clouds of
-points that are alike when all their one-dimensional projections are (Rabin et al. 2011;
-Elnekave & Weiss, GPDM, 2022)."""
+"""A style loss without a network: patches of render and style, at several scales, as distributions
+that are compared in one-dimensional projections (Rabin et al. 2011; Elnekave & Weiss, GPDM,
+2022)."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from losses.masked import check_image, mask_like
+from losses.terms import PixelTerm
 
-# entries of the table that stands for the style's distribution along one projection
+# entries of the table of quantiles of the style along one projection
 _QUANTILES = 8192
-# responses that are sorted at a time: what that takes does not grow with the image
+# responses that are sorted at a time: memory does not grow with the image
 _RESPONSES = 1 << 23
 
 
 def quantile_table(values: Tensor, entries: int = _QUANTILES) -> Tensor:
-    """Sorted values, thinned out to at most ``entries`` evenly spaced quantiles.
+    """Sorted values, reduced to at most ``entries`` evenly spaced quantiles.
 
     Args:
         values: (P, N).
@@ -29,11 +30,11 @@ def quantile_table(values: Tensor, entries: int = _QUANTILES) -> Tensor:
     ordered = values.sort(dim=1).values
     entries = min(entries, values.shape[1])
     levels = (torch.arange(entries, device=values.device, dtype=torch.float64) + 0.5) / entries
-    return at_quantiles(ordered, levels.expand(values.shape[0], -1))
+    return interpolate_quantiles(ordered, levels.expand(values.shape[0], -1))
 
 
-def at_quantiles(table: Tensor, levels: Tensor) -> Tensor:
-    """Read a table of quantiles, linearly between its entries.
+def interpolate_quantiles(table: Tensor, levels: Tensor) -> Tensor:
+    """Quantiles at any levels, linearly interpolated between the entries of a table.
 
     Args:
         table: (P, Q) ascending; entry j is the quantile (j + 1/2) / Q.
@@ -50,19 +51,20 @@ def at_quantiles(table: Tensor, levels: Tensor) -> Tensor:
     return low + (position - below).to(table.dtype) * (table.gather(1, above) - low)
 
 
-class SlicedWasserstein(nn.Module):
+class SlicedWasserstein(PixelTerm):
     """Sliced 2-Wasserstein distance between the patches of a render and of a style image.
 
-    Each level of a pyramid of halvings is filtered by fixed random unit filters; along each filter
-    the sorted responses of the render are compared with the style's quantiles.  Off the object the
-    filters see the style's mean colour, and a patch counts as far as it lies on the object.
+    Each level of an image pyramid is filtered with fixed random filters of unit norm; for each
+    filter the sorted responses of the render are compared with the style's quantiles.  Off the
+    object the filters see the style's mean colour, and a patch counts as far as it lies on the
+    object.
 
     Args:
         style: (1, 3, H, W) in [0, 1].
+        seed: of the filters; equal seeds give equal losses.
         patch: side of the patches, pixels.
         projections: filters per level.
-        levels: halvings plus one; levels smaller than a patch are left out.
-        seed: of the filters; equal seeds give equal losses.
+        levels: of the pyramid; those smaller than a patch are left out.
 
     Raises:
         ValueError: for a style of wrong shape or smaller than a patch.
@@ -71,12 +73,12 @@ class SlicedWasserstein(nn.Module):
     def __init__(
         self,
         style: Tensor,
+        seed: int = 0,
         patch: int = 5,
         projections: int = 64,
         levels: int = 3,
-        seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(style, seed)
         check_image(style, "style")
         self.patch = patch
         generator = torch.Generator().manual_seed(seed)
@@ -91,7 +93,7 @@ class SlicedWasserstein(nn.Module):
             responses = functional.conv2d(level, filters)[0].flatten(1)
             self.register_buffer(f"table{self.levels}", quantile_table(responses), persistent=False)
             self.levels += 1
-            level = _halved(level)
+            level = _downsample(level)
         if self.levels == 0:
             raise ValueError(f"style {tuple(style.shape)} is smaller than a {patch}-pixel patch")
 
@@ -118,23 +120,23 @@ class SlicedWasserstein(nn.Module):
         total = image.new_zeros(())
         used = 0
         while used < self.levels and min(level.shape[2:]) >= self.patch:
-            # patches that reach off the object lack variation there; were they to count in full,
-            # the inside would be driven to gaudy extremes to make up for it
+            # patches that reach off the object lack variation there; if they counted in full, the
+            # inside would be driven to extreme colours to make up for it
             coverage = functional.avg_pool2d(weight, self.patch, stride=1) ** 4
             table = self.get_buffer(f"table{used}")
             total = total + _LevelDistance.apply(level, coverage, self.filters, table)
             used += 1
-            level, weight = _halved(level), _halved(weight)
+            level, weight = _downsample(level), _downsample(weight)
         return total / (used * image.shape[0])
 
 
 class _LevelDistance(torch.autograd.Function):
     """Distance of an image's responses to tables of quantiles, mean over filters, sum over the
-    batch; a few filters at a time, whose gradient is taken at once and their graph forgotten.
+    batch; a few filters at a time, whose gradient is taken at once, so that their graph is freed.
 
     Args:
         image: (B, 3, H, W).
-        coverage: (B, 1, h, w), how much each response counts.
+        coverage: (B, 1, h, w), weight of each response.
         filters: (P, 3, patch, patch).
         table: (P, Q), see `quantile_table`.
     """
@@ -145,15 +147,15 @@ class _LevelDistance(torch.autograd.Function):
         gradient = torch.zeros_like(image) if wanted else None
         total = image.new_zeros(())
         at_once = max(1, _RESPONSES // coverage[0].numel())
-        for own, rows in zip(filters.split(at_once), table.split(at_once), strict=True):
-            for i, counts in enumerate(coverage):
+        for some, rows in zip(filters.split(at_once), table.split(at_once), strict=True):
+            for i, weight in enumerate(coverage):
                 with torch.set_grad_enabled(wanted):
-                    picture = image[i : i + 1].detach().requires_grad_(wanted)
-                    response = functional.conv2d(picture, own)[0].flatten(1)
-                    distance = _distance(response, counts.flatten(), rows) * len(own)
+                    single = image[i : i + 1].detach().requires_grad_(wanted)
+                    response = functional.conv2d(single, some)[0].flatten(1)
+                    distance = _distance(response, weight.flatten(), rows) * len(some)
                 total += distance.detach()
                 if wanted:
-                    gradient[i] += torch.autograd.grad(distance, picture)[0][0]
+                    gradient[i] += torch.autograd.grad(distance, single)[0][0]
         if wanted:
             ctx.save_for_backward(gradient / len(filters))
         return total / len(filters)
@@ -163,9 +165,9 @@ class _LevelDistance(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None, None, None
 
 
-def _halved(planes: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H // 2, W // 2) by the binomial filter 1 3 3 1; the mean of 2x2 pixels
-    would send its gradient back in visible blocks."""
+def _downsample(planes: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // 2, W // 2) with the binomial filter 1 3 3 1; with a mean of 2x2
+    pixels the gradient would be visible as blocks."""
     tap = planes.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kernel = torch.outer(tap, tap).expand(planes.shape[1], 1, 4, 4)
     padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
@@ -179,8 +181,8 @@ def _distance(values: Tensor, weight: Tensor, table: Tensor) -> Tensor:
     weight = weight[inside]
     ordered, order = values[:, inside].sort(dim=1)
     ordered_weight = weight[order]
-    # float64: in float32 the sum of many soft weights wanders by whole quantiles
+    # float64: in float32 the sum of many small weights is off by whole quantiles
     levels = ordered_weight.cumsum(dim=1, dtype=torch.float64) - ordered_weight / 2
-    target = at_quantiles(table, levels / weight.sum(dtype=torch.float64))
+    target = interpolate_quantiles(table, levels / weight.sum(dtype=torch.float64))
     squared = ((ordered - target).square() * ordered_weight).sum(dim=1).mean()
     return squared / weight.sum().clamp_min(1)

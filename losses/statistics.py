@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from losses.masked import Sums, check_features, mask_like, masked_sums
+from losses.terms import STYLENERF_LAYERS, FeatureTerm
 
 # under the root, so that flat features have a gradient; far below the variance of any real feature
 VARIANCE_FLOOR = 1e-8
 
 
 def moment_sums(features: Tensor, centre: Tensor, mask: Tensor | None = None) -> Sums:
-    """Sums of the first two powers of features, less a centre that keeps them small.
+    """Sums of the first two powers of (features - centre).
+
+    With a centre near the mean, the variance is not a difference of large numbers.
 
     Args:
         features: (B, C, h, w).
@@ -29,14 +32,14 @@ def moment_sums(features: Tensor, centre: Tensor, mask: Tensor | None = None) ->
     weight = mask_like(features, mask)
     if centre.dim() != 2 or centre.shape[1] != features.shape[1]:
         raise ValueError(
-            f"mean {tuple(centre.shape)} does not fit features {tuple(features.shape)}"
+            f"centre {tuple(centre.shape)} does not fit features {tuple(features.shape)}"
         )
     centred = features - centre[:, :, None, None]
-    first, total = masked_sums(centred, weight)
-    return Sums(torch.stack([first, masked_sums(centred.square(), weight).value], 1), total)
+    first, second = (masked_sums(power, weight) for power in (centred, centred.square()))
+    return Sums(torch.stack([first.value, second.value], 1), first.weight)
 
 
-def statistics_of(sums: Sums, centre: Tensor) -> tuple[Tensor, Tensor]:
+def statistics_from_sums(sums: Sums, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C) each, of `moment_sums` around ``centre``."""
     first, second = sums.mean().unbind(1)
     variance = (second - first.square()).clamp_min(0)
@@ -44,7 +47,7 @@ def statistics_of(sums: Sums, centre: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def channel_statistics(features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over the places.
+    """Mean and standard deviation of each channel over the positions.
 
     Args:
         features: (B, C, h, w).
@@ -57,7 +60,7 @@ def channel_statistics(features: Tensor, mask: Tensor | None = None) -> tuple[Te
         ValueError: for wrong shapes.
     """
     centre = masked_sums(check_features(features).detach(), mask_like(features, mask)).mean()
-    return statistics_of(moment_sums(features, centre, mask), centre)
+    return statistics_from_sums(moment_sums(features, centre, mask), centre)
 
 
 def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Tensor:
@@ -70,13 +73,43 @@ def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Te
     Returns:
         Scalar.
     """
-    mean, std = statistics_of(sums, style_mean)
+    mean, std = statistics_from_sums(sums, style_mean)
     per_channel = (mean - style_mean).square() + (std - style_std).square()
-    return (per_channel.mean(dim=1) * sums.presence()).mean()
+    return (per_channel.mean(dim=1) * sums.coverage()).mean()
 
 
 def statistics_loss(
     features: Tensor, style_mean: Tensor, style_std: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """`statistics_distance` of the features (B, C, h, w) where the mask (B, 1, H, W) is."""
+    """`statistics_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
     return statistics_distance(moment_sums(features, style_mean, mask), style_mean, style_std)
+
+
+class StatisticsTerm(FeatureTerm):
+    """Distance of means and standard deviations."""
+
+    default_layers = STYLENERF_LAYERS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre: Tensor | None = None
+        self.style_sums: Sums | None = None
+
+    def add_style(self, features: Tensor) -> None:
+        if self.style_sums is None:
+            self.centre = features.mean(dim=(2, 3))
+            self.style_sums = moment_sums(features, self.centre)
+        else:
+            self.style_sums += moment_sums(features, self.centre)
+
+    def finish_style(self) -> None:
+        mean, std = statistics_from_sums(self.style_sums, self.centre)
+        self.centre = self.style_sums = None
+        self.keep("style_mean", mean)
+        self.keep("style_std", std)
+
+    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
+        return moment_sums(features, self.style_mean, mask)
+
+    def value(self, sums: Sums) -> Tensor:
+        return statistics_distance(sums, self.style_mean, self.style_std)

@@ -1,158 +1,75 @@
-"""The terms that look through the feature network, each on one layer: what it keeps of the style,
-what it adds up over the places of a render, and its value as a function of those sums."""
+"""What every term of the style objective is: a distance of features or a distance of pixels."""
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from losses.content import content_distance, content_sums
-from losses.gram import gram_distance, gram_of, gram_sums
 from losses.masked import Sums
-from losses.nnfm import nnfm_distance, nnfm_sums, unit_features
-from losses.statistics import moment_sums, statistics_distance, statistics_of
 
-LARGEST_BANK = 1 << 14  # style features to look for neighbours in, evenly spread over the painting
+STYLENERF_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 
 
-class LayerTerm(nn.Module):
-    """Base of the terms.  It is shown the style tile by tile with `look`, until `settle` is called;
-    from then on it judges renders.
+class FeatureTerm(nn.Module):
+    """A term that looks at one layer of the feature network.
 
-    Args:
-        layer: whose features it looks at.
+    It sees images tile by tile: `add_style` is called with each tile of the style image and
+    `finish_style` after the last; then `sums` with each tile of a render, and `value` with the
+    total of these sums.
+
+    Attributes:
+        default_layers: the layers it is taken of, unless the objective is told otherwise.
+        needs_photo: whether it compares the render with the photo of the same view.
     """
 
-    def __init__(self, layer: str) -> None:
-        super().__init__()
-        self.layer = layer
-        self.seen: Sums | None = None
+    default_layers: ClassVar[tuple[str, ...]]
+    needs_photo: ClassVar[bool] = False
 
-    def look(self, features: Tensor) -> None:
-        """Takes in the features (1, C, h, w) of a tile of the style."""
+    def add_style(self, features: Tensor) -> None:
+        """Take in the features (1, C, h, w) of a tile of the style image."""
 
-    def settle(self) -> None:
-        """Keeps what it needs of the style, as buffers that follow the module to its device."""
+    def finish_style(self) -> None:
+        """Keep what is needed of the style image as buffers, which follow the module to its
+        device; they are not saved."""
 
     def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
-        """What a tile of the render contributes.
+        """The contribution of a tile of a render.
 
         Args:
-            features: (B, C, h, w) of the render.
-            photo: (B, C, h, w) of the photo of the same view, or None.
+            features: (B, C, h, w) of the render; h and w may be 0.
+            photo: (B, C, h, w) of the photo of the same view; None unless `needs_photo`.
             mask: (B, 1, H, W) in [0, 1], or None for everywhere.
         """
         raise NotImplementedError
 
     def value(self, sums: Sums) -> Tensor:
-        """The term (), of the sums over the whole render."""
+        """The term, a scalar, of the sums over a whole render."""
         raise NotImplementedError
 
-    def shape(self, batch: int, channels: int) -> tuple[int, ...]:
-        """Shape of the sums' value."""
-        raise NotImplementedError
-
-    def nothing(self, like: Tensor, channels: int) -> Sums:
-        """The sums over no place at all, for renders ``like (B, ...)``."""
-        shape = self.shape(len(like), channels)
-        return Sums(like.new_zeros(shape), like.new_zeros(shape[0]))
-
-    def _add(self, new: Sums) -> None:
-        old = self.seen
-        self.seen = new if old is None else Sums(old.value + new.value, old.weight + new.weight)
-
-    def _keep(self, name: str, value: Tensor) -> None:
+    def keep(self, name: str, value: Tensor) -> None:
+        """Make ``value`` a buffer that is not saved."""
         self.register_buffer(name, value, persistent=False)
 
 
-class GramTerm(LayerTerm):
-    """Distance of Gram matrices."""
+class PixelTerm(nn.Module):
+    """A term that looks at the pixels of the whole render, without a network.
 
-    def look(self, features: Tensor) -> None:
-        self._add(gram_sums(features))
+    Args:
+        style: (1, 3, H, W) in [0, 1].
+        seed: of whatever it draws at random.
+    """
 
-    def settle(self) -> None:
-        self._keep("gram", gram_of(self.seen))
+    default_layers: ClassVar[tuple[str, ...]] = ()
 
-    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
-        return gram_sums(features, mask)
+    def __init__(self, style: Tensor, seed: int = 0) -> None:
+        super().__init__()
 
-    def value(self, sums: Sums) -> Tensor:
-        return gram_distance(sums, self.gram)
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The term, a scalar.
 
-    def shape(self, batch: int, channels: int) -> tuple[int, ...]:
-        return batch, channels, channels
-
-
-class NnfmTerm(LayerTerm):
-    """Distance to the nearest of the style's features."""
-
-    def __init__(self, layer: str) -> None:
-        super().__init__(layer)
-        self.rows: list[Tensor] = []
-
-    def look(self, features: Tensor) -> None:
-        self.rows.append(unit_features(features))
-
-    def settle(self) -> None:
-        rows = torch.cat(self.rows)
-        self.rows = []
-        spread = torch.linspace(0, len(rows) - 1, min(len(rows), LARGEST_BANK))
-        self._keep("bank", rows[spread.round().long().to(rows.device)])
-
-    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
-        return nnfm_sums(features, self.bank, mask)
-
-    def value(self, sums: Sums) -> Tensor:
-        return nnfm_distance(sums)
-
-    def shape(self, batch: int, channels: int) -> tuple[int, ...]:
-        return (1,)
-
-
-class StatisticsTerm(LayerTerm):
-    """Distance of means and standard deviations."""
-
-    def __init__(self, layer: str) -> None:
-        super().__init__(layer)
-        self.centre: Tensor | None = None
-
-    def look(self, features: Tensor) -> None:
-        if self.centre is None:
-            self.centre = features.mean(dim=(2, 3))
-        self._add(moment_sums(features, self.centre))
-
-    def settle(self) -> None:
-        mean, std = statistics_of(self.seen, self.centre)
-        self._keep("mean", mean)
-        self._keep("std", std)
-
-    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
-        return moment_sums(features, self.mean, mask)
-
-    def value(self, sums: Sums) -> Tensor:
-        return statistics_distance(sums, self.mean, self.std)
-
-    def shape(self, batch: int, channels: int) -> tuple[int, ...]:
-        return batch, 2, channels
-
-
-class ContentTerm(LayerTerm):
-    """Distance to the photo; knows nothing of the style."""
-
-    def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
-        return content_sums(features, photo, mask)
-
-    def value(self, sums: Sums) -> Tensor:
-        return content_distance(sums)
-
-    def shape(self, batch: int, channels: int) -> tuple[int, ...]:
-        return batch, channels
-
-
-LAYER_TERMS: dict[str, type[LayerTerm]] = {
-    "gram": GramTerm,
-    "nnfm": NnfmTerm,
-    "statistics": StatisticsTerm,
-    "content": ContentTerm,
-}
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            mask: (B, 1, H, W) in [0, 1], or None for everywhere.
+        """
+        raise NotImplementedError

@@ -104,6 +104,11 @@ class HierarchicalSampler(nn.Module):
         """Those of the coarse field, where there is one."""
         return [] if self.coarse is None else self.coarse.parameter_groups(lr)
 
+    def refine(self, field: Field, resolution: int) -> None:
+        """Refines the coarse field as the fine one."""
+        if self.coarse is not None:
+            self.coarse = self.coarse.refined(self.grid.occupied, resolution)
+
     def prune(self, field: Field, lit_only: bool) -> None:
         """Nothing: its grid stays as it is."""
 

@@ -96,13 +96,13 @@ class MLP(nn.Module):
         """
         layers = self._layers(first)
         (out,) = in_blocks(lambda *x: self._run(layers, x)[:1], self.rows, *inputs)
-        return out + nan_guard(inputs[0], layers)
+        return out + nan_guard(inputs, layers)
 
     def with_hidden(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The output (M, widths[-1]) and the last hidden layer (M, widths[-2])."""
         layers = self._layers(None)
         out, hidden = in_blocks(lambda *x: self._run(layers, x), self.rows, *inputs)
-        return out + nan_guard(inputs[0], layers), hidden
+        return out + nan_guard(inputs, layers), hidden
 
     def hidden(self, *inputs: Tensor) -> Tensor:
         """The last hidden layer (M, widths[-2]); not guarded: a NaN in the inputs or the weights
@@ -184,13 +184,14 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nan_guard(x: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """() 0, or NaN where a number in ``x`` or in ``layers`` is not finite, or could grow infinite
+def nan_guard(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
+    """() 0, or NaN where a number in ``inputs`` or in ``layers`` is not finite, or could grow infinite
     on its way through them: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)`` long.
     """
-    if not _is_fused(x):
-        return torch.zeros((), device=x.device)
-    norms = torch._foreach_norm([x.flatten(), *(part for layer in layers for part in layer)])
+    if not _is_fused(inputs[0]):
+        return torch.zeros((), device=inputs[0].device)
+    parts = [part for layer in layers for part in layer]
+    norms = torch._foreach_norm([*(x.flatten() for x in inputs), *parts])
     return (torch.stack([norm.float() for norm in norms]) + 1).prod() * 0
 
 

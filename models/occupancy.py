@@ -156,24 +156,31 @@ class OccupancySampler(nn.Module):
 
     Args:
         grid: where to look.
-        step: distance between samples, scene units.
+        step: distance between samples, scene units; None: the field's, see `Field.step`.
+        field: whose step it is.
     """
 
-    def __init__(self, grid: OccupancyGrid, step: float) -> None:
+    def __init__(self, grid: OccupancyGrid, step: float | None, field: Field | None = None) -> None:
         super().__init__()
         self.grid = grid
-        self.step = step
+        self.follows_field = step is None
+        self.step = field.step if step is None else step
 
     @classmethod
     def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> OccupancySampler:
         """The sampler of ``spec``: "n_steps" along the longest side of the box; 0: as many as the
         field's resolution asks for."""
         longest = float((grid.bounds[1] - grid.bounds[0]).max())
-        return cls(grid, longest / spec["n_steps"] if spec["n_steps"] else field.step)
+        return cls(grid, longest / spec["n_steps"] if spec["n_steps"] else None, field)
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """None: what it learns is counted, not descended to."""
         return []
+
+    def refine(self, field: Field, resolution: int) -> None:
+        """Follows the field to its new resolution."""
+        if self.follows_field:
+            self.step = field.step
 
     def prune(self, field: Field, lit_only: bool) -> None:
         """Empties the cells in which the field turned out thin, see `OccupancyGrid.prune`."""

@@ -115,7 +115,7 @@ class Renderer(nn.Module):
 
     def forward(self, rays: Rays, code: Tensor | None = None) -> Rendering:
         """Colour over the background, depth and opacity of ``rays``; differentiable in the style
-        alone, since samplers give the geometry without a graph.
+        alone.
 
         Args:
             rays: N rays in scene units.
@@ -123,7 +123,15 @@ class Renderer(nn.Module):
         """
         rays = self.clip(rays)
         samples = self.sample(rays)
-        return self.render(rays, samples, code, samples.geometry)
+        return self.render(rays, samples, code, self.geometry(rays, samples))
+
+    @torch.no_grad()
+    def geometry(self, rays: Rays, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Density (M,) and feature (M, ...) at the samples, without a graph: the sampler's, where
+        it had to ask for them."""
+        if samples.geometry is not None:
+            return samples.geometry
+        return self.field.geometry(rays.points(samples.ray_index, samples.t))
 
     def render(
         self,
@@ -152,7 +160,8 @@ class Renderer(nn.Module):
         field = self.field.refined(self.sampler.grid.occupied, resolution)
         if field is self.field:
             return False
-        self.field, self.sampler.step = field, field.step
+        self.field = field
+        self.sampler.refine(field, resolution)
         return True
 
 

@@ -108,6 +108,18 @@ class Decoder(nn.Module):
                 of_h = of_h @ bottleneck.weight
             return torch.cat([of_h, *kept], 1), bias
 
+    @torch.no_grad()
+    def allow_view_dependence(self) -> None:
+        """Makes the colours a function of the direction that has learned nothing of it yet: the
+        same ones as before."""
+        if self.view_dependent:
+            return
+        _, bias = self._first_layer(None, self.mlp.out.weight, None)
+        layer = self.mlp.layers[0]
+        layer.bias.copy_(bias)
+        layer.weight[:, self.n_in : layer.in_features - self.n_code] = 0
+        self.view_dependent = True
+
     def set_colour_map(self, matrix: Tensor, offset: Tensor) -> None:
         """The colours become ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
         like = self.mlp.out.bias
@@ -162,6 +174,10 @@ class Style(nn.Module):
             "colour_map": decoder.colour_matrix is not None,
         }
 
+    def twin(self) -> Style:
+        """A copy with parameters of its own, for the same field."""
+        return deepcopy(self)
+
     def reset(self) -> None:
         """Starts again: Xavier-uniform weights and zero biases, as styleNeRF does in stage 2."""
         for layer in self.modules():
@@ -204,7 +220,12 @@ def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
         weights: one for each, with sum 1.
     """
     weights = _checked(styles, weights)
-    mean = deepcopy(styles[0])
+    styles = [style.twin() for style in styles]
+    view_dependent = [style.decoder.view_dependent for style in styles]
+    if any(view_dependent):
+        for style in styles:
+            style.decoder.allow_view_dependence()
+    mean = styles[0].twin()
     if any(style.decoder.colour_matrix is not None for style in styles):
         like = mean.decoder.mlp.out.bias.detach()
         maps = [
@@ -223,7 +244,6 @@ def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
         for name, parameter in mean.named_parameters():
             parts = zip(weights, states, strict=True)
             parameter.copy_(sum(weight * state[name] for weight, state in parts))
-    mean.decoder.view_dependent = any(style.decoder.view_dependent for style in styles)
     return mean
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -160,6 +161,10 @@ class VoxelStyle(Style):
 
     def spec(self) -> dict[str, Any]:
         return super().spec() | {"n_features": self.decoder.n_in}
+
+    def twin(self) -> VoxelStyle:
+        shared = self.head._lattice
+        return deepcopy(self, {id(shared): shared})
 
     def reset(self) -> None:
         """Starts again from a colourless field."""

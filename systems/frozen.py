@@ -248,10 +248,7 @@ class FrozenGeometry:
         renderer = self.renderer
         rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
         samples = renderer.sample(rays)
-        geometry = samples.geometry
-        if geometry is None:
-            geometry = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
-        density, feature = geometry
+        density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
         keep = drop_faint_samples(weights, samples.ray_index, len(rays), self.threshold)
         ray = samples.ray_index[keep]

@@ -13,8 +13,10 @@ from torch import Tensor
 from assets.weights import read_trained
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
-from features.weights import load_features
-from losses.objective import OBJECTIVES, StyleObjective, prepare_style
+from features.registry import load_features
+from losses.objective import StyleObjective
+from losses.registry import OBJECTIVES, TERMS, layers_needed
+from losses.style_image import prepare_style
 from models.checkpoint import FIELD, PHOTO, Checkpoint, style_name
 from models.renderer import Renderer
 from opt import SCENE, TrainOptions
@@ -105,7 +107,7 @@ def start_colours(field: Checkpoint, options: TrainOptions) -> Renderer:
 def term_weights(options: TrainOptions) -> dict[str, float]:
     """The objective's weights, with those that the user gave in their place."""
     weights = dict(OBJECTIVES[options.objective])
-    for term in ("gram", "nnfm", "statistics", "swd", "content", "tv"):
+    for term in TERMS:
         given = getattr(options, f"{term}_weight")
         if given is not None:
             weights[term] = given
@@ -119,6 +121,8 @@ def make_objective(options: TrainOptions, painting: Tensor, size: int) -> StyleO
         painting: (H, W, 3) uint8.
     """
     weights = term_weights(options)
-    needs_network = set(weights) & {"gram", "nnfm", "statistics", "content"}
-    network = load_features(options.features, options.vgg_weights) if needs_network else None
+    layers = layers_needed(weights)
+    network = (
+        load_features(options.features, options.vgg_weights, layers=layers) if layers else None
+    )
     return StyleObjective(prepare_style(painting, size), network, weights, seed=options.seed)

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from features.weights import load_features
-from losses.objective import StyleObjective, prepare_style
+from features.registry import load_features
+from losses.objective import StyleObjective
+from losses.registry import layers_needed
+from losses.style_image import prepare_style
 from models.renderer import Picture
 from opt import TrainOptions
 from utils.errors import UserError
 from utils.images import read_image
+
+WEIGHTS = {"gram": 1.0, "content": 1.0}
 
 
 class StyleMeter:
@@ -29,7 +33,7 @@ class StyleMeter:
         self, painting: Tensor, features: str, vgg_weights: Path | None, device: torch.device
     ) -> None:
         self.painting = painting
-        self.network = load_features(features, vgg_weights)
+        self.network = load_features(features, vgg_weights, layers=layers_needed(WEIGHTS))
         self.device = device
         self.objectives: dict[int, StyleObjective] = {}
 
@@ -52,8 +56,7 @@ class StyleMeter:
         size = min(height, width)
         if size not in self.objectives:
             style = prepare_style(self.painting, size)
-            weights = {"gram": 1.0, "content": 1.0}
-            self.objectives[size] = StyleObjective(style, self.network, weights).to(self.device)
+            self.objectives[size] = StyleObjective(style, self.network, WEIGHTS).to(self.device)
         objective = self.objectives[size]
         image = picture.rgb.permute(2, 0, 1)[None]
         truth = image if photo is None else photo.to(image).permute(2, 0, 1)[None] / 255

@@ -120,7 +120,7 @@ class StyleTask(Task):
         room = self.frozen.budget + self.frozen.device_budget - sum(self.frozen.used.values())
         kept = min(n - len(self.frozen.kept), int(room / max(1, mean)))
         height, width = first.size
-        tile = min(self.objective.tile, max(first.size)) + 32
+        tile = min(self.objective.tile, max(first.size)) + 2 * self.objective.halo
         largest = int(sizes.max())
         cut = not self.chunks.fit(largest)
         at_once = self.chunks.size if cut else largest

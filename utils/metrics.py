@@ -52,8 +52,8 @@ def ssim(a: Tensor, b: Tensor) -> float:
     return kornia.metrics.ssim(a, b, window, eps=0.0, padding="valid").mean().item()
 
 
-class Likeness:
-    """Measures pictures against photos: PSNR, SSIM, and LPIPS where it can be had.
+class ImageMetrics:
+    """Measures renders against photos: PSNR, SSIM, and LPIPS where its network is at hand.
 
     Args:
         device: where to compute LPIPS.

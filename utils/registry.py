@@ -29,6 +29,9 @@ class Registry(Mapping[str, Any]):
         module, attribute = self.places[name].split(":")
         return getattr(import_module(module), attribute)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 

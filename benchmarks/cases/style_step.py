@@ -15,8 +15,9 @@ from benchmarks.work import Pieces, Turns, run
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
 from features.network import FeatureNetwork
-from features.weights import load_features
-from losses.objective import prepare_style
+from features.registry import load_features
+from losses.gram import GramTerm
+from losses.style_image import prepare_style
 from systems.style import StyleSystem
 
 ENDLESS = "1000000"
@@ -94,7 +95,7 @@ def style_system(settings: Settings, field: str, mode: str, size: int, scene: Sc
     more = [
         *("--style_dir", "the-embedded-painting", "--ckpt_path", "written-by-the-benchmark"),
         *("--style_mode", mode, "--small_size", str(size), "--style_init", "random"),
-        *("--objective", "gram", "--features", "vgg", "--vgg_weights", str(vgg_file(settings))),
+        *("--objective", "gram", "--features", "vgg19", "--vgg_weights", str(vgg_file(settings))),
         *("--max_steps", ENDLESS, "--cache_gb", str(CACHE_GB)),
     ]
     options = options_for(settings, "style", field, settings.data, *more)
@@ -105,7 +106,8 @@ def style_system(settings: Settings, field: str, mode: str, size: int, scene: Sc
 
 def vgg(settings: Settings) -> FeatureNetwork:
     """VGG-19 up to conv3_1, frozen."""
-    return load_features("vgg", vgg_file(settings)).to(settings.device)
+    layers = GramTerm.default_layers
+    return load_features("vgg19", vgg_file(settings), layers=layers).to(settings.device)
 
 
 def loss_alone(settings: Settings, mode: str, shown: Tensor, facts: dict[str, float]) -> object:
@@ -120,7 +122,8 @@ def loss_alone(settings: Settings, mode: str, shown: Tensor, facts: dict[str, fl
     def loss() -> None:
         for _ in range(times):
             image = torch.full((1, 3, *shape), 0.5, device=settings.device, requires_grad=True)
-            total = sum(gram(f).square().sum() for f in network(image).values())
+            features = network(image, GramTerm.default_layers)
+            total = sum(gram(f).square().sum() for f in features.values())
             torch.autograd.grad(total, image)
 
     return loss

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from assets.colours import Surface
 from assets.density import occupied_box
+from assets.job import Job, visible_depth
 from assets.job import visible_depth
 from assets.mesh import level_set
 from assets.mesh_export import export_mesh

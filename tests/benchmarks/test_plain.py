@@ -14,9 +14,10 @@ from benchmarks.plain import (
     stratified,
 )
 from datasets.cameras.rays import Rays
-from features.network import FeatureNetwork
+from features.vgg import Vgg, convolutions
 from losses.content import content_loss
-from losses.objective import OBJECTIVES, StyleObjective
+from losses.objective import StyleObjective
+from losses.registry import OBJECTIVES
 from models.nerf import FOG, NerfField
 from models.renderer import Renderer
 
@@ -98,7 +99,7 @@ def test_plain_networks_are_as_large_as_ours():
 
 def test_plain_loss_is_our_gram_objective_without_a_mask():
     torch.manual_seed(0)
-    network = FeatureNetwork()
+    network = Vgg(convolutions((2, 2, 1), (64, 128, 256)), "vgg19")
     painting, render, photo = torch.rand(1, 3, 20, 24), torch.rand(16, 18, 3), torch.rand(16, 18, 3)
     objective = StyleObjective(painting, network, {"gram": OBJECTIVES["gram"]["gram"]})
     plain = PlainLoss(painting, [(c.weight, c.bias) for c in network.convs.values()])

@@ -3,34 +3,29 @@
 import pytest
 import torch
 
-from features.network import LAYERS, FeatureNetwork
 from features.procedural_textures import FAMILIES, colourise, make_bank, random_palettes
 from features.texture_encoder import (
+    CHANNELS,
+    LAYERS,
     WEIGHTS,
-    WIDTHS,
     TrainingHeads,
     contrast,
     draw_batch,
     gram_matrices,
+    load,
     main,
     normalise_activations,
     save,
     train,
 )
+from features.vgg import Vgg
 
 FRESH_SEED = 20_000  # of textures the training has not seen
 
 
-def load(path):
-    network = FeatureNetwork(WIDTHS)
-    state = torch.load(path, weights_only=True)
-    network.convs.load_state_dict({key: value.float() for key, value in state.items()})
-    return network
-
-
 @pytest.fixture(scope="module")
 def network():
-    return load(WEIGHTS)
+    return load()
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +41,7 @@ def crops(bank):
 def test_file_is_small_finite_and_of_the_right_shapes():
     assert WEIGHTS.stat().st_size < 500_000
     state = torch.load(WEIGHTS, weights_only=True)
-    expected = {
-        key: value.shape for key, value in FeatureNetwork(WIDTHS).convs.state_dict().items()
-    }
+    expected = {key: value.shape for key, value in Vgg(CHANNELS, "own").convs.state_dict().items()}
     assert {key: value.shape for key, value in state.items()} == expected
     assert list(state)[:2] == ["conv1_1.weight", "conv1_1.bias"]
     for value in state.values():
@@ -58,7 +51,7 @@ def test_file_is_small_finite_and_of_the_right_shapes():
 
 def test_mean_activations_are_about_one(network, bank):
     images = draw_batch(bank, 64, torch.Generator().manual_seed(1), per_palette=1)[0]
-    for layer, feature in network(images).items():
+    for layer, feature in network(images, LAYERS).items():
         means = feature.relu().mean((0, 2, 3))
         assert means.mean() == pytest.approx(1.0, abs=0.25), layer
         assert ((means > 0.3) & (means < 3)).float().mean() > 0.9, layer
@@ -119,10 +112,10 @@ def test_contrast_is_lower_when_partners_agree():
 
 def test_normalising_changes_the_scale_and_nothing_else():
     torch.manual_seed(0)
-    network, images = FeatureNetwork(WIDTHS), torch.rand(4, 3, 32, 32)
-    before = network(images)
+    network, images = Vgg(CHANNELS, "own"), torch.rand(4, 3, 32, 32)
+    before = network(images, LAYERS)
     normalise_activations(network, images)
-    for layer, feature in network(images).items():
+    for layer, feature in network(images, LAYERS).items():
         alive = before[layer].relu().mean((0, 2, 3)) > 1e-6
         torch.testing.assert_close(
             feature.relu().mean((0, 2, 3))[alive], torch.ones(int(alive.sum())), rtol=1e-3, atol=0
@@ -134,8 +127,8 @@ def test_normalising_changes_the_scale_and_nothing_else():
 
 
 def test_every_head_sends_a_gradient_to_every_layer_below():
-    network, heads = FeatureNetwork(WIDTHS).requires_grad_(True), TrainingHeads(8)
-    features = network(torch.rand(4, 3, 32, 32))
+    network, heads = Vgg(CHANNELS, "own").requires_grad_(True), TrainingHeads(8)
+    features = network(torch.rand(4, 3, 32, 32), LAYERS)
     heads.classification(features, torch.arange(4)).backward(retain_graph=True)
     heads.reconstruction(features, torch.rand(4, 3, 32, 32)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
@@ -147,7 +140,7 @@ def test_two_steps_of_training_repeat_and_save(tmp_path):
     for path, network in zip((tmp_path / "a.pth", tmp_path / "b.pth"), networks, strict=True):
         save(network, path)
         assert not any(parameter.requires_grad for parameter in network.parameters())
-    first, second = (load(tmp_path / name).state_dict() for name in ("a.pth", "b.pth"))
+    first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pth", "b.pth"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.pth", "b.pth"]
 

@@ -31,11 +31,11 @@ def test_mask_that_does_not_fit(shape):
         mask_like(torch.zeros(1, 3, 4, 3), torch.ones(shape))
 
 
-def test_mean_and_presence():
+def test_mean_and_coverage():
     values = torch.tensor([[1.0, 2.0], [3.0, 100.0]])[None, None]
     weight = torch.tensor([[1.0, 1.0], [2.0, 0.0]])[None, None]
     sums = masked_sums(values, weight)
     assert sums.mean().item() == pytest.approx(9 / 4)
-    assert sums.presence().item() == 1
+    assert sums.coverage().item() == 1
     assert masked_sums(values, torch.zeros_like(weight)).mean().item() == 0
-    assert masked_sums(values, weight / 8).presence().item() == pytest.approx(0.5)
+    assert masked_sums(values, weight / 8).coverage().item() == pytest.approx(0.5)

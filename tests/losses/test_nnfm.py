@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from losses import nnfm
-from losses.nnfm import nearest_rows, nnfm_loss, unit_features
+from losses.nnfm import nearest_neighbours, nnfm_loss, unit_features
 
 
 def plain_loss(features, style, weight):
@@ -28,7 +28,7 @@ def test_nearest_row_is_found_in_every_block(monkeypatch):
     bank = unit_features(torch.randn(1, 16, 4, 5))
     order = torch.randperm(20)
     monkeypatch.setattr(nnfm, "_BLOCK_BYTES", 1)
-    assert torch.equal(nearest_rows(bank[order], bank), order)
+    assert torch.equal(nearest_neighbours(bank[order], bank), order)
 
 
 def test_identity_is_zero_at_any_scale_and_place():

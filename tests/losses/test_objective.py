@@ -1,14 +1,21 @@
 import itertools
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from features.network import FeatureNetwork
+from features.tiles import tiles_of
+from features.vgg import Vgg, convolutions
 from losses.content import content_loss
 from losses.gram import gram_loss, gram_matrix
+from losses.masked import Sums
 from losses.nnfm import nnfm_loss, unit_features
-from losses.objective import OBJECTIVES, TERMS, StyleObjective, prepare_style
+from losses.objective import StyleObjective
+from losses.registry import OBJECTIVES, TERMS, Term, layers_needed
 from losses.statistics import channel_statistics, statistics_loss
+from losses.terms import FeatureTerm
 from utils.errors import UserError
 
 ALL = dict.fromkeys(TERMS, 1.0)
@@ -17,7 +24,7 @@ ALL = dict.fromkeys(TERMS, 1.0)
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return FeatureNetwork((4, 4, 6, 6, 8), name="tiny")
+    return Vgg(convolutions((2, 2, 1), (4, 6, 8)), name="tiny")
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_terms_are_the_weighted_functions(network, style):
     objective = StyleObjective(style[0], network, weights, layers)
     image, photo = torch.rand(2, 1, 3, 20, 16)
     terms = objective(image, photo)
-    ours, theirs, photos = network(image), network(style), network(photo)
+    ours, theirs, photos = (network(x, list(network.convs)) for x in (image, style, photo))
     expected = {
         "gram": sum(2 * gram_loss(ours[n], gram_matrix(theirs[n])) for n in layers["gram"]),
         "nnfm": 3 * nnfm_loss(ours["conv3_1"], unit_features(theirs["conv3_1"])),
@@ -80,7 +87,7 @@ def test_looking_at_the_object_alone_changes_nothing(network, style, height, wid
 
     quick = terms_and_gradient()
     everything = (slice(0, height), slice(0, width))
-    monkeypatch.setattr("losses.objective.object_box", lambda mask: everything)
+    monkeypatch.setattr("features.tiles.object_box", lambda mask, step: everything)
     torch.testing.assert_close(quick, terms_and_gradient(), rtol=1e-10, atol=1e-14)
 
 
@@ -104,6 +111,114 @@ def test_tiles_change_nothing(network, style, height, width, masked):
         torch.testing.assert_close(gradient, leaf.grad, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "deepest", "masked"),
+    [
+        (133, 93, "conv4_1", True),
+        (51, 151, "relu4_1", False),
+        (133, 93, "conv5_1", True),
+        (149, 101, "relu5_1", True),
+        (51, 151, "conv5_1", False),
+    ],
+)
+def test_tiles_of_deep_layers_change_nothing(height, width, deepest, masked):
+    channels = convolutions((2, 2, 4, 4, 1), (3, 3, 4, 4, 4))
+    network = Vgg(channels, name="tiny").double()
+    style = torch.rand(1, 3, 70, 55, dtype=torch.float64)
+    layers = {name: ["conv2_1", deepest] for name in ("gram", "nnfm", "statistics", "content")}
+    weights = dict.fromkeys(layers, 1.0)
+    image, photo = torch.rand(2, 1, 3, height, width, dtype=torch.float64)
+    mask = torch.zeros_like(image[:, :1])
+    mask[..., height // 9 : -9, width // 8 :].uniform_()
+    mask = mask if masked else None
+    whole = StyleObjective(style, network, weights, layers)
+    leaf = image.clone().requires_grad_(True)
+    terms = whole(leaf, photo, mask)
+    sum(terms.values()).backward()
+    assert all(value > 0 for value in terms.values()) and leaf.grad.any()
+    for tile in (32, 40):
+        tiled = StyleObjective(style, network, weights, layers, tile=tile)
+        assert len(tiles_of((height, width), tiled.geometry.values(), tile, mask)) > 2
+        terms_of_tiles, gradient = tiled.gradient(image, photo, mask)
+        torch.testing.assert_close(terms_of_tiles, terms, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_an_object_in_the_last_columns():
+    """Fewer pixels than a stride are left there, and the deepest layer has no position of their
+    own."""
+    torch.manual_seed(0)
+    network = Vgg(convolutions((2, 2, 1), (4, 6, 8)), name="tiny").double()
+    image = torch.rand(1, 3, 40, 50, dtype=torch.float64)
+    mask = torch.zeros(1, 1, 40, 50, dtype=torch.float64)
+    mask[..., 10:20, 48:] = 1
+    objective = StyleObjective(torch.rand(1, 3, 24, 30).double(), network, ALL)
+    leaf = image.clone().requires_grad_(True)
+    terms = objective(leaf, image, mask)
+    sum(terms.values()).backward()
+    tiled, gradient = objective.gradient(image, image, mask)
+    torch.testing.assert_close(tiled, terms, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(gradient, leaf.grad, rtol=1e-10, atol=1e-14)
+    assert terms["gram"] > 0
+
+
+class Pair:
+    """Two processes in one: tiles are shared and what the other adds up is recorded."""
+
+    size = 2
+
+    def __init__(self, rank, others):
+        self.rank, self.others, self.added = rank, others, []
+
+    def share(self, items):
+        return items[self.rank :: 2]
+
+    def add(self, *tensors):
+        for tensor in tensors:
+            self.added.append(tensor.detach().clone())
+            if self.others:
+                tensor.add_(self.others[len(self.added) - 1])
+
+
+def test_processes_share_the_tiles(network, style):
+    """The first pass learns each process's own sums, the second has those of the other added."""
+    network, style = network.double(), style.double()
+    image, photo = torch.rand(2, 1, 3, 71, 90, dtype=torch.float64)
+    mask = torch.zeros_like(image[:, :1])
+    mask[..., 10:60, 20:].uniform_()
+    objective = StyleObjective(style, network, ALL)
+    terms, gradient = objective.gradient(image, photo, mask)
+    sums = [Pair(rank, None) for rank in (0, 1)]
+    for team in sums:
+        objective.gradient(image, photo, mask, team)
+    n = len(sums[0].added) - 1  # the gradient is the last; it depends on the sums of both
+    first = [Pair(rank, [*sums[1 - rank].added[:n], torch.zeros(())]) for rank in (0, 1)]
+    for team in first:
+        objective.gradient(image, photo, mask, team)
+    both = [
+        objective.gradient(
+            image, photo, mask, Pair(rank, [*sums[1 - rank].added[:n], first[1 - rank].added[n]])
+        )
+        for rank in (0, 1)
+    ]
+    assert any(torch.count_nonzero(total) for total in sums[1].added[:n])
+    for others_terms, others_gradient in both:
+        torch.testing.assert_close(others_terms, terms, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(others_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_a_process_without_a_tile_contributes_zero(network, style):
+    image, mask = object_in(48, 40)
+    objective = StyleObjective(style, network, ALL)
+    idle, busy = Pair(1, None), Pair(0, None)
+    idle.share = lambda items: []
+    objective.gradient(image, image, mask, idle)
+    objective.gradient(image, image, mask, busy)
+    assert [t.shape for t in idle.added] == [t.shape for t in busy.added]
+    assert [t.dtype for t in idle.added] == [t.dtype for t in busy.added]
+    assert not any(t.any() for t in idle.added)
+
+
 def test_tiles_in_single_precision(network, style):
     image, _ = object_in(100, 90)
     photo = torch.rand_like(image)
@@ -113,9 +228,10 @@ def test_tiles_in_single_precision(network, style):
 
 
 def test_a_large_painting_keeps_a_bounded_bank(network, monkeypatch):
-    monkeypatch.setattr("losses.terms.LARGEST_BANK", 50)
+    monkeypatch.setattr("losses.nnfm.MAX_STYLE_FEATURES", 50)
     style = torch.rand(3, 64, 80)
-    bank = StyleObjective(style, network, {"nnfm": 1.0}).parts["nnfm conv3_1"].bank
+    objective = StyleObjective(style, network, {"nnfm": 1.0})
+    bank = objective.feature_terms["nnfm"]["conv3_1"].style_bank
     assert bank.shape == (50, 8)
     # spread over all 16 x 20 places of the painting
     everything = unit_features(network(style[None], ["conv3_1"])["conv3_1"])
@@ -182,6 +298,58 @@ def test_gradient(network, style):
     )
 
 
+def test_layers_are_those_of_the_terms_with_a_weight():
+    assert layers_needed({"swd": 1.0, "tv": 1.0}) == []
+    assert layers_needed({"nnfm": 1.0, "content": 1.0, "gram": 0.0}) == ["conv3_1", "conv2_2"]
+    assert layers_needed(OBJECTIVES["gram"])[-1] == "conv3_1"
+
+
+def test_a_term_of_several_layers_is_their_sum(network, style):
+    image = torch.rand(1, 3, 20, 16)
+    terms = [
+        StyleObjective(style, network, {"nnfm": 2.0}, {"nnfm": layers})(image)["nnfm"]
+        for layers in (["conv2_1"], ["relu3_1"], ["conv2_1", "relu3_1"])
+    ]
+    torch.testing.assert_close(terms[0] + terms[1], terms[2])
+
+
+class Brightness(FeatureTerm):
+    """Mean of the features; what a new term has to define."""
+
+    default_layers = ("conv1_2",)
+
+    def sums(self, features, photo, mask):
+        return Sums(features.sum(dim=(1, 2, 3)), features.new_ones(len(features)))
+
+    def value(self, sums):
+        return sums.value.sum()
+
+
+def test_a_new_term_is_a_class_and_a_line(network, style, monkeypatch):
+    line = Term("losses.brightness:Brightness", "brightness")
+    monkeypatch.setitem(sys.modules, "losses.brightness", SimpleNamespace(Brightness=Brightness))
+    monkeypatch.setitem(TERMS, "brightness", line)
+    assert layers_needed({"brightness": 1.0}) == ["conv1_2"]
+    image = torch.rand(1, 3, 40, 44)
+    objective = StyleObjective(style, network, {"brightness": 2.0}, tile=16)
+    terms, gradient = objective.gradient(image)
+    expected = 2 * network(image, ["conv1_2"])["conv1_2"].sum()
+    torch.testing.assert_close(terms, {"brightness": expected})
+    assert gradient.any()
+
+
+def test_tables_and_options_without_pytorch():
+    """`--help` must not wait for PyTorch, and has an option for every term."""
+    code = (
+        "import sys, opt\n"
+        "from losses.registry import TERMS\n"
+        "options = opt.options_of(opt.TrainOptions)\n"
+        "assert all(f'{name}_weight' in options for name in TERMS)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     "weights", [{"gramm": 1.0}, {"gram": -1.0}, {"gram": float("nan")}, {"gram": 0.0}, {}]
 )
@@ -195,8 +363,10 @@ def test_wrong_use(network, style):
         StyleObjective(style, None, {"gram": 1.0})
     with pytest.raises(ValueError, match=r"\(1, 1, 24, 30\)"):
         StyleObjective(style[0, :1], network, {"gram": 1.0})
-    with pytest.raises(ValueError, match="content takes one layer"):
-        StyleObjective(style, network, ALL, {"content": ["conv1_1", "conv2_2"]})
+    with pytest.raises(ValueError, match=r"tiny has no layers \['conv4_1'\]"):
+        StyleObjective(style, network, ALL, {"nnfm": ["conv4_1"]})
+    with pytest.raises(ValueError, match="style must be at least 4x4"):
+        StyleObjective(style[..., :3], network, {"gram": 1.0})
     objective = StyleObjective(style, network, ALL)
     with pytest.raises(ValueError, match="photo"):
         objective(torch.rand(1, 3, 16, 20))
@@ -206,27 +376,3 @@ def test_wrong_use(network, style):
         objective(torch.rand(1, 3, 3, 20))
     with pytest.raises(ValueError, match=r"\(1, 1, 16, 21\)"):
         objective(torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 21))
-
-
-@pytest.mark.parametrize(("shape", "expected"), [((40, 60), (20, 30)), ((90, 30), (60, 20))])
-def test_style_is_resized_by_its_shorter_side(shape, expected):
-    image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
-    small = prepare_style(image, 20)
-    assert small.shape == (1, 3, *expected)
-    assert small.min() >= 0 and small.max() <= 1
-    torch.testing.assert_close(prepare_style(image.float() / 255, 20), small)
-
-
-def test_style_keeps_its_mean_and_does_not_alias():
-    stripes = torch.zeros(64, 64, 3)
-    stripes[::2] = 1
-    torch.testing.assert_close(
-        prepare_style(stripes, 8), torch.full((1, 3, 8, 8), 0.5), atol=0.02, rtol=0
-    )
-
-
-def test_style_of_wrong_shape():
-    with pytest.raises(ValueError, match=r"\(8, 8, 4\)"):
-        prepare_style(torch.zeros(8, 8, 4), 4)
-    with pytest.raises(ValueError, match="0"):
-        prepare_style(torch.zeros(8, 8, 3), 0)

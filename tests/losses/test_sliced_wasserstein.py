@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from losses import sliced_wasserstein
-from losses.sliced_wasserstein import SlicedWasserstein, at_quantiles, quantile_table
+from losses.sliced_wasserstein import SlicedWasserstein, interpolate_quantiles, quantile_table
 
 
 def test_quantiles_of_equal_count_are_the_sorted_values():
@@ -10,14 +10,16 @@ def test_quantiles_of_equal_count_are_the_sorted_values():
     levels = ((torch.arange(10) + 0.5) / 10).double().expand(3, -1)
     table = quantile_table(values)
     torch.testing.assert_close(table, values.sort(dim=1).values)
-    torch.testing.assert_close(at_quantiles(table, levels), table)
+    torch.testing.assert_close(interpolate_quantiles(table, levels), table)
 
 
 def test_quantiles_between_and_beyond_entries():
     table = torch.tensor([[0.0, 1.0, 3.0]])
     levels = torch.tensor([[0.0, 1 / 3, 2 / 3, 1.0]], dtype=torch.float64)
-    torch.testing.assert_close(at_quantiles(table, levels), torch.tensor([[0.0, 0.5, 2.0, 3.0]]))
-    assert at_quantiles(torch.tensor([[2.0]]), levels).tolist() == [[2.0] * 4]
+    torch.testing.assert_close(
+        interpolate_quantiles(table, levels), torch.tensor([[0.0, 0.5, 2.0, 3.0]])
+    )
+    assert interpolate_quantiles(torch.tensor([[2.0]]), levels).tolist() == [[2.0] * 4]
 
 
 def test_thinned_table_keeps_the_distribution():

@@ -5,8 +5,9 @@ import torch
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import View
-from features.network import FeatureNetwork
-from losses.objective import OBJECTIVES, StyleObjective
+from features.vgg import Vgg, convolutions
+from losses.objective import StyleObjective
+from losses.registry import OBJECTIVES
 from models.renderer import Renderer
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
@@ -41,7 +42,7 @@ def scene_of(kind, dtype):
 
 def objective_of(name, dtype):
     torch.manual_seed(2)
-    network = FeatureNetwork((4, 4, 6, 6, 8)).to(dtype)
+    network = Vgg(convolutions((2, 2, 1), (4, 6, 8)), "tiny").to(dtype)
     weights = {**OBJECTIVES[name], "tv": 0.1}
     style = torch.rand(3, 20, 24, dtype=dtype)
     return StyleObjective(style, network, weights, tile=32).to(dtype)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from utils.metrics import ALEXNET_SMALLEST, Likeness, Lpips, MissingLpips, psnr, ssim
+from utils.metrics import ALEXNET_SMALLEST, ImageMetrics, Lpips, MissingLpips, psnr, ssim
 
 
 def images(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,20 +109,20 @@ def torchvision(monkeypatch, tmp_path):
 
 def test_lpips_where_its_network_is(torchvision):
     a, b = images(40, ALEXNET_SMALLEST)
-    likeness = Likeness("cpu", ALEXNET_SMALLEST)
-    assert likeness.left_out == {}
-    assert likeness(a, a)["lpips"] == 0
-    found = likeness(a, b)
+    metrics = ImageMetrics("cpu", ALEXNET_SMALLEST)
+    assert metrics.left_out == {}
+    assert metrics(a, a)["lpips"] == 0
+    found = metrics(a, b)
     assert found.keys() == {"psnr", "ssim", "lpips"}
-    assert 0 < found["lpips"] < likeness(a, 1 - a)["lpips"]
-    assert likeness(a, b) == found == likeness(b, a)
+    assert 0 < found["lpips"] < metrics(a, 1 - a)["lpips"]
+    assert metrics(a, b) == found == metrics(b, a)
 
 
 def test_lpips_is_left_out_where_something_is_missing(torchvision, monkeypatch):
     def reason(smallest=64):
         with pytest.raises(MissingLpips) as missing:
             Lpips("cpu", smallest)
-        assert Likeness("cpu", smallest).left_out == {"lpips": str(missing.value)}
+        assert ImageMetrics("cpu", smallest).left_out == {"lpips": str(missing.value)}
         return str(missing.value)
 
     assert "31 pixels" in reason(ALEXNET_SMALLEST - 1)
@@ -146,8 +146,8 @@ def test_what_is_not_valid_does_not_count(monkeypatch):
     valid[5:12, 3:9] = False
     other = photo.clone()
     other[5:12, 3:9] = 0.25
-    likeness = Likeness("cpu", 20)
-    first, second = likeness(picture, photo, valid), likeness(picture, other, valid)
+    metrics = ImageMetrics("cpu", 20)
+    first, second = metrics(picture, photo, valid), metrics(picture, other, valid)
     assert first == second
     assert first["psnr"] == pytest.approx(psnr(picture[valid][None], photo[valid][None]))
-    assert first["psnr"] != likeness(picture, photo)["psnr"]
+    assert first["psnr"] != metrics(picture, photo)["psnr"]
