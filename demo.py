@@ -22,7 +22,7 @@ from eval import evaluate
 from features.vgg import vgg19_in_cache
 from opt import parse_eval, parse_train
 from pipeline import quiet_lightning, train
-from systems.checkpoints import final_path
+from systems.run import Run
 from utils.errors import exits_cleanly
 from utils.images import read_image, resize, write_image
 from utils.machine import keep_memory
@@ -62,13 +62,13 @@ def main() -> None:
 
     geometry = parse_train([*common, "--stage", "geometry"])
     _, learning = timed(lambda: train(geometry))
-    photo = evaluate(parse_eval(["--ckpt_path", str(final_path(geometry)), *PHOTOS]))
+    photo = evaluate(parse_eval(["--ckpt_path", str(Run(geometry).path), *PHOTOS]))
 
-    where = ["--style_dir", str(painting), "--ckpt_path", str(final_path(geometry))]
+    where = ["--style_dir", str(painting), "--ckpt_path", str(Run(geometry).path)]
     style = parse_train([*common, "--stage", "style", *where])
     _, painting_time = timed(lambda: train(style))
     circle = ["--path", "circle", *PAINTED]
-    stylised = evaluate(parse_eval(["--ckpt_path", str(final_path(style)), *circle]))
+    stylised = evaluate(parse_eval(["--ckpt_path", str(Run(style).path), *circle]))
 
     sheet = Path(stylised["directory"]) / "sheet.png"
     write_sheet(sheet, photo["directory"], painting, stylised["directory"])
@@ -85,7 +85,7 @@ def main() -> None:
         "stylised video": stylised["video"],
         "photographic GIF": "demo.gif",
         "frames and metrics": stylised["directory"],
-        "checkpoints": f"{final_path(geometry)}, {final_path(style)}",
+        "checkpoints": f"{Run(geometry).path}, {Run(style).path}",
         "TensorBoard": f"tensorboard --logdir {geometry.log_dir}",
     }
     print()

@@ -23,17 +23,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from assets.weights import load_any_field
+from assets.weights import read_trained
 from datasets.cameras.camera_path import cameras_along
 from datasets.cameras.rays import Cameras
 from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
-from models.renderer import Renderer
-from systems.checkpoints import geometry_digest
+from models.checkpoint import PHOTO, Checkpoint
+from models.renderer import Picture, render_view
 from systems.launch import launch
-from systems.rendering import Picture, render_view
 from systems.style_metrics import StyleMeter
 from utils.checkpoint import ensure_writable
 from utils.colormap import depth_to_colour, write_depth_png16
@@ -55,23 +54,22 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     Raises:
         UserError: bad input.
     """
-    payload = load_any_field(options.ckpt_path, options.coarse_path, options.fine_path)
-    if geometry_digest(payload["state"]) != payload["digest"]:
-        raise UserError("the geometry in the checkpoint is not the one its digest was made of")
-    options = options.filled_from(payload["options"], SCENE)
+    checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
+    field, style = checkpoint.chosen(style=options.style)
+    options = options.filled_from(checkpoint.options, SCENE)
     directory = options.output_dir / options.dataset_name / options.scene_name
     ensure_writable(directory)
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
-    scene, photographed = scene_of(options, payload["scene"])
-    renderer = Renderer.from_state(payload["spec"], payload["state"]).eval()
+    scene, photographed = scene_of(options, checkpoint.scenes[field])
+    renderer = checkpoint.renderer(field, style).eval()
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     photos = photos if photographed else []
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = renderer.to(device), cameras.to(device)
-    painted = payload["kind"] == "style"
-    meter = StyleMeter.of(payload, device) if painted else None
+    painted = style != PHOTO
+    meter = StyleMeter.of(checkpoint.styles[style].options, device) if painted else None
     metrics = ImageMetrics(device, int(cameras.sizes.min())) if photos and not painted else None
     own: dict[int, tuple[dict[str, float], float]] = {}
     numbers = team.share(range(len(cameras)))
@@ -98,7 +96,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         "views": views,
         "left_out": metrics.left_out if metrics else {},
         "seconds_per_frame": sum(seconds) / len(seconds),
-        **provenance(options, payload),
+        **provenance(options, checkpoint, field, style),
     }
     if team.rank == 0:
         (directory / "metrics.json").write_text(json.dumps(report, indent=2))
@@ -127,6 +125,8 @@ def views_of(scene: Scene, options: EvalOptions) -> tuple[Cameras, list[View], f
     fps = None
     if options.path == NO_PATH:
         photos = getattr(scene, options.split.removeprefix("test_"))
+        if not photos:
+            raise UserError(f"--split {options.split}: the scene has no such views; give another")
         cameras = Cameras.within(scene, photos)
     else:
         cameras, fps = cameras_along(scene, options)
@@ -151,16 +151,18 @@ def mean_of(views: dict[str, dict[str, float]], key: str) -> float:
     return sum(values[key] for values in views.values()) / len(views)
 
 
-def provenance(options: EvalOptions, payload: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(
+    options: EvalOptions, checkpoint: Checkpoint, field: str, style: str
+) -> dict[str, Any]:
     """What was rendered, and all that it takes to do it again."""
     return {
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
-        "kind": payload["kind"],
-        "digest": payload["digest"],
+        "style": style,
+        "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
         "options": options.to_dict(),
-        "training_options": payload["options"],
+        "training_options": checkpoint.options,
         "versions": versions(),
     }
 

@@ -134,6 +134,16 @@ class Weights(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Colours(Options):
+    """trained weights"""
+
+    style: str | None = option(
+        None,
+        "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FieldShape(Options):
     """field"""
 
@@ -215,7 +225,9 @@ class Optimisation(Options):
     )
     crop_fraction: float = option(0.5, "geometry: width and height of that centre", check=FRACTION)
     data_perturb: tuple[str, ...] = option(
-        (), "geometry: spoil the images", choices=("color", "occ")
+        (),
+        "geometry: perturb the training images, in colour or by occluders",
+        choices=("color", "occ"),
     )
     appearance: str = option(
         "none",
@@ -387,7 +399,7 @@ class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machin
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(Output, Machine, Weights, Data):
+class EvalOptions(Output, Machine, Colours, Weights, Data):
     """Options of eval.py."""
 
     rules = (
@@ -400,7 +412,7 @@ class EvalOptions(Output, Machine, Weights, Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Export, Device, Weights, Data):
+class ExportOptions(Export, Device, Colours, Weights, Data):
     """Options of export.py."""
 
     rules = EvalOptions.rules
@@ -436,7 +448,7 @@ def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
-    usage = "export.py mesh|volume|cameras|weights|scene --ckpt_path PATH [options]"
+    usage = "export.py mesh|volume|cameras|weights --ckpt_path PATH [options]"
     about = "Write a trained field as files that other programs read."
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and not argv[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""Photos -> a scene: camera poses by structure from motion, images free of distortion.
+"""Photos -> a scene: camera poses by structure from motion, undistorted images.
 
 python prepare.py PHOTOS_DIR
 python pipeline.py --stage geometry --root_dir data/NAME
@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 from datasets.capture import FEWEST, Solved, import_pycolmap, solve, upright_copies, write_capture
-from datasets.formats.assemble import named
 from datasets.formats.folders import images_in
+from datasets.load import named
 from utils.errors import UserError, exits_cleanly
 
-PLAIN_NAMES = ("images", "photos", "input")  # which say nothing of the scene
+PLAIN_NAMES = ("images", "photos", "input")  # which say nothing about the scene
 
 
 def prepare(photos_dir: Path, output_dir: Path | None = None) -> Path:
@@ -30,7 +30,7 @@ def prepare(photos_dir: Path, output_dir: Path | None = None) -> Path:
         The folder of the scene.
 
     Raises:
-        UserError: no photos, no pycolmap, or none that could be connected.
+        UserError: no photos, no pycolmap, or no two photos that match.
     """
     start = time.perf_counter()
     photos = photos_of(photos_dir)
@@ -45,7 +45,7 @@ def prepare(photos_dir: Path, output_dir: Path | None = None) -> Path:
             print(f"{len(unreadable)} photos are unreadable, left out: {named(unreadable)}")
         if len(copies) < FEWEST:
             raise UserError(f"{photos_dir}: has {len(copies)} readable photos; take 20 or more")
-        print(f"{len(copies)} photos: looking for features, matching them, placing the cameras")
+        print(f"{len(copies)} photos: extracting features, matching them, solving for the cameras")
         solved = solve(copies, work)
         file = write_capture(solved, output_dir)
     report(solved)
@@ -56,7 +56,11 @@ def prepare(photos_dir: Path, output_dir: Path | None = None) -> Path:
 
 
 def photos_of(photos_dir: Path) -> list[Path]:
-    """The photos of a folder, enough of them."""
+    """The photos of a folder.
+
+    Raises:
+        UserError: there are none, or too few.
+    """
     if not photos_dir.is_dir():
         raise UserError(f"{photos_dir}: no such directory; give the folder of the photos")
     photos = images_in(photos_dir)
@@ -83,17 +87,17 @@ def report(solved: Solved) -> None:
     print(f"not registered: {named([path.name for path in solved.unregistered])}")
     if len(solved.groups) > 1:
         sizes = " + ".join(map(str, solved.groups))
-        print(f"the photos fall into groups that do not connect ({sizes}); the largest is used")
+        print(f"the photos fall into unconnected groups ({sizes}); the largest is used")
     print(
-        "to have them: add photos from viewpoints between these and the others, so that neighbours "
-        "share two thirds of the picture; leave out blurred ones and other subjects"
+        "to register them: add photos from viewpoints between these and the others, so that "
+        "neighbours overlap by two thirds; leave out blurred photos and other subjects"
     )
 
 
 @exits_cleanly
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="prepare.py", description="Turn photos into a scene to learn."
+        prog="prepare.py", description="Turn photos into a scene to train on."
     )
     parser.add_argument("photos_dir", type=Path, help="folder of the photos")
     parser.add_argument("--output_dir", type=Path, help="folder of the scene (default: data/NAME)")

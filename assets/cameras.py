@@ -8,17 +8,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from assets.colours import premultiplied
+from assets.job import Job
 from datasets.scene import Scene, View
-from utils.images import to_uint8, write_image
+from utils.files import replacing
+from utils.images import to_uint8
 
 SPLITS = ("train", "val", "test")
 OPENCV = np.diag([1.0, -1.0, -1.0])  # y down and looking along z, from OpenGL's axes
 
-Named = tuple[str, View]
+Named = tuple[str, View]  # the image's path below images/, and the view
+
+
+def export_cameras(job: Job) -> tuple[list[Path], dict[str, Any]]:
+    """Writes the cameras of all splits, and their photos if asked for.
+
+    Returns:
+        The files, and entries for the report.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    axes, rotation = job.orientation(job.options.axes)
+    directory = job.directory / f"{job.options.name}_cameras"
+    paths = write_cameras(directory, job.scene, rotation, job.options.images)
+    return paths, {"axes": axes, "views": {s: len(getattr(job.scene, s)) for s in SPLITS}}
 
 
 def write_cameras(directory: Path, scene: Scene, rotation: np.ndarray, photos: bool) -> list[Path]:
@@ -29,30 +47,38 @@ def write_cameras(directory: Path, scene: Scene, rotation: np.ndarray, photos: b
     COLMAP's model in text, without points.  The images they name lie in ``images/SPLIT``.
 
     Args:
-        directory: exists.
+        directory: for all of them.
         rotation: (3, 3) applied to the world.
         photos: write the images, too, as PNG; with alpha where there is one.
 
     Returns:
         The files, without the images.
+
+    Raises:
+        UserError: a file cannot be written.
     """
     views = [(f"{s}/{view.name}.png", view) for s in SPLITS for view in getattr(scene, s)]
     if photos:
         for name, view in views:
-            write_image(directory / "images" / name, straight(view, scene.background))
+            with replacing(directory / "images" / name) as partial:
+                image = straight(view, scene.background).cpu().numpy()
+                Image.fromarray(image).save(partial)
     paths = []
     for split in (None, *SPLITS):
         part = [item for item in views if split is None or item[0].startswith(f"{split}/")]
         path = directory / ("transforms.json" if split is None else f"transforms_{split}.json")
         if part:
-            path.write_text(json.dumps(transforms(part, scene, rotation), indent=1) + "\n")
-            paths.append(path)
-    model = directory / "sparse" / "0"
-    model.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(transforms(part, scene, rotation), indent=1) + "\n"
+            paths.append(_written(path, text))
     for name, text in colmap(views, rotation).items():
-        (model / name).write_text(text, encoding="utf-8")
-        paths.append(model / name)
+        paths.append(_written(directory / "sparse" / "0" / name, text))
     return paths
+
+
+def _written(path: Path, text: str) -> Path:
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
 
 
 def turned(c2w: Tensor, rotation: np.ndarray) -> np.ndarray:
@@ -86,7 +112,8 @@ def transforms(views: list[Named], scene: Scene, rotation: np.ndarray) -> dict[s
     }
     return {
         "camera_model": "OPENCV",
-        **({} if scene.ndc else place),  # which is of warped space there, and not of the cameras'
+        # in NDC it would be of warped space, and not of the cameras'
+        **({} if scene.space.forward_facing else place),
         **{f"{s}_filenames": [f"images/{n}" for n in names] for s, names in lists.items() if names},
         "frames": frames,
     }

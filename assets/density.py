@@ -1,4 +1,4 @@
-"""Where a trained field holds something: its density, and the box around it."""
+"""The density of a trained field, and the box around what is occupied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def chunks(renderer: Renderer, each: int = 1) -> Chunks:
 
 @torch.no_grad()
 def density_of(renderer: Renderer, x: Tensor) -> Tensor:
-    """What rays meet: density (M,) per scene unit at ``x (M, 3)``, 0 in the grid's empty cells."""
+    """Density (M,) per scene unit at ``x (M, 3)`` as rays meet it: 0 in the grid's empty cells."""
     density = x.new_zeros(len(x))
 
     def fill(part: slice) -> None:

@@ -58,11 +58,11 @@ class Mesh:
         colours = None if self.colours is None else self.colours[used]
         return Mesh(self.vertices[used], faces.reshape(-1, 3), colours)
 
-    def moved(self, places: np.ndarray, mirrored: bool = False) -> Mesh:
-        """The mesh with its vertices at ``places (V, 3)``; ``mirrored``: by a map that turns right
-        hands into left ones, after which the triangles have to run the other way round."""
+    def moved(self, positions: np.ndarray, mirrored: bool = False) -> Mesh:
+        """The mesh with its vertices moved to ``positions (V, 3)``; ``mirrored``: by a map that
+        changes handedness, after which the triangles have to be wound the other way."""
         faces = self.faces[:, ::-1] if mirrored else self.faces
-        return replace(self, vertices=places, faces=np.ascontiguousarray(faces))
+        return replace(self, vertices=positions, faces=np.ascontiguousarray(faces))
 
     def turned(self, rotation: np.ndarray) -> Mesh:
         """The mesh with its vertices turned by ``rotation (3, 3)``."""
@@ -75,8 +75,8 @@ def level_set(
     """The closed surface where the density rises over ``threshold``.
 
     Marching cubes (Lewiner et al. 2003) run on ``1 - 2^(-density / threshold)``, the share of light
-    that is stopped where the threshold stops half of it: unlike the density, whose peaks would push
-    the surface outward, it is as steep inside as outside.  Outside the box there is nothing.
+    that is absorbed where the threshold absorbs half of it: unlike the density, whose peaks would
+    push the surface outward, it is as steep inside as outside.  Outside the box there is nothing.
 
     Args:
         density: positions (M, 3) -> (M,) per scene unit.
@@ -101,8 +101,8 @@ def level_set(
     last = None
     for start in starts:
         planes = range(start if last is None else start + 1, min(start + thick, shape[0] - 1) + 1)
-        stopped = [_plane(density, origin, spacing, shape, i, threshold) for i in planes]
-        values = np.stack(stopped if last is None else [last, *stopped])
+        absorbed = [_plane(density, origin, spacing, shape, i, threshold) for i in planes]
+        values = np.stack(absorbed if last is None else [last, *absorbed])
         last = values[-1]
         if values.max() <= LEVEL:
             continue
@@ -117,14 +117,14 @@ def level_set(
 def _plane(
     density: Density, origin: Tensor, spacing: float, shape: list[int], i: int, threshold: float
 ) -> np.ndarray:
-    """Stopped light (Ny, Nz) in the plane ``i`` of the grid, 0 on its rim."""
+    """Absorbed light (Ny, Nz) in the plane ``i`` of the grid, 0 on its rim."""
     values = np.zeros(shape[1:], np.float32)
     if 0 < i < shape[0] - 1:
         y, z = (torch.arange(1, n - 1, device=origin.device) for n in shape[1:])
         index = torch.stack(torch.meshgrid(y, z, indexing="ij"), -1).view(-1, 2)
         index = torch.cat([torch.full_like(index[:, :1], i), index], 1)
-        stopped = 1 - torch.exp2(-density(origin + index * spacing) / threshold)
-        values[1:-1, 1:-1] = stopped.view(len(y), len(z)).cpu().numpy()
+        absorbed = 1 - torch.exp2(-density(origin + index * spacing) / threshold)
+        values[1:-1, 1:-1] = absorbed.view(len(y), len(z)).cpu().numpy()
     return values
 
 

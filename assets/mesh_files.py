@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from assets.mesh import Mesh
+from utils.files import replacing
 
 FLOAT, UNSIGNED_INT = 5126, 5125  # glTF's names of component types
 VERTICES, INDICES = 34962, 34963  # glTF's names of buffer targets
@@ -20,23 +21,27 @@ def write_mesh(path: Path, mesh: Mesh, notes: dict[str, str], unlit: bool = Fals
     Args:
         path: the file.
         mesh: with colours.
-        notes: what the file says of itself, for example its axes.
-        unlit: GLB: with a material that shows the colours as they are, without light.
+        notes: comments on the file, for example its axes.
+        unlit: GLB: with a material that shows the colours as they are, without lighting.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    if path.suffix == ".ply":
-        path.write_bytes(ply(mesh, notes))
-    elif path.suffix == ".obj":
-        path.write_text(obj(mesh, notes), encoding="utf-8")
-    else:
-        path.write_bytes(glb(mesh, notes, unlit))
+    content = {
+        ".ply": lambda: ply(mesh, notes),
+        ".obj": lambda: obj(mesh, notes).encode(),
+        ".glb": lambda: glb(mesh, notes, unlit),
+    }[path.suffix]()
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def ply(mesh: Mesh, notes: dict[str, str]) -> bytes:
     """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue (sRGB), int triples."""
-    vertex = np.dtype([("place", "<f4", 6), ("colour", "u1", 3)])
+    vertex = np.dtype([("position", "<f4", 6), ("colour", "u1", 3)])
     face = np.dtype([("count", "u1"), ("vertices", "<i4", 3)])
     vertices, faces = np.empty(len(mesh.vertices), vertex), np.empty(len(mesh.faces), face)
-    vertices["place"] = np.concatenate([mesh.vertices, mesh.normals()], 1)
+    vertices["position"] = np.concatenate([mesh.vertices, mesh.normals()], 1)
     vertices["colour"] = eight_bit(mesh.colours)
     faces["count"], faces["vertices"] = 3, mesh.faces
     lines = ["ply", "format binary_little_endian 1.0"]

@@ -1,9 +1,10 @@
-"""A field as coloured voxels: nerf_pl's `.vol` for Unity, and NPZ."""
+"""A trained field as coloured voxels: nerf_pl's `.vol` for Unity, and NPZ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from assets.density import chunks, density_of
-from assets.space import Space
+from assets.job import SCALE, Job
+from datasets.cameras.space import WORLD, Space
 from models.field import colours_at
 from models.renderer import Renderer
+from utils.errors import UserError
+from utils.files import replacing
 
 LARGEST = 1625  # cells a side: the flat index is a uint32
 
@@ -45,9 +49,7 @@ def cube_around(box: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def volume_of(
-    renderer: Renderer, box: Tensor, resolution: int, space: Space | None = None
-) -> Volume:
+def volume_of(renderer: Renderer, box: Tensor, resolution: int, space: Space = WORLD) -> Volume:
     """The field in a cube of the world, plane by plane.
 
     Alpha is ``1 - exp(-density * edge)``.  Colour is that of the direction 0, as in nerf_pl: a
@@ -56,10 +58,9 @@ def volume_of(
     Args:
         box: (2, 3) corners in the world of what the cube is to hold.
         resolution: N, cells along each side of the cube.
-        space: how the field's coordinates go with the world's; a density that depends on the
-            direction there (NDC) is that of light towards the origin.
+        space: of the field; a density that depends on the direction there is that of light towards
+            the origin (NDC) or the centre (contracted).
     """
-    space = space or Space()
     cube = cube_around(box)
     edge = float(cube[1, 0] - cube[0, 0]) / resolution
     line = torch.arange(resolution, device=box.device)
@@ -67,14 +68,14 @@ def volume_of(
     kept: list[list[np.ndarray]] = [[], [], []]
     for y in tqdm(range(resolution), desc="volume", unit="plane"):
         index = torch.stack([x, torch.full_like(x, y), z], -1).view(-1, 3)
-        place = cube[0] + (index + 0.5) * edge
-        own = space.to_field(place)
-        density = density_of(renderer, own) * space.stretch(place)
+        world = cube[0] + (index + 0.5) * edge
+        positions = space.from_world(world)
+        density = density_of(renderer, positions) * space.stretch(world)
         alpha = (-torch.expm1(-density * edge) * 255).round()
         solid = (alpha > 0).nonzero()[:, 0]
         if len(solid) == 0:
             continue
-        rgb = (colours_of(renderer, own[solid]) * 255).round()
+        rgb = (colours_of(renderer, positions[solid]) * 255).round()
         rgba = torch.cat([rgb, alpha[solid, None]], 1)
         kept[0].append(index[solid].cpu().numpy().astype(np.uint16))
         kept[1].append(rgba.cpu().numpy().astype(np.uint8))
@@ -100,9 +101,42 @@ def write_vol(path: Path, volume: Volume) -> None:
     r, g, b, a = volume.rgba.astype(np.uint32).T
     n = np.uint32(volume.resolution)
     pairs = np.stack([(y * n + x) * n + z, r << 24 | g << 16 | b << 8 | a], 1)
-    path.write_bytes(pairs.astype("<u4").tobytes())
+    with replacing(path) as partial:
+        partial.write_bytes(pairs.astype("<u4").tobytes())
 
 
 def write_npz(path: Path, volume: Volume) -> None:
     """Writes the attributes of `Volume` as arrays of the same names."""
-    np.savez_compressed(path, **vars(volume))
+    with replacing(path) as partial:
+        np.savez_compressed(partial, **vars(volume))
+
+
+def export_volume(job: Job) -> tuple[list[Path], dict[str, Any]]:
+    """Writes the field as coloured voxels of the world.
+
+    Returns:
+        The files, and entries for the report.
+
+    Raises:
+        UserError: too many cells, or a file cannot be written.
+    """
+    options = job.options
+    if options.resolution > LARGEST:
+        raise UserError(
+            f"--resolution {options.resolution}: a volume has at most {LARGEST} cells a side"
+        )
+    box = job.box()  # which refuses --bounds that hold nothing
+    box = job.space.world_box(box) if job.asked_box is None else job.asked_box
+    volume = volume_of(job.renderer, box, options.resolution, job.space)
+    writers = {"vol": write_vol, "npz": write_npz}
+    paths = [job.path(extension) for extension in options.volume_format]
+    for path in paths:
+        writers[path.suffix[1:]](path, volume)
+    return paths, {
+        "axes": job.orientation("scene")[0],
+        "scale": SCALE,
+        "resolution": volume.resolution,
+        "bounds": volume.bounds.tolist(),
+        "voxels": len(volume.index),
+        "index": "(y * N + x) * N + z",
+    }

@@ -1,135 +1,212 @@
-"""The field alone, as safetensors: small, readable by any program, and a field again."""
+"""A field in the colours of one style, as safetensors: small, readable by any program, and a
+checkpoint again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from systems.checkpoints import KINDS, geometry_digest, load_field
-from utils.checkpoint import FORMAT, VERSION
+from models.checkpoint import (
+    COARSE,
+    PHOTO,
+    STYLE,
+    VERSION,
+    Checkpoint,
+    geometry_digest,
+)
+from utils.checkpoint import FORMAT, digest, require_other_file
 from utils.errors import UserError
+from utils.files import replacing
+
+if TYPE_CHECKING:
+    from assets.job import Job
 
 SUFFIX = ".safetensors"
 SMALL = 64  # elements up to which a tensor keeps its precision: bounds, colour matrices
 BITS = ".bits"  # ends the name of a boolean grid of which eight cells lie in a byte
-COARSE = "sampler.coarse."
 LIT = "sampler.grid.lit"
-PLACE = ("name", "near", "far", "ndc")  # of the scene; its cameras stay in the checkpoint
+PLACE = ("name", "near", "far", "space")  # of the scene; its cameras stay in the checkpoint
 
 
-def write_weights(path: Path, payload: dict[str, Any], half: bool) -> None:
-    """Writes the field of a checkpoint's payload.
+def write_weights(
+    path: Path,
+    checkpoint: Checkpoint,
+    half: bool,
+    field: str | None = None,
+    style: str | None = None,
+) -> None:
+    """Writes a field in the colours of one style, whole or not at all.
 
-    What rendering does not need is left out: the coarse network's colours, and where light has
-    been.  The metadata hold the payload without its tensors as JSON under "payload".
+    What rendering does not need is left out: other styles, the coarse network's colours, and where
+    light has been.  The metadata hold everything but the tensors as JSON: "spec" what the modules
+    are built from, "content" the rest, "shapes" those of the grids that are packed to bits, and
+    "digest" the SHA-256 of all of it.
 
     Args:
         path: the file.
-        payload: as of `load_field`.
+        checkpoint: that has the field.
         half: round large tensors to half precision.
+        field, style: as of `Checkpoint.chosen`.
 
     Raises:
-        UserError: a weight is too large for half precision.
+        UserError: a weight is too large for half precision, or the place cannot be written.
     """
-    state = rounded(slim(payload), half)
-    rest = {name: value for name, value in payload.items() if name != "state"}
-    rest |= {
-        "scene": {name: payload["scene"][name] for name in PLACE if name in payload["scene"]},
-        "source_digest": payload["digest"],
-        "digest": geometry_digest(completed(widened(state), payload["spec"])),
+    field, style = checkpoint.chosen(field, style)
+    renderer = checkpoint.renderer(field, style)
+    state = rounded(slim(renderer.state_dict()), half)
+    scene = checkpoint.scenes[field]
+    content = {
+        "stage": checkpoint.stage,
+        "field": field,
+        "style": None if style == PHOTO else style,
+        "style_options": None if style == PHOTO else checkpoint.styles[style].options,
+        "scene": {name: scene[name] for name in PLACE if name in scene},
+        "options": checkpoint.options,
+        "versions": checkpoint.versions,
     }
     shapes = {name: list(t.shape) for name, t in state.items() if t.dtype == torch.bool}
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
-        "spec": json.dumps(payload["spec"]),
-        "payload": json.dumps(rest),
+        "spec": json.dumps(renderer.spec),
+        "content": json.dumps(content),
         "shapes": json.dumps(shapes),
+        "source_digest": checkpoint.fields[field].digest,
     }
     tensors = {}
     for name, tensor in state.items():
         packed = tensor.dtype == torch.bool
         tensors[name + BITS if packed else name] = packed_bits(tensor) if packed else tensor
-    path.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    metadata["digest"] = file_digest(tensors, metadata)
+    data = save(tensors, metadata)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """The payload that `write_weights` was given, its large tensors as precise as the file's.
+def export_weights(job: Job) -> tuple[list[Path], dict[str, Any]]:
+    """Writes the field in the colours of one style, alone.
+
+    Returns:
+        The file, and entries for the report.
+
+    Raises:
+        UserError: see `write_weights`, or the file would replace the checkpoint.
+    """
+    path, options = job.path(SUFFIX[1:]), job.options
+    inputs = ("ckpt_path", "coarse_path", "fine_path")
+    require_other_file(path, {name: getattr(options, name) for name in inputs})
+    write_weights(path, job.checkpoint, options.half, job.field, job.style)
+    precision = "half" if options.half else "single"
+    return [path], {"precision": precision, "bytes": path.stat().st_size}
+
+
+def read_weights(path: Path) -> Checkpoint:
+    """The checkpoint of one field, and one style or none, that `write_weights` wrote.
 
     Raises:
         UserError: missing, damaged, or not a field of this project.
     """
-    foreign = f"{path}: not a field of this project; give one that export.py wrote"
+    metadata, tensors = _stored(path)
+    foreign = f"{path}: not a field of this project, or a damaged one; write it again"
+    if metadata.get("format") != FORMAT:
+        raise UserError(foreign)
+    version = metadata.get("version", "unknown")
+    if version != str(VERSION):
+        raise UserError(
+            f"{path}: field of version {version:.10}, this code reads version {VERSION}; "
+            "export it again from its checkpoint"
+        )
+    claimed = metadata.pop("digest", None)
+    if claimed != file_digest(tensors, metadata):
+        raise UserError(f"{path}: damaged: its content is not what was written; write it again")
+    try:
+        shapes = json.loads(metadata["shapes"])
+        for name, shape in shapes.items():
+            tensors[name] = unpacked_bits(tensors.pop(name + BITS), shape)
+        content = _content(metadata, widened(tensors))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError):
+        raise UserError(foreign) from None
+    return Checkpoint.checked(content, path)
+
+
+def read_trained(
+    ckpt_path: Path | None, coarse_path: Path | None, fine_path: Path | None
+) -> Checkpoint:
+    """The checkpoint that the options of these names mean: one file, which may be a .safetensors of
+    `write_weights`, or one for each network.
+
+    Raises:
+        UserError: a file is missing or damaged, or two are not of one field.
+    """
+    if ckpt_path is None:
+        return Checkpoint.read_networks(coarse_path, fine_path)
+    return read_weights(ckpt_path) if ckpt_path.suffix == SUFFIX else Checkpoint.read(ckpt_path)
+
+
+def file_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of all that is in a file."""
+    rest = json.dumps(sorted(metadata.items()))
+    return hashlib.sha256(f"{digest(tensors)} {rest}".encode()).hexdigest()
+
+
+def _stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of any safetensors."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not safetensors ({error}); write it again") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(foreign)
-    if metadata.get("version") != str(VERSION):
-        raise UserError(
-            f"{path}: field of version {metadata.get('version')}, this code reads version "
-            f"{VERSION}; use the code that wrote it"
-        )
-    try:
-        payload, shapes = json.loads(metadata["payload"]), json.loads(metadata["shapes"])
-        for name, shape in shapes.items():
-            tensors[name] = unpacked_bits(tensors.pop(name + BITS), shape)
-        payload["state"] = completed(widened(tensors), payload["spec"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise UserError(foreign) from None
-    if payload["kind"] not in KINDS:
-        raise UserError(foreign)
-    return payload
 
 
-def load_any_field(
-    ckpt_path: Path | None, coarse_path: Path | None, fine_path: Path | None
-) -> dict[str, Any]:
-    """`load_field`, for which ``ckpt_path`` may also be a .safetensors of `write_weights`."""
-    if ckpt_path is not None and ckpt_path.suffix == SUFFIX:
-        return read_weights(ckpt_path)
-    return load_field(ckpt_path, coarse_path, fine_path)
-
-
-def left_out(spec: dict[str, Any]) -> str | None:
-    """What the names of a coarse network's tensors start with that rendering does not need.
-
-    The coarse network proposes by density alone; without a fine one it is the field itself.
-    """
-    if spec["field"] != "nerf" or spec["sampling"] != "hierarchical":
-        return None
-    return f"{COARSE}style." if spec["n_fine"] else COARSE
-
-
-def slim(payload: dict[str, Any]) -> dict[str, Tensor]:
-    """The state without what rendering does not need."""
-    prefix = left_out(payload["spec"])
+def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str, Any]:
+    """The content of a checkpoint, not yet checked."""
+    spec, rest = json.loads(metadata["spec"]), json.loads(metadata["content"])
+    state, field, style = completed(state), rest["field"], rest["style"]
+    claimed, styles = geometry_digest(state), {}
+    if style is not None:
+        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
+        state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
+        styles[style] = {"field": field, "state": own}
+        styles[style] |= {"spec": spec["style"], "options": rest["style_options"]}
     return {
-        name: tensor
-        for name, tensor in payload["state"].items()
-        if name != LIT and not (prefix and name.startswith(prefix))
+        "stage": rest["stage"],
+        "fields": {field: {"spec": spec, "state": state, "digest": claimed}},
+        "scenes": {field: rest["scene"]},
+        "styles": styles,
+        "options": rest["options"],
+        "inputs": {},
+        "progress": None,
+        "versions": rest["versions"],
     }
 
 
-def completed(state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
-    """The inverse of `slim`: what the coarse network lacks it gets from the field."""
+COARSE_STYLE = f"{COARSE}style."  # a coarse network proposes by density alone
+
+
+def slim(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state without what rendering does not need."""
+    return {k: x for k, x in state.items() if k != LIT and not k.startswith(COARSE_STYLE)}
+
+
+def completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `slim`: the style that the coarse network lacks it gets from the field."""
     state = {**state, LIT: torch.zeros_like(state["sampler.grid.occupied"])}
-    prefix = left_out(spec)
-    for name in [n for n in state if prefix and n.startswith("field.")]:
-        twin = COARSE + name.removeprefix("field.")
-        if twin.startswith(prefix):
-            state[twin] = state[name].clone()
+    if any(name.startswith(COARSE) for name in state):
+        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
+        own = {k: x for k, x in own.items() if not k.startswith("decoder.colour_")}
+        state |= {COARSE_STYLE + name: x.clone() for name, x in own.items()}
     return state
 
 

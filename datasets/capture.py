@@ -1,4 +1,4 @@
-"""One's own photos -> transforms.json: camera poses by structure from motion (pycolmap)."""
+"""Photos without poses -> transforms.json, by structure from motion (pycolmap)."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ import torch
 from PIL import Image, ImageOps
 
 from datasets.cameras.poses import around_look_at, checked_pose, moved
-from datasets.formats.assemble import WHITE
 from datasets.formats.colmap import range_of_points
 from datasets.formats.colmap_model import SparseModel, read_model
 from datasets.formats.frames import Frame, load_view
 from datasets.formats.transforms import FILE
+from datasets.load import WHITE
 from utils.errors import UserError
+from utils.files import replacing
 from utils.images import DAMAGE
 
 REQUIREMENTS = "requirements-capture.txt"
 FEWEST = 3  # photos
-MATCH_ALL = (
-    200  # up to so many photos every pair is compared, else neighbours in the order of names
-)
+MATCH_ALL = 200  # photos up to which every pair is matched; else neighbours by name
 NEIGHBOURS = 15
-LONGEST = 1600  # pixels of the longer side in which features are looked for
-FEATURES = (2048, 8192)  # per photo; the second where the first leave photos without a pose
+LONGEST = 1600  # pixels of the longer side in which features are extracted
+FEATURES = (2048, 8192)  # per photo; the second where the first leaves photos without a pose
 QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Solved:
-    """What structure from motion found.
+    """The result of structure from motion.
 
     Attributes:
         model: the largest reconstruction; its images are named as in ``photos``.
         photos: the files, by their names in the model, whether registered or not.
         error: mean reprojection error in pixels.
-        groups: images in each reconstruction, largest first: several do not connect.
+        groups: images in each reconstruction, largest first; several are not connected.
     """
 
     model: SparseModel
@@ -71,7 +70,7 @@ def import_pycolmap() -> ModuleType:
 
 
 def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Copies turned upright, in one folder per size, so that each size is one camera.
+    """Upright copies of photos, in one folder per size, so that each size is one camera.
 
     Args:
         photos: image files.
@@ -99,7 +98,7 @@ def upright_copies(photos: Sequence[Path], work: Path) -> tuple[dict[str, Path],
 
 
 def solve(photos: dict[str, Path], work: Path) -> Solved:
-    """Camera poses and lenses of the photos, tried again with more features if any has none.
+    """Camera poses and lenses of the photos; with more features if any photo gets none.
 
     Args:
         photos: see `upright_copies`, which wrote them to ``work/photos``.
@@ -117,16 +116,16 @@ def solve(photos: dict[str, Path], work: Path) -> Solved:
             break
     if best is None:
         raise UserError(
-            f"{len(photos)} photos: none could be connected with another; take them with more "
-            "overlap (two thirds), sharp, of something with texture that does not move"
+            f"{len(photos)} photos: no two could be matched; take sharp photos that overlap by two "
+            "thirds, of something textured that does not move"
         )
     return best
 
 
 def attempt(photos: dict[str, Path], work: Path, features: int) -> Solved | None:
-    """Structure from motion with so many features per photo; None where nothing connects."""
+    """Structure from motion with ``features`` per photo; None where no two photos match."""
     colmap = import_pycolmap()
-    colmap.logging.minloglevel = 3  # what goes wrong is said in one line
+    colmap.logging.minloglevel = 3  # errors are reported in one line of ours
     colmap.set_random_seed(0)
     images, folder = work / "photos", work / str(features)
     (folder / "best").mkdir(parents=True)
@@ -156,8 +155,8 @@ def attempt(photos: dict[str, Path], work: Path, features: int) -> Solved | None
 
 
 def write_capture(solved: Solved, output_dir: Path) -> Path:
-    """Write the registered photos, free of distortion, and their poses: z up, the point that is
-    looked at in the origin, the cameras at mean distance 1 from it.
+    """Write the registered photos, undistorted, and their poses: z up, the origin where the cameras
+    look, and the cameras at mean distance 1 from it.
 
     Returns:
         The transforms.json.
@@ -193,9 +192,8 @@ def write_capture(solved: Solved, output_dir: Path) -> Path:
         if seen:
             content |= {"near": min(r[0] for r in seen), "far": max(r[1] for r in seen)}
         file = output_dir / FILE
-        partial = file.with_suffix(".tmp")
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(file)
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output_dir}: cannot be written ({error}); choose another") from None
     return file

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from datasets.scene import View
+from datasets.cameras.poses import look_at_ball
+from datasets.cameras.rays import Cameras
+from datasets.scene import Scene, View
 from utils.errors import UserError
 
 COARSEST = 32  # voxels a side at the first level of carving
 BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
-WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene altogether
+SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
+WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene
 NEAREST = 0.02  # near is at least this fraction of far
-
-
-def look_at_ball(c2w: Tensor) -> tuple[Tensor, float]:
-    """The ball that cameras look at: around the point closest to all optical axes, with the
-    cameras' mean distance from it as radius.
-
-    Where the axes do not meet in front of the cameras (parallel or outward-looking ones, or a
-    single one) the distance is a guess: four times the cameras' spread.
-
-    Args:
-        c2w: (V, 3, 4) camera-to-world, OpenGL axes.
-
-    Returns:
-        centre (3,) float32 and radius, scene units.
-    """
-    eyes, forward = c2w[:, :, 3].double(), -c2w[:, :, 2].double()
-    forward = forward / forward.norm(dim=1, keepdim=True)
-    across = torch.eye(3, dtype=torch.double) - forward[:, :, None] * forward[:, None, :]
-    normal = across.mean(dim=0)
-    middle = eyes.mean(dim=0)
-    spread = float((eyes - middle).norm(dim=1).mean())
-    if float(torch.linalg.eigvalsh(normal)[0]) > 1e-6:
-        centre = torch.linalg.solve(normal, (across @ eyes[:, :, None]).mean(dim=0)[:, 0])
-        depth = ((centre - eyes) * forward).sum(dim=1).mean()
-        if float(depth) > 0.5 * spread:
-            return centre.float(), float((centre - eyes).norm(dim=1).mean())
-    reach = 4.0 * spread or float(middle.norm()) or 1.0
-    centre = middle + reach * forward.mean(dim=0)
-    return centre.float(), max(reach, float((centre - eyes).norm(dim=1).mean()))
 
 
 def scene_bounds(views: list[View]) -> Tensor:
@@ -54,8 +28,8 @@ def scene_bounds(views: list[View]) -> Tensor:
     With alpha: the box of the visual hull, plus one voxel on every side.  Carving starts from the
     cube around the look-at point that holds all cameras, and is repeated once in the box found.
     A view whose border is free of alpha shows the whole object; the larger the share of such
-    views, the more views have to see a voxel, which rids the box of what a few cameras alone see
-    in front of or beyond the object.
+    views, the more views have to see a voxel, which keeps out of the box what only a few cameras
+    see in front of or beyond the object.
 
     Without alpha: the cube around the look-at point that reaches to the cameras, so that it holds
     as much of what is behind that point as in front of it.
@@ -100,11 +74,11 @@ def near_far(views: list[View], bounds: Tensor) -> tuple[float, float]:
     Returns:
         near, far: scene units; near is at least `NEAREST` of far, also for cameras in the box.
     """
-    eyes = torch.stack([view.c2w[:, 3] for view in views])
-    closest = torch.minimum(torch.maximum(eyes, bounds[0]), bounds[1])
-    farthest = torch.where(eyes > bounds.mean(dim=0), bounds[0], bounds[1])
-    near = float((eyes - closest).norm(dim=1).min())
-    far = float((eyes - farthest).norm(dim=1).max())
+    positions = torch.stack([view.c2w[:, 3] for view in views])
+    closest = torch.minimum(torch.maximum(positions, bounds[0]), bounds[1])
+    farthest = torch.where(positions > bounds.mean(dim=0), bounds[0], bounds[1])
+    near = float((positions - closest).norm(dim=1).min())
+    far = float((positions - farthest).norm(dim=1).max())
     return max(near, NEAREST * far), far
 
 
@@ -115,7 +89,7 @@ def visual_hull(
 
     A voxel is carved away only if its whole projection lies inside an image and has no alpha
     there, so nothing that is seen is lost; a voxel that no view sees is dropped.  Coarse to fine:
-    only the children of kept voxels are looked at (Laurentini 1994; Szeliski 1993).
+    only the children of kept voxels are tested (Laurentini 1994; Szeliski 1993).
 
     Args:
         views: at least one; those without alpha carve nothing.
@@ -149,15 +123,27 @@ def visual_hull(
     return hull
 
 
-def n_views_seeing(views: list[View], x: Tensor) -> Tensor:
-    """(K,) int32: in how many views' images each of the world positions ``x (K, 3)`` lies."""
-    silhouettes = [_Silhouette.of(replace(view, alpha=None)) for view in views]
-    counts = []
-    for part in x.split(CHUNK):
-        point = torch.zeros(3)
-        seen = [silhouette.test(part.T, point)[0] for silhouette in silhouettes]
-        counts.append(torch.stack(seen).sum(0, dtype=torch.int32))
-    return torch.cat(counts)
+def seen_by_several(scene: Scene, shape: Sequence[int]) -> Tensor:
+    """The cells of the field's box that enough training views show to say what is there: in front
+    of a single camera anything explains its photo.
+
+    Args:
+        scene: the scene.
+        shape: cells along x, y, z.
+
+    Returns:
+        (R0, R1, R2) bool.
+    """
+    index = torch.ones(tuple(shape), dtype=torch.bool).nonzero()
+    size = (scene.box[1] - scene.box[0]) / torch.tensor(list(shape))
+    world = scene.space.to_world(scene.box[0] + (index + 0.5) * size)
+    cameras = Cameras.within(scene, scene.train)
+    counts = [
+        sum(cameras.project(view, part)[2].int() for view in range(len(cameras)))
+        for part in world.split(CHUNK)
+    ]
+    needed = min(len(cameras), max(2, math.ceil(SEEN_SHARE * len(cameras))))
+    return (torch.cat(counts) >= needed).view(tuple(shape))
 
 
 def _shows_whole_object(view: View) -> bool:
@@ -171,7 +157,7 @@ class _Silhouette:
 
     Attributes:
         w2c: (3, 3) world-to-camera rotation.
-        eye: (3,) the camera's position.
+        centre: (3,) the camera's position.
         fx, fy, cx, cy: intrinsics in pixels.
         height, width: pixels.
         sums: ((H + 1) * (W + 1),) int32, number of pixels above and left that have alpha or are not
@@ -179,7 +165,7 @@ class _Silhouette:
     """
 
     w2c: Tensor
-    eye: Tensor
+    centre: Tensor
     fx: float
     fy: float
     cx: float
@@ -215,7 +201,7 @@ class _Silhouette:
         Returns:
             seen, uncarved: (N,) bool each.
         """
-        shift = (self.w2c @ self.eye).tolist()
+        shift = (self.w2c @ self.centre).tolist()
         x, y, z = (
             row[0] * centres[0] + row[1] * centres[1] + row[2] * centres[2] - origin
             for row, origin in zip(self.w2c.tolist(), shift, strict=True)
@@ -224,20 +210,20 @@ class _Silhouette:
         depth, right, down = -z, x * self.fx, y * -self.fy
         seen = depth + dz > 0
         low, high, within = [], [], depth > dz
-        # where it reaches behind the eye there is no projection: any finite number does
+        # behind the camera there is no projection: any finite number does
         ahead = (depth - dz).clamp(min=1e-9)
         for offset, spread, middle, length in (
             (right, dx * self.fx, self.cx, self.width),
             (down, dy * self.fy, self.cy, self.height),
         ):
-            # the planes through the eye and the image's edges, which hold behind the eye as well
+            # the planes through the camera and the image's edges, which hold behind it as well
             seen = seen & (offset + spread + middle * depth + abs(middle) * dz > 0)
             rest = length - middle
             seen = seen & (offset - spread - rest * depth - abs(rest) * dz < 0)
             # of (offset +- spread) / (depth +- dz), the largest departure from offset / depth
             position = offset / (ahead + dz)
-            reach = (spread + position.abs() * dz) / ahead
-            first, last = position + middle - reach, position + middle + reach
+            margin = (spread + position.abs() * dz) / ahead
+            first, last = position + middle - margin, position + middle + margin
             within = within & (first >= 0) & (last <= length)
             low.append(first.floor().clamp(0, length))
             high.append(last.ceil().clamp(0, length))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -32,9 +32,12 @@ class TrainingPixels:
     valid: Tensor | None = None
 
     @classmethod
-    def of(cls, views: list[View]) -> TrainingPixels:
-        """The pixels of a list of views, whose images become parts of the table: there is one copy
-        of each photo.
+    def of(cls, views: list[View]) -> tuple[TrainingPixels, list[View]]:
+        """The pixels of a list of views.
+
+        Returns:
+            The table, and the same views with images that are parts of it: used in place of
+            ``views`` they leave one copy of each photo in memory.
 
         Raises:
             UserError: the masks leave no pixel.
@@ -42,18 +45,20 @@ class TrainingPixels:
         sizes = torch.tensor([[v.height, v.width] for v in views], dtype=torch.int64)
         offsets = _starts(sizes.prod(dim=1))
         rgb = torch.empty(int(offsets[-1]), 3, dtype=torch.uint8)
+        shared = []
         for view, part in zip(views, rgb.split(sizes.prod(dim=1).tolist()), strict=True):
             part.copy_(view.image.reshape(-1, 3))
-            view.image = part.view(view.height, view.width, 3)
-        if all(view.valid is None for view in views):
-            return cls(rgb, sizes, offsets)
-        masks = [v.image[..., 0] >= 0 if v.valid is None else v.valid for v in views]
-        valid = torch.cat([mask.flatten() for mask in masks])
-        if not bool(valid.any()):
-            raise UserError("the masks of the training views leave no pixel; see their mask_path")
-        pixels = cls(rgb, sizes, offsets, valid=valid)
-        pixels.candidates = pixels._numbers
-        return pixels
+            shared.append(replace(view, image=part.view(view.height, view.width, 3)))
+        pixels = cls(rgb, sizes, offsets)
+        if any(view.valid is not None for view in views):
+            masks = [v.image[..., 0] >= 0 if v.valid is None else v.valid for v in views]
+            pixels.valid = torch.cat([mask.flatten() for mask in masks])
+            if not bool(pixels.valid.any()):
+                raise UserError(
+                    "the masks of the training views leave no pixel; see their mask_path"
+                )
+            pixels.candidates = pixels._valid_index
+        return pixels, shared
 
     def __len__(self) -> int:
         return self.rgb.shape[0]
@@ -81,7 +86,7 @@ class TrainingPixels:
         width = self.sizes[view, 1]
         return view, local // width, local % width
 
-    def colors(self, flat: Tensor) -> Tensor:
+    def colours(self, flat: Tensor) -> Tensor:
         """Colours (N, 3) in [0, 1], float32, of the flat indices ``flat (N,)``."""
         return self.rgb[flat].float() / 255.0
 
@@ -92,7 +97,7 @@ class TrainingPixels:
             n: how many.
             generator: the only source of randomness; it may live on another device.
             crop: fraction of the height and the width of each view, around its centre, to draw
-                from.  Below 1 it takes the place of `candidates`.
+                from.  Below 1 it replaces `candidates`.
 
         Returns:
             (n,) int64 flat indices on the table's device.
@@ -106,16 +111,16 @@ class TrainingPixels:
         return drawn if self.valid is None else self._replaced(drawn, generator)
 
     def _replaced(self, drawn: Tensor, generator: torch.Generator) -> Tensor:
-        """The pixels ``drawn (n,)``, any valid ones in place of those that are not: of a centre, or
-        of candidates, there may be none."""
+        """The pixels ``drawn (n,)``, with random valid ones in place of those that are not: among
+        the centres, or the candidates, there may be none."""
         wrong = (~self.valid[drawn]).nonzero()[:, 0]
         if len(wrong):
-            index = self._uniform(len(wrong), len(self._numbers), generator)
-            drawn[wrong] = self._numbers[index].long()
+            index = self._uniform(len(wrong), len(self._valid_index), generator)
+            drawn[wrong] = self._valid_index[index].long()
         return drawn
 
     @cached_property
-    def _numbers(self) -> Tensor:
+    def _valid_index(self) -> Tensor:
         """Flat indices (K,) of the valid pixels."""
         return self.valid.nonzero()[:, 0].to(torch.int32)
 

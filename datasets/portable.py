@@ -11,21 +11,25 @@ import torch
 from torch import Tensor
 
 from datasets.cameras.rays import Cameras
+from datasets.cameras.space import space_from
 from datasets.scene import Scene, View
 
 SPLITS = ("train", "val", "test")
-PLACE = ("name", "near", "far", "bounds", "background", "ndc", "unbounded")
+PLACE = ("near", "far", "bounds", "background")
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
     """Where the scene is, and the cameras of all its views."""
+    place = {name: getattr(scene, name) for name in ("name", *PLACE)}
     views = {split: _packed(getattr(scene, split)) for split in SPLITS}
-    return {**{name: getattr(scene, name) for name in PLACE}, "views": views}
+    return {**place, "space": scene.space.state(), "views": views}
 
 
 def place_as(scene: Scene, saved: Mapping[str, Any]) -> Scene:
-    """``scene``, loaded anew, perhaps with other photos, where that of a `scene_state` was."""
-    return replace(scene, **{name: saved[name] for name in PLACE[1:] if name in saved})
+    """``scene``, perhaps with other photos, with the range, bounds, background and space of a
+    `scene_state`, as far as they are saved."""
+    place = {name: saved[name] for name in PLACE if name in saved}
+    return replace(scene, **place, space=space_from(saved["space"]))
 
 
 def scene_from(saved: Mapping[str, Any]) -> Scene | None:
@@ -33,7 +37,8 @@ def scene_from(saved: Mapping[str, Any]) -> Scene | None:
     if "views" not in saved:
         return None
     views = {split: _unpacked(saved["views"][split]) for split in SPLITS}
-    return Scene(**views, **{name: saved[name] for name in PLACE})
+    place = {name: saved[name] for name in ("name", *PLACE)}
+    return Scene(**views, **place, space=space_from(saved["space"]))
 
 
 def _packed(views: list[View]) -> dict[str, Any]:

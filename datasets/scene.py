@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datasets.cameras.contraction import contracted_box
+from datasets.cameras.space import WORLD, Space
 
 
 @dataclass
@@ -21,7 +21,7 @@ class View:
         fx, fy, cx, cy: intrinsics in pixels; the centre of the pixel (row i, column j) is
             (j + 0.5, i + 0.5).
         name: the file's name without extension, for messages and outputs.
-        valid: (H, W) bool, False where the image says nothing of the scene (a passer-by, the
+        valid: (H, W) bool, False where the image says nothing about the scene (a passer-by, the
             photographer's hand), unlike alpha 0, which says that nothing is there; None: all True.
     """
 
@@ -44,7 +44,7 @@ class View:
         return self.image.shape[1]
 
 
-GREY = (0.5, 0.5, 0.5)  # what shines through where photos have no background of their own
+GREY = (0.5, 0.5, 0.5)  # behind a scene that fills its photos, where it is not opaque
 
 
 @dataclass
@@ -54,15 +54,14 @@ class Scene:
     Attributes:
         name: for output paths.
         train, val, test: the views of each split; `train` is never empty.
-        near, far: range of ray distances that holds the scene, scene units; under NDC of the
-            warped rays; of an unbounded scene the foreground, and rays go on to the horizon.
-        bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered; under
-            NDC in warped space.
+        near, far: range of ray distances that holds the scene, scene units; in NDC of the warped
+            rays; of an unbounded scene the foreground, and rays go on to the horizon.
+        bounds: (2, 3) float32, corners of an axis-aligned box around what is to be rendered; in
+            NDC in warped space; of an unbounded scene the foreground.
         background: (3,) float32 in [0, 1], the colour behind everything.
-        ndc: True where rays are to be warped to normalised device coordinates, see `Cameras`.
-        unbounded: True where the photos show a background beyond `bounds`, which then is the box
-            around the foreground, and space beyond it is contracted; False for objects with alpha
-            or on the plain background colour, and under NDC.
+        space: the world as it is for objects with alpha or on the plain background colour;
+            contracted where photos show a background beyond `bounds`; NDC where cameras face
+            forward.
     """
 
     name: str
@@ -73,18 +72,17 @@ class Scene:
     far: float
     bounds: Tensor
     background: Tensor = field(default_factory=lambda: torch.ones(3))
-    ndc: bool = False
-    unbounded: bool = False
+    space: Space = WORLD
 
     @property
     def surrounds(self) -> bool:
         """Whether every ray of a photo ends in something that belongs to the scene."""
-        return self.unbounded or self.ndc
+        return self.space.surrounds
 
     @property
     def box(self) -> Tensor:
         """(2, 3) the box that a field has to fill: `bounds`, or all of contracted space."""
-        return contracted_box(self.bounds) if self.unbounded else self.bounds
+        return self.space.box(self.bounds)
 
     @property
     def has_alpha(self) -> bool:

@@ -7,22 +7,25 @@ a line to `NETWORKS`.  Importing this module does not import PyTorch.
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+from utils.registry import Registry
 
 if TYPE_CHECKING:
     from features.network import FeatureNetwork
 
 # name -> "module:function"; function(weights: Path | None, layers: Sequence[str]) -> FeatureNetwork
-NETWORKS = {
-    "vgg19": "features.vgg:load_vgg19",
-    "vgg16": "features.vgg:load_vgg16",
-    "own": "features.texture_encoder:load",
-}
+NETWORKS = Registry(
+    "feature network",
+    {
+        "vgg19": "features.vgg:load_vgg19",
+        "vgg16": "features.vgg:load_vgg16",
+        "own": "features.texture_encoder:load",
+    },
+)
 AUTO = "auto"
 
 
@@ -52,4 +55,4 @@ def load_features(
         name = "vgg19" if vgg19_in_cache() else "own"
     if name not in NETWORKS:
         raise UserError(f"--features {name}: unknown; take one of {', '.join((AUTO, *NETWORKS))}")
-    return pkgutil.resolve_name(NETWORKS[name])(weights, layers)
+    return NETWORKS[name](weights, layers)

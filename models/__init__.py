@@ -1,1 +1,31 @@
-"""Scene-free mathematics: encodings, fields, samplers, compositing.  Knows no file and no loss."""
+"""Scene-free mathematics: encodings, fields, styles, samplers, compositing.
+
+The tables of what there is: a new field, style or sampler is a new file and a line here.  They name
+classes instead of importing them, so that the options can list the choices without PyTorch.
+"""
+
+from __future__ import annotations
+
+from utils.registry import Registry
+
+FIELDS = Registry(
+    "field",
+    {
+        "nerf": "models.nerf:NerfField",
+        "voxels": "models.voxels:VoxelField",
+    },
+)
+STYLES = Registry(
+    "style",
+    {
+        "nerf": "models.nerf:NerfStyle",
+        "voxels": "models.voxels:VoxelStyle",
+    },
+)
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "hierarchical": "models.hierarchical:HierarchicalSampler",
+        "occupancy": "models.occupancy:OccupancySampler",
+    },
+)

@@ -1,109 +1,134 @@
-"""What the two families of field share: the interface, and the end of every style module."""
+"""A field: geometry says what is where, style says in which colour it is seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks import in_blocks
-from models.encoding import positional_encoding
-from models.layers import alarm, linear_relu, precise_linear
+from models.mlp import in_blocks
+from models.style import ParameterGroups, Style, build_style
 
 
-class Field(Protocol):
-    """``geometry(x (M, 3)) -> density (M,), feature (M, ...)`` and ``style(feature, x, d) -> rgb
-    (M, 3)``: two modules with parameters of their own.  ``feature`` is whatever the style module
-    wants to know of the geometry, one row a sample; ``geometry.feature(x)`` gives it alone.  The
-    networks take ``rows`` samples at a time, see `in_blocks`."""
-
-    geometry: nn.Module
-    style: Style
-    rows: int
-
-
-def colours_at(field: Field, x: Tensor, d: Tensor) -> Tensor:
-    """Colours (M, 3) of the positions ``x (M, 3)`` seen in the unit directions ``d (M, 3)``;
-    differentiable in the style.  Block by block: features, which may be long, are never in memory
-    all at once."""
-
-    def network(x: Tensor, d: Tensor) -> tuple[Tensor]:
-        with torch.no_grad():
-            feature = field.geometry.feature(x)
-        return (field.style(feature, x, d),)
-
-    return in_blocks(network, field.rows, x, d)[0]
-
-
-class Style(nn.Module):
-    """Base of the style modules: from a feature and a direction to a colour.
+@dataclass(frozen=True)
+class Cost:
+    """What a field takes of memory and time, measured.  Sizes are for a CPU and for a GPU.
 
     Attributes:
-        view_dependent: () 1 or 0; with 0 the colour of a point is the same from everywhere, and a
-            stylised scene cannot flicker.
-        colour_matrix, colour_offset: (3, 3), (3,) affine map of the final colours; the identity
-            until colour transfer sets it.
+        rays: rendered at once, without a graph.
+        points: positions at once, without a graph.
+        learning_bytes: of a sample's way through both modules and back.
+        painting_bytes: of a sample's way through the style and back.
+        painting_samples: whose graph through the style is in memory at once: of a chunk, and of a
+            view that is not cut, since its graph can be kept while the loss is taken.
     """
 
-    rgb: nn.Linear  # the last layer
-    view_dependent: Tensor
-    colour_matrix: Tensor
-    colour_offset: Tensor
+    rays: tuple[int, int]
+    points: int
+    learning_bytes: int
+    painting_bytes: int
+    painting_samples: tuple[tuple[int, int], tuple[int, int]]
 
-    def __init__(self, n_frequencies: int) -> None:
+
+class Field(nn.Module):
+    """``geometry(x) -> density, feature`` and ``style(feature, x, d, code=None) -> rgb``: two
+    modules with parameters of their own.
+
+    ``feature`` is whatever the style wants to know of the geometry, one row a sample;
+    ``geometry.feature(x)`` gives it alone.  `models.FIELDS` lists the subclasses.
+
+    Attributes:
+        kind: name in `models.FIELDS`.
+        cost: see `Cost`.
+        rows: samples that its networks take at a time on a CPU, see `in_blocks`.
+        colour_threshold: weight of a sample on its ray up to which its colour is not computed.
+    """
+
+    kind: ClassVar[str]
+    cost: ClassVar[Cost]
+    rows: ClassVar[int]
+    colour_threshold: ClassVar[float] = 0.0
+
+    def __init__(self, geometry: nn.Module, style: nn.Module) -> None:
         super().__init__()
-        self.n_frequencies = n_frequencies
-        self.register_buffer("view_dependent", torch.ones(()))
-        self.register_buffer("colour_matrix", torch.eye(3))
-        self.register_buffer("colour_offset", torch.zeros(3))
+        self.geometry = geometry
+        self.style: Style = style
 
-    def encode_direction(self, d: Tensor) -> Tensor:
-        """Encoded directions (M, 3 + 6 L) of unit ``d (M, 3)``."""
-        return positional_encoding(d * self.view_dependent, self.n_frequencies)
+    @classmethod
+    def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
+        """The plain specification of field, style and sampler that the options ask for."""
+        raise NotImplementedError
 
-    def decode(
-        self, h: Tensor, d: Tensor, hidden: Sequence[tuple[Tensor, Tensor]], rows: int
-    ) -> Tensor:
-        """Colours (M, 3) of features ``h (M, C)`` seen in the unit directions ``d (M, 3)``.
+    @classmethod
+    def grid_resolution(cls, options: Any) -> int:
+        """Cells along the longest side of the occupancy grid that the options ask for."""
+        raise NotImplementedError
+
+    @classmethod
+    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> nn.Module:
+        """The geometry that ``spec``, "field" of `specs_of`, asks for; for the rest see `build`."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> Field:
+        """A field with random parameters.
 
         Args:
-            hidden: weight and bias of the hidden layers; the first sees the encoded direction, too.
-            rows: in a block, see `in_blocks`.
+            spec: "field" and "style" as of `specs_of`.
+            bounds: (2, 3) box of the scene in the field's space.
+            cells: (R0, R1, R2) bool, where it may hold anything.
         """
-        hidden, blocks = list(hidden), [h, d]
-        if not self.view_dependent:  # the direction is the same for all samples: a bias
-            with torch.autocast(h.device.type, enabled=False):
-                weight, bias = hidden[0]
-                weight, inner = weight.split([h.shape[1], weight.shape[1] - h.shape[1]], 1)
-                hidden[0] = weight, bias + inner @ self.encode_direction(d.new_zeros(3))
-            blocks = [h]
+        geometry = cls.geometry_of(spec["field"], bounds, cells)
+        return cls(geometry, build_style(spec["style"], geometry))
 
-        def network(h: Tensor, *d: Tensor) -> tuple[Tensor]:
-            if d:
-                h = torch.cat([h, self.encode_direction(*d).to(h.dtype)], -1)
-            for weight, bias in hidden:
-                h = linear_relu(h, weight, bias)
-            # a gradient of the density is made of differences of colours: bfloat16 is too coarse
-            return (self.finish(precise_linear(h, self.rgb.weight, self.rgb.bias)),)
+    def like(self, style: dict[str, Any]) -> Field:
+        """Another field with geometry of the same shape, the weights of its networks drawn anew,
+        and a new style of the specification ``style``."""
+        geometry = deepcopy(self.geometry)
+        for module in geometry.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        return type(self)(geometry, build_style(style, geometry))
 
-        return in_blocks(network, rows, *blocks)[0] + alarm(h, hidden)
+    @classmethod
+    def cells_in(cls, state: dict[str, Tensor]) -> Tensor | None:
+        """The ``cells`` that a field with this state_dict was built with; None: it needs none."""
+        return None
 
-    def finish(self, logits: Tensor) -> Tensor:
-        """Colours (M, 3) in [0, 1] of the last layer's output."""
-        rgb = torch.sigmoid(logits)
-        if torch.equal(self.colour_matrix, torch.eye(3).to(self.colour_matrix)):
-            return rgb
-        with torch.autocast(rgb.device.type, enabled=False):
-            return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
+    @property
+    def step(self) -> float | None:
+        """Distance of even samples that misses nothing, scene units; None: the field has no
+        resolution that would tell."""
+        return None
 
-    def linears(self) -> list[nn.Linear]:
-        """The linear layers, first to last."""
-        return [module for module in self.modules() if isinstance(module, nn.Linear)]
+    def fill(self, raw_density: float) -> None:
+        """Sets a uniform density to start from, where the field can."""
 
-    def reset(self) -> None:
-        """Starts again: Xavier-uniform weights and zero biases, as styleNeRF does in stage 2."""
-        for layer in self.linears():
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        """Parameters and learning rates for learning from photos.
+
+        Args:
+            lr: of appearance; None: what suits it.
+        """
+        raise NotImplementedError
+
+    def refined(self, occupied: Tensor, resolution: int) -> Field:
+        """The same field with ``resolution`` cells along its longest side, where ``occupied (R0,
+        R1, R2) bool`` says that there is something; itself where it has no cells."""
+        return self
+
+    def colours(self, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
+        """Colours (M, 3) of the positions ``x (M, 3)`` seen in the unit directions ``d (M, 3)``;
+        differentiable in the style alone.  Features, which may be long, are computed block by
+        block and never in memory all at once."""
+
+        def network(x: Tensor, d: Tensor, *codes: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                feature = self.geometry.feature(x)
+            return (self.style(feature, x, d, codes[0] if codes else code),)
+
+        codes = (code,) if code is not None and code.ndim == 2 else ()
+        return in_blocks(network, self.rows, x, d, *codes)[0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
-from models.march import March, march
+from models.field import Field
 from models.occupancy import OccupancyGrid
-from models.render import render
-from models.samples import Samples, compositing_weights
+from models.render import Samples, compositing_weights, render
+from models.style import ParameterGroups
 
 
 def stratified(near: Tensor, far: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
@@ -52,7 +55,7 @@ def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     return left + fraction * (right - left)
 
 
-def blurred(weights: Tensor) -> Tensor:
+def max_blurred(weights: Tensor) -> Tensor:
     """The larger of each weight and its neighbours, averaged (mip-NeRF, Barron et al. 2021):
     a surface just before the first bin that saw it is found too.
 
@@ -64,7 +67,7 @@ def blurred(weights: Tensor) -> Tensor:
     return (larger[:, 1:] + larger[:, :-1]) / 2
 
 
-def partition(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
+def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
     """Edges (N, S + 1) of the intervals that the sorted distances ``t (N, S)`` stand for: the
     midpoints between them, closed by near and far."""
     middles = (t[:, 1:] + t[:, :-1]) / 2
@@ -75,14 +78,14 @@ class HierarchicalSampler(nn.Module):
     """Stratified samples through a coarse field, then as many again where it found something.
 
     Args:
-        coarse: the proposing field.
+        coarse: the proposing field; None where there are no importance samples to propose.
         n_coarse: stratified samples per ray.
         n_fine: importance samples per ray; 0 renders the stratified ones.
         grid: samples in its empty cells are left out, or None.
     """
 
     def __init__(
-        self, coarse: nn.Module, n_coarse: int, n_fine: int, grid: OccupancyGrid | None
+        self, coarse: Field | None, n_coarse: int, n_fine: int, grid: OccupancyGrid | None
     ) -> None:
         super().__init__()
         self.coarse = coarse
@@ -90,19 +93,51 @@ class HierarchicalSampler(nn.Module):
         self.n_fine = n_fine
         self.grid = grid
 
-    def forward(self, field: nn.Module, rays: Rays, generator: torch.Generator | None) -> Samples:
-        """Samples for ``field``; while training they carry the coarse rendering as `proposal`."""
-        path = march(rays)
+    @classmethod
+    def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> HierarchicalSampler:
+        """The sampler of ``spec``: "n_coarse" and "n_fine" samples; its coarse field is like
+        ``field``, with the "style" that it learns the photos by."""
+        coarse = field.like(spec["style"]) if spec["n_fine"] else None
+        return cls(coarse, spec["n_coarse"], spec["n_fine"], grid)
+
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        """Those of the coarse field, where there is one."""
+        return [] if self.coarse is None else self.coarse.parameter_groups(lr)
+
+    def refine(self, field: Field, resolution: int) -> None:
+        """Refines the coarse field as the fine one."""
+        if self.coarse is not None:
+            self.coarse = self.coarse.refined(self.grid.occupied, resolution)
+
+    def prune(self, field: Field, lit_only: bool) -> None:
+        """Nothing: its grid stays as it is."""
+
+    def forward(
+        self,
+        field: nn.Module,
+        rays: Rays,
+        generator: torch.Generator | None = None,
+        mark: bool = False,
+        propose: bool = False,
+    ) -> Samples:
+        """Samples for ``field``.
+
+        Args:
+            generator: for the samples' places; None for the middles of the bins.
+            mark: no matter here, see `OccupancySampler`.
+            propose: give the samples the coarse rendering, with its graph, as `proposal`.
+        """
+        path = rays.march()
         live = (path.far > path.near).nonzero()[:, 0]
         near, far = path.near[live], path.far[live]
         # every ray has its random numbers, also those that turn out to need none
         s = stratified(path.near, path.far, self.n_coarse, generator)[live]
-        edges = partition(s, near, far)
+        edges = interval_edges(s, near, far)
         samples, keep = self._pack(rays, path, live, s, edges)
         if self.n_fine == 0:
             return samples
         proposal = None
-        if self.training and torch.is_grad_enabled():
+        if propose:
             proposal = render(self.coarse, rays, samples)
             packed = proposal.weights.detach()
         else:
@@ -113,9 +148,9 @@ class HierarchicalSampler(nn.Module):
         weights[keep] = packed.to(s.dtype)
         zero = torch.zeros_like(rays.near)
         u = stratified(zero, zero + 1, self.n_fine, generator)[live]
-        fine = importance(edges, blurred(weights), u)
+        fine = importance(edges, max_blurred(weights), u)
         s = torch.cat([s, fine], -1).sort(-1).values
-        samples, _ = self._pack(rays, path, live, s, partition(s, near, far))
+        samples, _ = self._pack(rays, path, live, s, interval_edges(s, near, far))
         samples.proposal = proposal
         return samples
 

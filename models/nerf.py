@@ -1,24 +1,30 @@
-"""The NeRF field: the paper's MLP, cut in two where geometry ends and style begins."""
+"""The NeRF field: the paper's network, cut in two where geometry ends and style begins."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.blocks import in_blocks
-from models.encoding import encoded_width, positional_encoding
-from models.field import Style
-from models.layers import alarm, linear_relu, precise_linear
+from models.field import Cost, Field
+from models.mlp import MLP, encoded_width, positional_encoding
+from models.style import Decoder, ParameterGroups, Style
 
 WIDTH = 256
-ROWS = 1 << 13  # in a block of the networks
 STYLE_WIDTH = 128
 FOG = 10.0  # density of a raw value of about 1, per half edge of the scene's box
+GRID = 128  # cells along the longest side of the grid that keeps samples out of empty space
+RATE = 5e-4
+STYLE_RATE = 1e-3
+STYLE_PATCH_RATE = 1e-4  # as styleNeRF: with a step for every patch, each moves all of the network
 
 
 class NerfGeometry(nn.Module):
-    """Position -> density: eight layers of 256 with a skip connection, and a softplus head.
+    """Position -> density: eight layers of 256 with a skip connection, and a softplus head
+    (Mildenhall et al. 2020, figure 7; the softplus as in mip-NeRF).
 
     Args:
         n_frequencies: of the positional encoding.
@@ -31,90 +37,101 @@ class NerfGeometry(nn.Module):
 
     def __init__(self, n_frequencies: int, bounds: Tensor, skip: int = 4) -> None:
         super().__init__()
-        self.n_frequencies = n_frequencies
-        self.skip = skip
         self.register_buffer("bounds", bounds.clone())
-        width = encoded_width(3, n_frequencies)
-        inputs = [width] + [WIDTH + (width if i == skip else 0) for i in range(1, 8)]
-        self.layers = nn.ModuleList(nn.Linear(n, WIDTH) for n in inputs)
-        self.density = nn.Linear(WIDTH, 1)
+        encode = partial(positional_encoding, n_frequencies=n_frequencies)
+        self.mlp = MLP([encoded_width(3, n_frequencies), *[WIDTH] * 8, 1], skip, encode)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
-        centred = self._centred(x)
-        raw, feature = in_blocks(self._density, ROWS, centred)
-        raw = raw + alarm(centred, ((layer.weight, layer.bias) for layer in self.layers))
-        return functional.softplus(raw) * (FOG / self._half), feature
+        raw, feature = self.mlp.with_hidden(self._normalised(x))
+        return functional.softplus(raw[:, 0]) * (FOG / self._half()), feature
 
     def feature(self, x: Tensor) -> Tensor:
-        """``x (M, 3)`` -> feature (M, 256).  What is not finite may not show, see `alarm`: for
-        positions and weights that have had a density."""
-        return in_blocks(self._trunk, ROWS, self._centred(x))[0]
+        """``x (M, 3)`` -> feature (M, 256), for positions and weights that have had a density:
+        what is not finite may not show, see `MLP.hidden`."""
+        return self.mlp.hidden(self._normalised(x))
 
-    @property
     def _half(self) -> Tensor:
         return (self.bounds[1] - self.bounds[0]).max() / 2
 
-    def _centred(self, x: Tensor) -> Tensor:
-        return (x - self.bounds.mean(0)) * (torch.pi / self._half)
+    def _normalised(self, x: Tensor) -> Tensor:
+        """``x (M, 3)`` in [-pi, pi]^3."""
+        return (x - self.bounds.mean(0)) * (torch.pi / self._half())
 
-    def _density(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (M, 3)``, centred -> raw density (M,) and feature (M, 256)."""
-        (h,) = self._trunk(x)
-        # density in full precision: its exponential is what the picture is made of
-        return precise_linear(h, self.density.weight, self.density.bias)[:, 0], h
 
-    def _trunk(self, x: Tensor) -> tuple[Tensor]:
-        """``x (M, 3)``, centred -> feature (M, 256)."""
-        h = encoded = positional_encoding(x, self.n_frequencies)
-        for i, layer in enumerate(self.layers):
-            if i == self.skip:
-                h = torch.cat([encoded.to(h.dtype), h], -1)
-            h = linear_relu(h, layer.weight, layer.bias)
-        return (h,)
+class Bottleneck(nn.Module):
+    """The head of a NeRF's style: a linear layer without an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, feature: Tensor, x: Tensor) -> Tensor:
+        """``feature (M, 256)`` -> (M, 256)."""
+        return self.linear(feature)
 
 
 class NerfStyle(Style):
-    """(feature, direction) -> colour: bottleneck, ``depth`` hidden layers of 128 (styleNeRF: 6).
+    """(feature, direction) -> colour: bottleneck and ``depth`` hidden layers of 128 (NeRF: 1,
+    styleNeRF: 6).
 
     Args:
-        n_frequencies: of the direction's encoding.
+        geometry: of the field that it is for.
         depth: hidden layers.
+        decoder: see `Decoder`.
     """
 
-    def __init__(self, n_frequencies: int, depth: int = 6) -> None:
-        super().__init__(n_frequencies)
-        self.bottleneck = nn.Linear(WIDTH, WIDTH)
-        widths = [WIDTH + encoded_width(3, n_frequencies), *[STYLE_WIDTH] * depth]
-        self.hidden = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(depth))
-        self.rgb = nn.Linear(STYLE_WIDTH, 3)
+    kind = "nerf"
 
-    def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
-        """``feature (M, 256)``, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
-        rest = [(layer.weight, layer.bias) for layer in self.hidden[1:]]
-        return self.decode(feature, d, [self._first_layer(), *rest], ROWS)
-
-    def _first_layer(self) -> tuple[Tensor, Tensor]:
-        """Weight (128, 256 + D) and bias (128,) of bottleneck and first hidden layer in one:
-        nothing bends between the two."""
-        hidden = self.hidden[0]
-        inner, direction = hidden.weight.split([WIDTH, hidden.in_features - WIDTH], 1)
-        with torch.autocast(hidden.weight.device.type, enabled=False):
-            weight = torch.cat([inner @ self.bottleneck.weight, direction], 1)
-            return weight, hidden.bias + inner @ self.bottleneck.bias
-
-
-class NerfField(nn.Module):
-    """One NeRF MLP: `geometry` and `style` are separate modules.
-
-    Args:
-        bounds: (2, 3) box of the scene.
-        n_xyz, n_dir: frequencies of the encodings of position and direction.
-    """
-
-    rows = ROWS
-
-    def __init__(self, bounds: Tensor, n_xyz: int = 10, n_dir: int = 4) -> None:
+    def __init__(
+        self, geometry: NerfGeometry, n_frequencies: int = 4, depth: int = 6, **decoder: Any
+    ) -> None:
         super().__init__()
-        self.geometry = NerfGeometry(n_xyz, bounds)
-        self.style = NerfStyle(n_dir)
+        self.head = Bottleneck()
+        self.decoder = Decoder(WIDTH, [STYLE_WIDTH] * depth, n_frequencies, **decoder)
+
+    def spec(self) -> dict[str, Any]:
+        return super().spec() | {"depth": len(self.decoder.mlp.layers)}
+
+    def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
+        usual = STYLE_PATCH_RATE if every_patch else STYLE_RATE
+        return [{"params": list(self.parameters()), "lr": lr or usual}]
+
+
+class NerfField(Field):
+    """The paper's network: `geometry` and `style` are separate modules."""
+
+    kind = "nerf"
+    rows = 1 << 13
+    cost = Cost(
+        rays=(2048, 16384),
+        points=1 << 15,
+        learning_bytes=24000,
+        painting_bytes=2500,
+        painting_samples=((1 << 16, 3 << 18), (1 << 20, 1 << 20)),
+    )
+
+    @classmethod
+    def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
+        n_coarse, n_fine = options.N_samples, options.N_importance
+        style = {"kind": NerfStyle.kind, "n_frequencies": options.N_emb_dir}
+        samplers = {
+            "hierarchical": {"n_coarse": n_coarse, "n_fine": n_fine, "style": style},
+            "occupancy": {"n_steps": n_coarse + n_fine},
+        }
+        return {
+            "field": {"kind": cls.kind, "n_frequencies": options.N_emb_xyz},
+            "style": style,
+            "sampler": {"kind": options.sampling, **samplers[options.sampling]},
+        }
+
+    @classmethod
+    def grid_resolution(cls, options: Any) -> int:
+        return GRID
+
+    @classmethod
+    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> NerfGeometry:
+        return NerfGeometry(spec["n_frequencies"], bounds)
+
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        return [{"params": list(self.parameters()), "lr": lr or RATE}]

@@ -3,22 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
-from models.grid import cell_number, locate
-from models.march import March, march
-from models.samples import Samples, segment_sum, transmittance
+from models.field import Field
+from models.render import Samples, segment_sum, transmittance
+from models.style import ParameterGroups
 
+THIN = 0.01  # share of the light that a cell must stop in order not to count as empty
+PRUNE_CHUNK = 1 << 18  # cells at once
 HIDDEN = 1e-3  # transmittance from which on nothing behind can be seen
 BLOCK = 4  # cells along a block of the coarse grid that the sampler looks at first
 STRETCH = 2 * BLOCK - 0.5  # cells that a look at the coarse grid answers for
 # Stretches of a ray, front to back, that are looked at together: most rays end at the first surface
 WAVES = (3, 6, 1 << 30)
+
+
+def grid_shape(bounds: Tensor, resolution: int) -> tuple[int, int, int]:
+    """Cells along each axis of a box ``bounds (2, 3)``: nearly cubes, ``resolution`` of them along
+    the longest."""
+    extent = bounds[1] - bounds[0]
+    shape = (extent / extent.max() * resolution).round().clamp(min=4)
+    return tuple(int(n) for n in shape)
+
+
+def cell_number(place: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Number (...) int32, in raster order, of the cell of a grid of ``shape`` that each place lies
+    in.
+
+    Args:
+        place: a tensor (...) for each axis, in units of cells; what is outside belongs to the rim.
+    """
+    number = 0
+    for n, along in zip(shape, place, strict=True):
+        number = number * n + along.to(torch.int32).clamp_(0, n - 1)
+    return number
+
+
+def locate(position: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Number (M,) of the cell that each ``position (M, 3)``, in units of cells, lies in, and
+    whether it lies in one (M,)."""
+    # rounded down before it is made an integer, or -0.5 would be inside
+    place = position.floor().unbind(1)
+    inside = torch.ones_like(place[0], dtype=torch.bool)
+    for n, along in zip(shape, place, strict=True):
+        inside &= (along >= 0) & (along < n)
+    return cell_number(place, shape), inside
+
+
+def dilate(grid: Tensor) -> Tensor:
+    """The boolean grid (R0, R1, R2) grown by one cell in all 26 directions."""
+    return functional.max_pool3d(grid[None, None].half(), 3, stride=1, padding=1)[0, 0] > 0
+
+
+def resampled(grid: Tensor, shape: Sequence[int]) -> Tensor:
+    """The boolean grid at another resolution: a cell is True where any of it was."""
+    return functional.adaptive_max_pool3d(grid[None].float(), shape)[0] > 0
+
+
+def upsampled(grid: Tensor, shape: Sequence[int]) -> Tensor:
+    """The boolean grid at another resolution: a cell is what its middle lies in."""
+    return functional.interpolate(grid[None, None].float(), shape, mode="nearest")[0, 0] > 0
 
 
 class OccupancyGrid(nn.Module):
@@ -39,12 +90,12 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("lit", torch.zeros_like(occupied))
         self.register_buffer("bounds", bounds.clone())
         self.register_buffer("blocks", torch.zeros(1, 1, 1, dtype=torch.bool), persistent=False)
-        self._pool()
+        self._pool_blocks()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: object) -> None:
         self.set(state[prefix + "occupied"])
         super()._load_from_state_dict(state, prefix, *args)
-        self._pool()
+        self._pool_blocks()
 
     @property
     def resolution(self) -> Tensor:
@@ -55,7 +106,7 @@ class OccupancyGrid(nn.Module):
         """(3,) edge lengths of a cell, scene units."""
         return (self.bounds[1] - self.bounds[0]) / self.resolution
 
-    def _pool(self) -> None:
+    def _pool_blocks(self) -> None:
         """A block counts when it or a neighbour of it holds an occupied cell: what is within
         `BLOCK` cells, half a stretch, of any place in it is found by a look at that place."""
         pooled = functional.max_pool3d(self.occupied[None, None].half(), BLOCK, ceil_mode=True)
@@ -65,7 +116,7 @@ class OccupancyGrid(nn.Module):
         """Replaces the grid by ``occupied (R0, R1, R2) bool``, of any resolution."""
         self.occupied = occupied.to(self.bounds.device)
         self.lit = torch.zeros_like(self.occupied)
-        self._pool()
+        self._pool_blocks()
 
     def contains(self, x: Tensor) -> Tensor:
         """(M,) bool: whether each position ``x (M, 3)`` lies in an occupied cell."""
@@ -82,27 +133,21 @@ class OccupancyGrid(nn.Module):
         self.lit.view(-1)[cell_number(place, self.lit.shape)] = True
 
     @torch.no_grad()
-    def prune(
-        self, density: Callable[[Tensor], Tensor], threshold: float, chunk: int, lit_only: bool
-    ) -> None:
-        """Empties what is thin; a cell beside one that stays, stays.
+    def prune(self, density: Callable[[Tensor], Tensor], lit_only: bool) -> None:
+        """Empties cells that are thin: that stop less than `THIN` of the light at their centre's
+        density.  A cell beside one that stays, stays.
 
         Args:
             density: (K, 3) positions -> (K,) density per scene unit.
-            threshold: density at a cell's centre under which the cell counts as thin.
-            chunk: positions per call.
             lit_only: empty what no light has reached since the last time, too.
         """
+        threshold = THIN / float(self.cell.min())
         cells = (self.occupied & self.lit if lit_only else self.occupied).nonzero()
-        alive = [density(self.centres(part)) > threshold for part in cells.split(chunk)]
+        parts = cells.split(PRUNE_CHUNK)
+        stays = [density(self.centres(part)) > threshold for part in parts]
         grid = torch.zeros_like(self.occupied)
-        grid[tuple(cells[torch.cat(alive)].T)] = True
+        grid[tuple(cells[torch.cat(stays)].T)] = True
         self.set(dilate(grid) & self.occupied)
-
-
-def dilate(grid: Tensor) -> Tensor:
-    """The boolean grid (R0, R1, R2) grown by one cell in all 26 directions."""
-    return functional.max_pool3d(grid[None, None].half(), 3, stride=1, padding=1)[0, 0] > 0
 
 
 class OccupancySampler(nn.Module):
@@ -111,29 +156,58 @@ class OccupancySampler(nn.Module):
 
     Args:
         grid: where to look.
-        step: distance between samples, scene units.
+        step: distance between samples, scene units; None: the field's, see `Field.step`.
+        field: whose step it is.
     """
 
-    def __init__(self, grid: OccupancyGrid, step: float) -> None:
+    def __init__(self, grid: OccupancyGrid, step: float | None, field: Field | None = None) -> None:
         super().__init__()
         self.grid = grid
-        self.step = step
+        self.follows_field = step is None
+        self.step = field.step if step is None else step
+
+    @classmethod
+    def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> OccupancySampler:
+        """The sampler of ``spec``: "n_steps" along the longest side of the box; 0: as many as the
+        field's resolution asks for."""
+        longest = float((grid.bounds[1] - grid.bounds[0]).max())
+        return cls(grid, longest / spec["n_steps"] if spec["n_steps"] else None, field)
+
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        """None: what it learns is counted, not descended to."""
+        return []
+
+    def refine(self, field: Field, resolution: int) -> None:
+        """Follows the field to its new resolution."""
+        if self.follows_field:
+            self.step = field.step
+
+    def prune(self, field: Field, lit_only: bool) -> None:
+        """Empties the cells in which the field turned out thin, see `OccupancyGrid.prune`."""
+        self.grid.prune(lambda x: field.geometry(x)[0], lit_only)
 
     @torch.no_grad()
     def forward(
-        self, field: nn.Module | None, rays: Rays, generator: torch.Generator | None
+        self,
+        field: nn.Module | None,
+        rays: Rays,
+        generator: torch.Generator | None = None,
+        mark: bool = False,
+        propose: bool = False,
     ) -> Samples:
         """Samples of ``rays``, which end within the grid's bounds.
 
         Args:
             field: whose density ends the rays; None for all samples in occupied cells.
             generator: for one random shift per ray; None for the middles of the steps.
+            mark: remember in the grid which cells light reaches, for the next `prune`.
+            propose: no matter here, see `HierarchicalSampler`.
         """
         n = len(rays)
         shift = torch.full_like(rays.near, 0.5)
         if generator is not None:
             shift = torch.rand(n, generator=generator, device=shift.device, dtype=shift.dtype)
-        path = march(rays)
+        path = rays.march()
         stretches = self._stretches(path, n)
         if field is None:
             return Samples(*self._steps(path, shift, *stretches[:2]), n)
@@ -145,7 +219,7 @@ class OccupancySampler(nn.Module):
             if not now.any():
                 break
             steps = Samples(*self._steps(path, shift, ray[now], start[now]), n)
-            waves.append(self._visible(field, rays, steps, passed))
+            waves.append(self._visible(field, rays, steps, passed, mark))
             begin = end
         return _merged(waves, rays)
 
@@ -159,7 +233,7 @@ class OccupancySampler(nn.Module):
         ray = torch.repeat_interleave(live, counts)
         start = near.repeat_interleave(counts) + length * _numbers(counts)
         blocks, grid = self.grid.blocks, self.grid
-        place = path.places(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
+        place = path.positions(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
         near_something = blocks.flatten().index_select(0, cell_number(place, blocks.shape))
         hit = near_something.nonzero()[:, 0]
         ray, start = ray.index_select(0, hit), start.index_select(0, hit)
@@ -175,7 +249,7 @@ class OccupancySampler(nn.Module):
         """Ray, distance and length of the steps in some stretches that lie in occupied cells."""
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
         s = (start + shift.index_select(0, ray) * self.step)[:, None] + steps
-        place = path.places(ray, s, self.grid.bounds[0], self.grid.cell)
+        place = path.positions(ray, s, self.grid.bounds[0], self.grid.cell)
         occupied = self.grid.occupied
         number = cell_number(place, occupied.shape).flatten()
         keep = occupied.flatten().index_select(0, number).view(s.shape)
@@ -184,7 +258,9 @@ class OccupancySampler(nn.Module):
         ray, s = ray.index_select(0, index // len(steps)), s.flatten().index_select(0, index)
         return ray, path.distance(ray, s), path.length(ray, s, self.step)
 
-    def _visible(self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor) -> Samples:
+    def _visible(
+        self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor, mark: bool
+    ) -> Samples:
         """Of a wave's samples those that light reaches, with what the field said there.
 
         ``passed (N,)``, the optical depth of what is in front of the wave, goes on behind it.
@@ -196,7 +272,7 @@ class OccupancySampler(nn.Module):
         light = transmittance(density, samples) * before
         passed += segment_sum((density * samples.delta).double(), ray, samples.n_rays)
         visible = (light > HIDDEN).nonzero()[:, 0]
-        if self.training:
+        if mark:
             self.grid.mark(x.index_select(0, visible))
         samples = samples.take(visible)
         samples.geometry = density.index_select(0, visible), feature.index_select(0, visible)

@@ -1,14 +1,105 @@
-"""Volume rendering: a pure function of (field, rays, samples)."""
+"""Volume rendering: a pure function of (field, rays, samples); samples are packed along rays."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.cameras.rays import Rays
-from models.samples import Rendering, Samples, compositing_weights, segment_sum
 
 TINY = 1e-6  # opacity that counts as none
+
+
+@dataclass
+class Samples:
+    """Sample points of a batch of rays, all rays' samples in one flat list.
+
+    Attributes:
+        ray_index: (M,) int64, ascending: the ray of each sample.
+        t: (M,) distance along the ray, scene units, ascending within a ray.
+        delta: (M,) length of the interval that the sample stands for, scene units.
+        n_rays: number of rays N; a ray may have no sample.
+        proposal: what the coarse field rendered on the way, over black, for its own loss; or None.
+        geometry: density (M,) and feature (M, ...) that the field said there, without a graph, if
+            the sampler had to ask for them; or None.
+    """
+
+    ray_index: Tensor
+    t: Tensor
+    delta: Tensor
+    n_rays: int
+    proposal: Rendering | None = None
+    geometry: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.t.shape[0]
+
+    def take(self, index: Tensor) -> Samples:
+        """The samples with the numbers ``index (K,)``, ascending."""
+        parts = (x.index_select(0, index) for x in (self.ray_index, self.t, self.delta))
+        return Samples(*parts, self.n_rays)
+
+
+@dataclass
+class Rendering:
+    """What the rays see.
+
+    Attributes:
+        rgb: (N, 3) colour over the background.
+        depth: (N,) expected distance of what is hit, scene units; 0 where nothing is.
+        opacity: (N,) in [0, 1].
+        weights: (M,) contribution of each sample to its ray.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+    weights: Tensor
+
+
+def render(
+    field: nn.Module,
+    rays: Rays,
+    samples: Samples,
+    code: Tensor | None = None,
+    geometry: tuple[Tensor, Tensor] | None = None,
+    threshold: float = 0.0,
+    scale_gradients_within: float | None = None,
+) -> Rendering:
+    """Renders ``samples`` of ``rays`` through ``field``, over black.
+
+    Args:
+        code: (C,) that the style is conditioned on, or (N, C), one for each ray.
+        geometry: density (M,) and feature (M, ...) at the samples, where they are known already;
+            None: the field is asked, and the rendering is differentiable in it.
+        threshold: colours of samples that contribute no more than this are not computed.
+        scale_gradients_within: distance from the eye within which gradients are multiplied by
+            ``(t / distance)^2``: what is close is met by rays as densely as the inverse of that,
+            learns so much faster, and fills the air before the cameras (Philip and Deschaintre,
+            Floaters No More, 2023).  None: true gradients.
+
+    Returns:
+        N rays' rendering, its weights aligned with ``samples``.
+    """
+    x, ray = rays.points(samples.ray_index, samples.t), samples.ray_index
+    density, feature = field.geometry(x) if geometry is None else geometry
+    scale = None
+    if scale_gradients_within is not None:
+        scale = (samples.t / scale_gradients_within).clamp(max=1.0).square()
+        density = _ScaledGradient.apply(density, scale)
+    weights = compositing_weights(density, samples)
+    keep = None
+    if threshold > 0:
+        keep = (weights > threshold).nonzero()[:, 0]
+        feature, x, ray = (values.index_select(0, keep) for values in (feature, x, ray))
+    if code is not None and code.ndim == 2:
+        code = code.index_select(0, ray)
+    rgb = field.style(feature, x, rays.view_directions.index_select(0, ray), code)
+    if scale is not None:
+        rgb = _ScaledGradient.apply(rgb, scale if keep is None else scale.index_select(0, keep))
+    return composite(rgb, weights, samples, keep)
 
 
 def composite(
@@ -33,12 +124,89 @@ def composite(
     return Rendering(colour, depth, opacity, weights)
 
 
-def geometry_of(field: nn.Module, x: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
-    """Density and feature at the places ``x (M, 3)`` of the samples: as the sampler has found them
-    where no gradient is needed."""
-    if samples.geometry is not None and not torch.is_grad_enabled():
-        return samples.geometry
-    return field.geometry(x)
+def transmittance(density: Tensor, samples: Samples) -> Tensor:
+    """Light that reaches every sample, ``T_i = exp(-sum_{j<i} density_j delta_j)``.
+
+    Args:
+        density: (M,) per scene unit, >= 0.
+
+    Returns:
+        (M,) in (0, 1].
+    """
+    if len(samples) == 0:
+        return density
+    optical = density * samples.delta
+    # One running sum over all rays: in double, or the later rays would lose their digits.
+    before = optical.double().cumsum(0) - optical
+    counts = torch.bincount(samples.ray_index, minlength=samples.n_rays)
+    first = (counts.cumsum(0) - counts).index_select(0, samples.ray_index)
+    return torch.exp(before.index_select(0, first) - before).to(density.dtype)
+
+
+def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
+    """Contribution of every sample, ``w_i = T_i (1 - exp(-density_i delta_i))`` (Max 1995;
+    Mildenhall et al. 2020, eq. 3).
+
+    Args:
+        density: (M,) per scene unit, >= 0.
+
+    Returns:
+        (M,) weights; those of one ray sum to at most 1.
+    """
+    return transmittance(density, samples) * -torch.expm1(-density * samples.delta)
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Sum of rows by segment.  On a CPU by columns: `index_add_` on rows is ten times slower."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, segment: Tensor, n_segments: int) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(segment)
+        out = values.new_zeros((n_segments, *values.shape[1:]))
+        if values.ndim == 1 or values.is_cuda:
+            return out.index_add_(0, segment, values)
+        for column in range(values.shape[1]):
+            total = values.new_zeros(n_segments)
+            out[:, column] = total.index_add_(0, segment, values[:, column].contiguous())
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+        (segment,) = ctx.saved_tensors
+        return grad.index_select(0, segment), None, None
+
+
+def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """Sums ``values (M,) or (M, C)`` over equal ``segment (M,)``; returns (n_segments, ...)."""
+    return _SegmentSum.apply(values, segment, n_segments)
+
+
+def drop_faint_samples(weights: Tensor, ray: Tensor, n_rays: int, share: float) -> Tensor:
+    """The samples that remain when every ray drops its faintest ones, as long as those together
+    weigh no more than ``share`` of it.
+
+    How much goes does not depend on how densely a ray is sampled, as it would with a bound on the
+    single weight.  A ray that is fainter than ``share ** 2`` drops all.
+
+    Args:
+        weights: (M,) >= 0, from `compositing_weights`.
+        ray: (M,) the ray of each, ascending.
+        share: in [0, 1); with 0 only what weighs nothing goes.
+
+    Returns:
+        (K,) numbers of the remaining samples, ascending.
+    """
+    if share == 0:
+        return (weights > 0).nonzero()[:, 0]
+    exact = weights.double()
+    order = (2.0 * ray + exact).argsort()  # by ray, by weight within the ray: no weight exceeds 1
+    whole = segment_sum(exact, ray, n_rays)
+    before = whole.cumsum(0) - whole
+    ray = ray.index_select(0, order)
+    # weight of a sample and all lighter ones
+    lighter = exact.index_select(0, order).cumsum(0) - before.index_select(0, ray)
+    least = (share * whole.clamp(min=share)).index_select(0, ray)
+    return order[lighter > least].sort().values
 
 
 class _ScaledGradient(torch.autograd.Function):
@@ -53,43 +221,3 @@ class _ScaledGradient(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
         (scale,) = ctx.saved_tensors
         return grad * (scale if grad.ndim == 1 else scale[:, None]), None
-
-
-def render(
-    field: nn.Module,
-    rays: Rays,
-    samples: Samples,
-    threshold: float = 0.0,
-    arm: float | None = None,
-) -> Rendering:
-    """Renders ``samples`` of ``rays`` through ``field``, over black.
-
-    Args:
-        threshold: colours of samples that contribute no more than this are not computed.
-        arm: distance from the eye within which gradients are multiplied by (t / arm)^2: what is
-            close gets rays as densely as the inverse of that, learns so much faster, and fills the
-            air before the cameras (Philip and Deschaintre 2023).  None: true gradients.
-
-    Returns:
-        N rays' rendering, its weights aligned with ``samples``.
-    """
-    x = rays.points(samples.ray_index, samples.t)
-    density, feature = geometry_of(field, x, samples)
-    scale = None if arm is None else (samples.t / arm).clamp(max=1.0).square()
-    if scale is not None:
-        density = _ScaledGradient.apply(density, scale)
-    weights = compositing_weights(density, samples)
-    keep = (weights > threshold).nonzero()[:, 0] if threshold > 0 else None
-    ray = samples.ray_index
-    if keep is not None:
-        feature, x, ray = (values.index_select(0, keep) for values in (feature, x, ray))
-    directions = rays.view_directions.index_select(0, ray)
-    rgb = field.style(feature, x, directions)
-    if scale is not None:
-        rgb = _ScaledGradient.apply(rgb, scale if keep is None else scale.index_select(0, keep))
-    return composite(rgb, weights, samples, keep)
-
-
-def over(rendering: Rendering, background: Tensor) -> Tensor:
-    """The rendering's colour (N, 3) over ``background (3,)``."""
-    return rendering.rgb + (1 - rendering.opacity)[:, None] * background

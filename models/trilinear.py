@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # corner k of a cell is offset (k >> 2 & 1, k >> 1 & 1, k & 1)
-CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)])
+CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)], device="cpu")
 SHARED = 3  # samples in a cell, on average, from which they are summed by cell first
 
 

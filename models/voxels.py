@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.encoding import encoded_width
-from models.field import Style
-from models.grid import locate
+from models.field import Cost, Field
+from models.occupancy import dilate, grid_shape, locate, resampled
+from models.style import Decoder, ParameterGroups, Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
-HIDDEN = 64
+HIDDEN = (64, 64)
 ROWS = 1 << 14  # in a block of the network
+FEATURES = 12  # on a vertex
 DIRECTION_FREQUENCIES = 2
-FOG = -2.0  # raw density to start from: light goes about 8 hundredths of the box deep
+RAW_DENSITY = -2.0  # to start from: light goes about 8 hundredths of the box deep
+STEPS_PER_CELL = 4 / 3
+RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
+STYLE_RATES = {"features": 0.1, "mlp": 2e-3}
 
 
 class Lattice(nn.Module):
@@ -25,45 +32,52 @@ class Lattice(nn.Module):
         bounds: (2, 3) box of the grid, scene units.
     """
 
+    active: Tensor
+    bounds: Tensor
     cell_of: Tensor
     corners: Tensor
-    bounds: Tensor
+    vertex_key: Tensor
 
     def __init__(self, active: Tensor, bounds: Tensor) -> None:
         super().__init__()
         self.register_buffer("active", active)
         self.register_buffer("bounds", bounds.clone())
-        self.register_buffer("cell_of", torch.empty(0, dtype=torch.int32), persistent=False)
-        self.register_buffer("corners", torch.empty(0, 8, dtype=torch.int32), persistent=False)
-        self._index()
+        resolution = torch.tensor(active.shape, device=bounds.device)
+        self.register_buffer("resolution", resolution, persistent=False)
+        self._number()
 
-    def _index(self) -> None:
+    def _number(self) -> None:
         """Numbers the cells and their vertices, both in raster order."""
         active = self.active
         cells = active.nonzero()
-        self.cell_of = torch.full((active.numel(),), -1, dtype=torch.int32, device=active.device)
-        flat = (cells[:, 0] * active.shape[1] + cells[:, 1]) * active.shape[2] + cells[:, 2]
-        self.cell_of[flat] = torch.arange(len(cells), dtype=torch.int32, device=active.device)
+        numbers = torch.arange(len(cells), dtype=torch.int32, device=active.device)
+        cell_of = torch.full((active.numel(),), -1, dtype=torch.int32, device=active.device)
+        cell_of[(cells[:, 0] * active.shape[1] + cells[:, 1]) * active.shape[2] + cells[:, 2]] = (
+            numbers
+        )
         vertices = cells[:, None] + CORNERS.to(cells.device)
         shape = [n + 1 for n in active.shape]
         key = (vertices[..., 0] * shape[1] + vertices[..., 1]) * shape[2] + vertices[..., 2]
-        self.vertex_key, rows = key.unique(return_inverse=True)
-        self.corners = rows.to(torch.int32)
+        vertex_key, rows = key.unique(return_inverse=True)
+        self.register_buffer("cell_of", cell_of, persistent=False)
+        self.register_buffer("corners", rows.to(torch.int32), persistent=False)
+        self.register_buffer("vertex_key", vertex_key, persistent=False)
 
     @property
     def n_vertices(self) -> int:
         return len(self.vertex_key)
 
     @property
-    def resolution(self) -> Tensor:
-        return torch.tensor(self.active.shape, device=self.bounds.device)
+    def cell(self) -> Tensor:
+        """(3,) edges of a cell, scene units."""
+        return (self.bounds[1] - self.bounds[0]) / self.resolution
 
     def vertices(self) -> Tensor:
         """(V, 3) positions of the vertices, scene units."""
         _, ny, nz = (n + 1 for n in self.active.shape)
         key = self.vertex_key
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
-        return self.bounds[0] + index * ((self.bounds[1] - self.bounds[0]) / self.resolution)
+        return self.bounds[0] + index * self.cell
 
     def _position(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` in units of cells."""
@@ -91,7 +105,7 @@ class VoxelGeometry(nn.Module):
     def __init__(self, lattice: Lattice) -> None:
         super().__init__()
         self.lattice = lattice
-        self.raw = nn.Parameter(torch.full((lattice.n_vertices, 1), FOG))
+        self.raw = nn.Parameter(torch.full((lattice.n_vertices, 1), RAW_DENSITY))
         self.register_buffer(
             "unit", (lattice.bounds[1] - lattice.bounds[0]).max() / 100, persistent=False
         )
@@ -108,72 +122,135 @@ class VoxelGeometry(nn.Module):
         return self.lattice.locate(x)
 
 
-class VoxelStyle(Style):
-    """(cell, position, direction) -> colour: features on the vertices and a small MLP."""
+class VertexFeatures(nn.Module):
+    """The head of a voxel style: features on the vertices, interpolated."""
+
+    linear = None
 
     def __init__(self, lattice: Lattice, n_features: int) -> None:
-        super().__init__(DIRECTION_FREQUENCIES)
+        super().__init__()
         self._lattice = (lattice,)  # in a tuple: it belongs to the geometry, not to this module
-        self.features = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
-        width = n_features + encoded_width(3, DIRECTION_FREQUENCIES)
-        self.hidden = nn.ModuleList([nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, HIDDEN)])
-        self.rgb = nn.Linear(HIDDEN, 3)
+        self.table = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
+
+    def forward(self, feature: Tensor, x: Tensor) -> Tensor:
+        """``feature (M,)`` cells or -1, ``x (M, 3)`` -> (M, F)."""
+        return self._lattice[0].interpolate(self.table, feature.clamp(min=0), x)
+
+
+class VoxelStyle(Style):
+    """(cell, position, direction) -> colour: features on the vertices and a small MLP.
+
+    Args:
+        geometry: of the field that it is for.
+        n_features: on a vertex.
+        decoder: see `Decoder`.
+    """
+
+    kind = "voxels"
+
+    def __init__(
+        self,
+        geometry: VoxelGeometry,
+        n_features: int = FEATURES,
+        n_frequencies: int = DIRECTION_FREQUENCIES,
+        **decoder: Any,
+    ) -> None:
+        super().__init__()
+        self.head = VertexFeatures(geometry.lattice, n_features)
+        self.decoder = Decoder(n_features, HIDDEN, n_frequencies, rows=ROWS, **decoder)
+
+    def spec(self) -> dict[str, Any]:
+        return super().spec() | {"n_features": self.decoder.n_in}
+
+    def twin(self) -> VoxelStyle:
+        shared = self.head._lattice
+        return deepcopy(self, {id(shared): shared})
 
     def reset(self) -> None:
         """Starts again from a colourless field."""
         super().reset()
-        nn.init.normal_(self.features, std=0.1)
+        nn.init.normal_(self.head.table, std=0.1)
 
-    def forward(self, feature: Tensor, x: Tensor, d: Tensor) -> Tensor:
-        """``feature (M,)`` cells, ``x (M, 3)``, unit ``d (M, 3)`` -> rgb (M, 3) in [0, 1]."""
-        h = self._lattice[0].interpolate(self.features, feature.clamp(min=0), x)
-        return self.decode(h, d, [(layer.weight, layer.bias) for layer in self.hidden], ROWS)
+    def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
+        return self.groups_at(STYLE_RATES, lr)
+
+    def groups_at(self, rates: dict[str, float], lr: float | None) -> ParameterGroups:
+        """Parameters at the ``rates`` of "features" and "mlp", scaled so that features get ``lr``.
+
+        Few rays meet each number of a table, so its gradients are tiny, which "sparse" tells.
+        """
+        scale = lr / rates["features"] if lr else 1.0
+        return [
+            {"params": [self.head.table], "lr": rates["features"] * scale, "sparse": True},
+            {"params": list(self.decoder.parameters()), "lr": rates["mlp"] * scale},
+        ]
 
 
-class VoxelField(nn.Module):
-    """Sparse trilinear voxels; `geometry` holds density and structure, `style` all of the colour.
+class VoxelField(Field):
+    """Sparse trilinear voxels: `geometry` holds density and structure, `style` all colour."""
 
-    Args:
-        active: (R0, R1, R2) bool cells that exist.
-        bounds: (2, 3) box of the grid.
-        n_features: appearance features on a vertex.
-    """
-
+    kind = "voxels"
     rows = ROWS
+    colour_threshold = 1e-3
+    cost = Cost(
+        rays=(65536, 131072),
+        points=1 << 16,
+        learning_bytes=1500,
+        painting_bytes=600,
+        painting_samples=((1 << 18, 1 << 20), (1 << 22, 1 << 22)),
+    )
 
-    def __init__(self, active: Tensor, bounds: Tensor, n_features: int = 12) -> None:
-        super().__init__()
-        lattice = Lattice(active, bounds)
-        self.geometry = VoxelGeometry(lattice)
-        self.style = VoxelStyle(lattice, n_features)
+    @classmethod
+    def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
+        return {
+            "field": {"kind": cls.kind},
+            "style": {"kind": VoxelStyle.kind},
+            "sampler": {"kind": "occupancy", "n_steps": 0},
+        }
+
+    @classmethod
+    def grid_resolution(cls, options: Any) -> int:
+        return options.voxel_resolution
+
+    @classmethod
+    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> VoxelGeometry:
+        return VoxelGeometry(Lattice(cells, bounds))
+
+    @classmethod
+    def cells_in(cls, state: dict[str, Tensor]) -> Tensor:
+        return state["geometry.lattice.active"]
 
     @property
-    def cell(self) -> float:
-        """Shortest edge of a cell, scene units."""
-        lattice = self.geometry.lattice
-        return float(((lattice.bounds[1] - lattice.bounds[0]) / lattice.resolution).min())
+    def step(self) -> float:
+        return float(self.geometry.lattice.cell.min()) / STEPS_PER_CELL
+
+    def fill(self, raw_density: float) -> None:
+        nn.init.constant_(self.geometry.raw, raw_density)
+
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        scale = lr / RATES["features"] if lr else 1.0
+        density = {"params": [self.geometry.raw], "lr": RATES["density"] * scale, "sparse": True}
+        return [density, *self.style.groups_at(RATES, lr)]
+
+    def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
+        shape = grid_shape(self.geometry.lattice.bounds, resolution)
+        return self.on_cells(resampled(dilate(occupied), shape))
 
     @torch.no_grad()
-    def refined(self, active: Tensor) -> VoxelField:
+    def on_cells(self, active: Tensor) -> VoxelField:
         """The same field on other cells ``active (R0, R1, R2)``, usually finer and fewer."""
         old = self.geometry.lattice
-        n_features = self.style.features.shape[1]
-        new = VoxelField(active, old.bounds, n_features).to(old.bounds.device)
+        spec = {"field": {}, "style": self.style.spec()}
+        new = VoxelField.build(spec, old.bounds, active).to(old.bounds.device)
         vertices = new.geometry.lattice.vertices()
         # a vertex on the rim belongs to an old cell on one of its eight sides
-        nudge = 1e-3 * (old.bounds[1] - old.bounds[0]) / old.resolution
+        nudge = 1e-3 * old.cell
         for corner in CORNERS.to(nudge):
             x = vertices + (corner * 2 - 1) * nudge
             cell = old.locate(x)
             known = cell >= 0
-            new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell[known], x[known])
-            new.style.features[known] = old.interpolate(self.style.features, cell[known], x[known])
-        new.style.hidden, new.style.rgb = self.style.hidden, self.style.rgb
+            where, place = cell[known], x[known]
+            new.geometry.raw[known] = old.interpolate(self.geometry.raw, where, place)
+            new.style.head.table[known] = old.interpolate(self.style.head.table, where, place)
+        new.style.decoder = self.style.decoder
         return new
-
-
-def grid_shape(bounds: Tensor, resolution: int) -> tuple[int, int, int]:
-    """Cells along each axis: nearly cubes, ``resolution`` of them along the longest."""
-    extent = bounds[1] - bounds[0]
-    shape = (extent / extent.max() * resolution).round().clamp(min=4)
-    return tuple(int(n) for n in shape)

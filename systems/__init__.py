@@ -1,1 +1,17 @@
-"""LightningModules: the schedule of one kind of training.  Ties fields, losses and data."""
+"""Tasks and the systems made of them: the only place that ties fields, losses and data sets.
+
+The table of what ``pipeline.py --stage`` can train.  A stage is a function ``options -> systems to
+be trained one after the other, each with its run``; a new one is a new file and a line here.
+"""
+
+from __future__ import annotations
+
+from utils.registry import Registry
+
+STAGES = Registry(
+    "stage",
+    {
+        "geometry": "systems.geometry:geometry_stage",
+        "style": "systems.style:style_stage",
+    },
+)

@@ -14,17 +14,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from systems.gradients import add_gradient
 from utils.chunks import Chunks
 from utils.team import ALONE, Team
 
-Shade = Callable[[slice], Tensor]
+Render = Callable[[slice], Tensor]
 Terms = dict[str, Tensor]
 ImageGradient = Callable[[Tensor], tuple[Terms, Tensor]]
 
 
 def deferred_backward(
-    shade: Shade,
+    render: Render,
     n: int,
     chunks: Chunks,
     image_gradient: ImageGradient,
@@ -36,7 +35,7 @@ def deferred_backward(
     What fits into one chunk is rendered once, its graph kept.
 
     Args:
-        shade: slice of pixels -> (n, 3) colours, differentiable; a pure function.
+        render: slice of pixels -> (n, 3) colours, differentiable; a pure function.
         n: number of pixels.
         chunks: how many pixels' graphs are in memory at a time.
         image_gradient: colours (n, 3) -> named terms, and the gradient (n, 3) of their sum.
@@ -48,7 +47,7 @@ def deferred_backward(
     """
 
     def at_once() -> Terms:
-        colours = shade(slice(0, n))
+        colours = render(slice(0, n))
         terms, gradient = image_gradient(colours.detach())
         add_gradient(colours, parameters, gradient)
         return terms
@@ -62,12 +61,29 @@ def deferred_backward(
         chunks.shrink(n)
     own = team.part(n)
     with torch.no_grad():
-        parts = chunks.over(own, shade)
-    colours = torch.cat([*parts, shade(slice(0, 0)).detach()])
+        parts = chunks.over(own, render)
+    colours = torch.cat([*parts, render(slice(0, 0)).detach()])
     if team.size > 1:
         mine, colours = colours, colours.new_zeros(n, 3)
         colours[own] = mine
         team.add(colours)
     terms, gradient = image_gradient(colours)
-    chunks.over(own, lambda part: add_gradient(shade(part), parameters, gradient[part]))
+    chunks.over(own, lambda part: add_gradient(render(part), parameters, gradient[part]))
     return terms
+
+
+def add_gradient(
+    values: Tensor, parameters: Sequence[nn.Parameter], gradient: Tensor | None = None
+) -> None:
+    """Adds the gradient of ``values`` to that of the parameters: all of it or, where the memory
+    runs out, nothing.  (`Tensor.backward` may have added a part of it by then.)
+
+    Args:
+        values: a loss, or anything of which the loss's ``gradient`` is known.
+        parameters: what ``values`` may depend on.
+        gradient: of the loss with respect to ``values``, in their shape; None for the loss itself.
+    """
+    found = torch.autograd.grad(values, parameters, gradient, allow_unused=True)
+    for parameter, new in zip(parameters, found, strict=True):
+        if new is not None:
+            parameter.grad = new if parameter.grad is None else parameter.grad.add_(new)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.cameras.rays import Cameras, Rays
-from models.field import colours_at
-from models.render import geometry_of
-from models.renderer import Renderer
-from models.samples import compositing_weights, prominent, segment_sum
-from systems.rendering import chunk_size
+from models.field import Field
+from models.render import compositing_weights, drop_faint_samples, segment_sum
+from models.renderer import Renderer, ray_chunks
 from utils.chunks import Chunks
 
-# Share of a ray's weight that its least samples are dropped for, and the rest take over.  Measured
+# Share of a ray's weight whose faintest samples are dropped; the rest take it over.  Measured
 # on painted scenes: the picture is within 59 dB of the exact one, the style loss's gradient about
 # a degree from the exact one's own, and a quarter of a degree for the same gradient of the pixels.
 NEGLIGIBLE = 0.01
@@ -31,8 +29,8 @@ class FrozenView:
         first: (P + 1,) int64: the samples of the pixel p are first[p] : first[p + 1].
         t: (M,) distances along the rays.
         weights: (M,) contributions.
-        feature: (M, ...) what the style module wants to know of the geometry; None where it is
-            computed when needed, see `shade`.
+        feature: (M, ...) what the style wants to know of the geometry; None where it is computed
+            when needed, see `render`.
         opacity: (P,).
         corner: row and column of the window's first pixel.
         size: height, width of the window.
@@ -89,9 +87,9 @@ class FrozenView:
         return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
 
     @torch.no_grad()
-    def with_features(self, field: nn.Module, chunks: Chunks) -> FrozenView:
-        """The view with what the style module wants to know of all its samples: for who shades it
-        more than once."""
+    def with_features(self, field: Field, chunks: Chunks) -> FrozenView:
+        """The view with the features of all its samples, which are else computed at each
+        rendering."""
         none = field.geometry.feature(self.t.new_zeros(0, 3))
         feature = none.new_empty(len(self.t), *none.shape[1:])
 
@@ -118,18 +116,24 @@ class FrozenView:
         row, column = self.row[part].long(), self.column[part].long()
         return self.cameras.rays(torch.full_like(row, self.index), row, column)
 
-    def shade(self, field: nn.Module, background: Tensor, part: slice | None = None) -> Tensor:
+    def render(
+        self,
+        field: Field,
+        background: Tensor,
+        part: slice | None = None,
+        code: Tensor | None = None,
+    ) -> Tensor:
         """Colours (n, 3) of all pixels or of a stretch ``part`` of them, over the background;
-        differentiable in the style.
+        differentiable in the style and in ``code (C,)``, which it is conditioned on.
 
-        A pure function of the field's style: the same samples, whoever asks and however often.
+        A pure function of its arguments: the same samples, whoever asks and however often.
         """
         part = slice(0, len(self)) if part is None else part
         inside, ray, x, d = self._samples(part)
         if self.feature is None:
-            rgb = colours_at(field, x, d)
+            rgb = field.colours(x, d, code)
         else:
-            rgb = field.style(self.feature[inside], x, d)
+            rgb = field.style(self.feature[inside], x, d, code)
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
         return colour + (1 - self.opacity[part])[:, None] * background
 
@@ -163,7 +167,7 @@ class FrozenGeometry:
         budget: bytes to keep in the host's memory.
         device_budget: bytes to keep on the GPU.
         chunk: rays at once while computing; 0: by field and device.
-        threshold: share of a ray's weight that its least samples are dropped for; 0 keeps all.
+        threshold: share of a ray's weight whose faintest samples are dropped; 0 keeps all.
     """
 
     def __init__(
@@ -179,10 +183,9 @@ class FrozenGeometry:
         self.cameras = cameras
         self.budget = budget
         self.device_budget = device_budget if renderer.bounds.is_cuda else 0.0
-        self.chunks = Chunks(chunk_size(renderer, chunk))
+        self.chunks = ray_chunks(renderer, chunk)
         self.threshold = threshold
         self.keeps_vectors: bool | None = None  # decided by the first view
-        self.vector_bytes = 0  # of a sample's feature, where that is a vector
         self.kept: dict[int, FrozenView] = {}
         self.last: tuple[int, FrozenView | None] = (-1, None)  # of those that are not kept
         self.used = {"device": 0, "host": 0}
@@ -210,12 +213,8 @@ class FrozenGeometry:
 
     @torch.no_grad()
     def _compute(self, index: int) -> FrozenView:
-        renderer = self.renderer
-        training = renderer.training
-        renderer.eval()
         height, width = self.cameras.sizes[index].tolist()
         parts = self.chunks.over(height * width, lambda part: self._part(index, part))
-        renderer.train(training)
         counts, t, weights, feature, opacity = (
             None if tensors[0] is None else torch.cat(tensors)
             for tensors in zip(*parts, strict=True)
@@ -236,22 +235,22 @@ class FrozenGeometry:
             (height, width),
         )
         if self.keeps_vectors is None:
+            none = self.renderer.field.geometry.feature(t.new_zeros(0, 3))
+            missing = 0 if feature is not None else none[:0].new_empty(1, *none.shape[1:]).nbytes
             room = self.device_budget if t.is_cuda else self.budget
-            size = view.nbytes() + self.vector_bytes * len(t)
-            self.keeps_vectors = size * len(self) <= room
+            self.keeps_vectors = (view.nbytes() + missing * len(t)) * len(self) <= room
             if self.keeps_vectors and feature is None:
-                return view.with_features(renderer.field, self.chunks)
+                return view.with_features(self.renderer.field, self.chunks)
         return view
 
     def _part(self, index: int, part: slice) -> tuple[Tensor | None, ...]:
         """Each ray's number of samples, each sample's t, weight, feature; each ray's opacity."""
         renderer = self.renderer
         rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
-        samples = renderer.samples(rays)
-        x = rays.points(samples.ray_index, samples.t)
-        density, feature = geometry_of(renderer.field, x, samples)
+        samples = renderer.sample(rays)
+        density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
-        keep = prominent(weights, samples.ray_index, len(rays), self.threshold)
+        keep = drop_faint_samples(weights, samples.ray_index, len(rays), self.threshold)
         ray = samples.ray_index[keep]
         opacity = segment_sum(weights, samples.ray_index, len(rays))
         weights = weights[keep]
@@ -260,7 +259,5 @@ class FrozenGeometry:
             weights = weights * (opacity / left.clamp(min=1e-6))[ray]
             opacity = segment_sum(weights, ray, len(rays))
         counts = torch.bincount(ray, minlength=len(rays))
-        if feature.ndim > 1:
-            self.vector_bytes = feature.shape[1] * feature.element_size()
         feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
         return counts, samples.t[keep], weights, feature, opacity

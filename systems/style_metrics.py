@@ -13,7 +13,8 @@ from features.registry import load_features
 from losses.objective import StyleObjective
 from losses.registry import layers_needed
 from losses.style_image import prepare_style
-from systems.rendering import Picture
+from models.renderer import Picture
+from opt import TrainOptions
 from utils.errors import UserError
 from utils.images import read_image
 
@@ -37,14 +38,13 @@ class StyleMeter:
         self.objectives: dict[int, StyleObjective] = {}
 
     @classmethod
-    def of(cls, payload: Mapping[str, Any], device: torch.device) -> StyleMeter | None:
-        """The meter for a style checkpoint; None where its painting or network is gone."""
-        options = payload["options"]
-        weights = options["vgg_weights"]
+    def of(cls, options: Mapping[str, Any], device: torch.device) -> StyleMeter | None:
+        """The meter for a style that was trained with ``options``; None where its painting or
+        network is gone."""
         try:
-            rgb, _ = read_image(Path(options["style_dir"]))
-            path = Path(weights) if weights else None
-            return cls(torch.from_numpy(rgb), options["features"], path, device)
+            run = TrainOptions.from_dict(options)
+            rgb, _ = read_image(run.style_dir)
+            return cls(torch.from_numpy(rgb), run.features, run.vgg_weights, device)
         except UserError as error:
             print(f"style distances are not measured: {error}")
             return None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems.base import TrainingSystem
 
 from eval import evaluate
 from opt import parse_eval, parse_train
@@ -154,10 +155,20 @@ def test_vgg_weights_without_the_needed_layers(trained):
     refuses(f"{STYLE} --ckpt_path {trained} --vgg_weights vgg.pth", "vgg.pth", "features.2.weight")
 
 
-def test_stylised_checkpoint_is_not_a_geometry_to_resume(trained):
-    line = f"{FIRST} --suffix g --resume --max_steps 9 --checkpoint_every 2"
-    train(parse_train(line.split()))
-    refuses(line.replace("--max_steps 9", "--max_steps 12"), "steps")
+def test_a_run_of_another_length_is_not_resumed(at, monkeypatch):
+    line = f"{FIRST} --suffix g --checkpoint_every 2".replace("--max_steps 2", "--max_steps 9")
+    apply = TrainingSystem.apply_gradients
+
+    def crash(system, step):
+        if step == 5:
+            raise ZeroDivisionError
+        apply(system, step)
+
+    monkeypatch.setattr(TrainingSystem, "apply_gradients", crash)
+    with pytest.raises(ZeroDivisionError):
+        train(parse_train(line.split()))
+    line = line.replace("--max_steps 9", "--max_steps 12 --resume")
+    refuses(line, "step_4.ckpt", "--max_steps 12 was 9")
 
 
 def test_evaluation_of_nothing(at):

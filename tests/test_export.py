@@ -1,5 +1,6 @@
 """export.py end to end on a tiny scene, what eval.py does with its files, and its mistakes."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -110,6 +111,21 @@ def test_a_checkpoint_alone_is_enough_for_mesh_and_volume(at, trained):
             run(f"{line} --ckpt_path alone/sphere_g.ckpt")
 
 
+@pytest.mark.parametrize("asset", ["mesh --mesh_format glb", "volume", "cameras", "weights"])
+def test_a_full_disk_leaves_what_was_there(at, asset, monkeypatch):
+    line = f"{asset} --ckpt_path {CKPT} --resolution 16"
+    run(line)
+    before = {path: path.read_bytes() for path in OUT.rglob("*") if path.is_file()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("utils.files.os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        run(line)
+    assert {path: path.read_bytes() for path in OUT.rglob("*") if path.is_file()} == before
+
+
 def test_volume(at):
     report = run(f"volume --ckpt_path {CKPT} --resolution 20")
     assert (OUT / "sphere_g.vol").stat().st_size == 8 * report["voxels"] > 0
@@ -154,6 +170,7 @@ def test_depth_files_beside_the_frames(at):
 @pytest.mark.parametrize(
     "line, words",
     [
+        ("scene --ckpt_path x", "--asset: 'scene' is not one of mesh, volume, cameras, weights"),
         ("mehs --ckpt_path x", "--asset: 'mehs' is not one of mesh, volume"),
         ("--ckpt_path x", "--asset: missing; give --asset mesh|volume|cameras|weights"),
         ("mesh", "--ckpt_path: missing"),

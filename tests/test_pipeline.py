@@ -16,17 +16,16 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning.plugins.precision import MixedPrecision
+from systems.rendering import render_view
 
 import pipeline
 from eval import evaluate
+from models.checkpoint import FIELD, Checkpoint, geometry_digest
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems.checkpoints import geometry_digest
 from systems.frozen import FrozenGeometry
 from systems.geometry import GeometrySystem
-from systems.rendering import render_view
 from tests.datasets.conftest import Captures
-from utils.checkpoint import load_checkpoint
 from utils.errors import NumericalError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +60,7 @@ def style(more="", ckpt="ckpts/sphere_g.ckpt"):
 
 
 def weights(path):
-    return load_checkpoint(path)["state"]
+    return Checkpoint.read(Path(path)).renderer().state_dict()
 
 
 def same(a, b):
@@ -84,13 +83,17 @@ def command(*words, cwd, timeout=300):
 def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     geometry(field)
     (path, *_) = style(f"--style_mode {mode} --patch_size 9 --small_size 10 --max_steps 3")
-    before, after = load_checkpoint("ckpts/sphere_g.ckpt"), load_checkpoint(path)
-    assert after["kind"] == "style"
+    before, after = Checkpoint.read(at / "ckpts/sphere_g.ckpt"), Checkpoint.read(path)
+    assert (after.stage, list(after.styles)) == ("style", ["painting"])
     # law 2: the geometry has not moved by a bit, the style has
-    assert before["digest"] == after["digest"] == geometry_digest(after["state"])
-    assert not same(before["state"], after["state"])
+    painted = after.renderer().state_dict()
+    assert before.fields[FIELD].digest == after.fields[FIELD].digest == geometry_digest(painted)
+    assert not same(before.fields[FIELD].state, painted)
+    # law 6: the photographic colours are still there
+    assert same(before.fields[FIELD].state, after.renderer(style="photo").state_dict())
     report = evaluate(parse_eval(["--ckpt_path", str(path), "--gif_name", "out"]))
-    assert report["digest"] == before["digest"]
+    assert report["digest"] == before.fields[FIELD].digest
+    assert report["style"] == "painting"
     assert "psnr" not in report
     assert report["style_distance"] > 0
     frames = imageio.mimread("out.gif")
@@ -272,7 +275,8 @@ def test_the_report_says_how_it_came_about(at, monkeypatch, capsys):
     assert written["options"]["fps"] == 4
     assert written["options"]["ckpt_path"] == "ckpts/sphere_g.ckpt"
     assert written["training_options"]["stage"] == "geometry"
-    assert written["digest"] == load_checkpoint("ckpts/sphere_g.ckpt")["digest"]
+    read = Checkpoint.read(at / "ckpts/sphere_g.ckpt")
+    assert (written["digest"], written["style"]) == (read.fields[FIELD].digest, "photo")
     assert written["versions"]["torch"] == torch.__version__
     assert {"python", "numpy", "pytorch-lightning"} <= written["versions"].keys()
     # nerf_pl's test_train: the views of training, rendered whole and measured

@@ -15,6 +15,7 @@ from datasets.cameras.rays import Cameras
 from datasets.capture import Solved, solve, upright_copies, write_capture
 from datasets.formats.colmap_model import read_model
 from datasets.formats.transforms import load_transforms
+from datasets.load import LoadOptions
 from utils.errors import UserError
 
 FOX = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fox_360" / "images_2"
@@ -53,6 +54,9 @@ class TestInput:
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i}.png")
         with pytest.raises(UserError, match="give --output_dir"):
             prepare.prepare(tmp_path / "images", tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1
+        for i in range(3):
+            assert Image.open(tmp_path / "images" / f"{i}.png").size == (8, 8)
 
     def test_name(self):
         assert prepare.name_of(Path("a/fox")) == "fox"
@@ -108,7 +112,7 @@ def test_written_scene(tmp_path, solved, sphere):
     file = write_capture(solved, tmp_path / "out")
     assert file == tmp_path / "out" / "transforms.json"
     assert sorted(path.name for path in file.parent.iterdir()) == ["images", "transforms.json"]
-    scene = load_transforms(tmp_path / "out", hold_out=0)
+    scene = load_transforms(tmp_path / "out", LoadOptions(hold_out=0))
     views = [*scene.train, *scene.test]
     assert sorted(view.name for view in views) == [f"r_{i}" for i in range(8)]
     c2w = torch.stack([view.c2w for view in views])
@@ -134,7 +138,7 @@ def test_report(solved, capsys):
     text = capsys.readouterr().out
     assert "8 of 10 photos registered, mean error 0.50 pixels" in text
     assert "not registered: r_8.png, r_9.png" in text
-    assert "groups that do not connect (8 + 2)" in text
+    assert "unconnected groups (8 + 2)" in text
     assert "add photos from viewpoints between" in text
 
 
@@ -149,7 +153,7 @@ def test_tried_again_with_more_features(tmp_path, solved, monkeypatch):
     assert solve(solved.photos, tmp_path) is solved
     assert asked == [2048, 8192]
     monkeypatch.setattr("datasets.capture.attempt", lambda *_: None)
-    with pytest.raises(UserError, match="none could be connected with another"):
+    with pytest.raises(UserError, match="no two could be matched"):
         solve(solved.photos, tmp_path)
 
 
@@ -176,6 +180,6 @@ def test_ten_photos_of_the_fox(tmp_path):
     photos.mkdir()
     for path in sorted(FOX.iterdir())[:10]:
         shutil.copy(path, photos)
-    scene = load_transforms(prepare.prepare(photos, tmp_path / "out"), hold_out=0)
+    scene = load_transforms(prepare.prepare(photos, tmp_path / "out"), LoadOptions(hold_out=0))
     assert len(scene.train) + len(scene.test) == 10
     assert scene.train[0].fx == pytest.approx(715, rel=0.1)

@@ -1,13 +1,11 @@
-"""Checkpoints: plain containers and tensors in one file, written whole or not at all, and read
-without ever running what is in it."""
+"""Files of plain containers and tensors, written whole or not at all, and read without ever running
+what is in them."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
+import math
 import pickle
-import re
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -19,63 +17,44 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import replacing
 
 FORMAT = "nerf-style-transfer"
-VERSION = 1
-_STEP_FILE = re.compile(r"step_(\d+)\.ckpt")
-
-log = logging.getLogger(__name__)
-
-
-def step_path(directory: str | Path, step: int) -> Path:
-    """Where the checkpoint of a step belongs: the name that `newest_checkpoint` looks for."""
-    return Path(directory) / f"step_{step}.ckpt"
+DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int32, torch.int64),
+}
+# what a file may nest: shared references in a few bytes of pickle could unfold without end
+DEEPEST = 32
+MOST_VALUES = 1_000_000
 
 
-def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that ``path`` holds the old content or the new, never a part.
+def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write plain content, see `replacing`.
 
     Args:
         path: the file; its directory must exist.
-        payload: has "kind" (str); its values are tensors, dicts, lists, tuples, str, int, float,
-            bool, None, nested as you like.  Format and version are added here.
+        content: tensors, dicts, lists, tuples, str, int, float, bool, None, nested as you like.
 
     Raises:
         UserError: the disk is full, or the place cannot be written.
         TypeError: a value that `load_checkpoint` would refuse.
     """
-    path = Path(path)
-    content = {"format": FORMAT, "version": VERSION, **payload, "kind": payload["kind"]}
-    _require_plain(content, "payload")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    # torch.save turns a failed write (disk full) into a RuntimeError
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__ or error
-        words = getattr(reason, "strerror", None) or str(reason).splitlines()[0]
-        raise UserError(
-            f"{path}: checkpoint cannot be written ({words}); free space or choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = {"format": FORMAT, **content}
+    require_plain(content)
+    with replacing(Path(path)) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # what torch.save makes of a full disk
+            raise OSError(f"{error.__context__ or error}".splitlines()[0]) from error
 
 
-def load_checkpoint(path: str | Path, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Read a checkpoint to the CPU.
-
-    Args:
-        path: a file made by `save_checkpoint`.
-        kind: the kind or kinds that are wanted; None takes any.
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, its tensors to the CPU.
 
     Raises:
-        UserError: missing, damaged, not a checkpoint, with code in it, or of another format,
-            version or kind.
+        UserError: missing, damaged, of another format, with code in it or with anything else that
+            `save_checkpoint` would not write.
     """
     path = Path(path)
     content = _read(path)
@@ -83,60 +62,43 @@ def load_checkpoint(path: str | Path, kind: str | tuple[str, ...] | None = None)
         raise UserError(
             f"{path}: not a checkpoint of this project; give one that pipeline.py wrote"
         )
-    if content.get("version") != VERSION:
-        raise UserError(
-            f"{path}: checkpoint of version {content.get('version')!r}, this code reads version "
-            f"{VERSION}; use the code that wrote it"
-        )
-    wanted = (kind,) if isinstance(kind, str) else kind
-    if wanted is not None and content.get("kind") not in wanted:
-        raise UserError(
-            f"{path}: checkpoint of kind {content.get('kind')!r}, wanted is {' or '.join(wanted)}"
-        )
+    try:
+        require_plain(content)
+    except TypeError as error:
+        raise UserError(f"{path}: damaged: {error}; copy or train it again") from None
     return content
-
-
-def newest_checkpoint(
-    directory: str | Path, kind: str | tuple[str, ...] | None = None
-) -> tuple[Path, dict[str, Any]] | None:
-    """The readable checkpoint of the highest step, with its content.
-
-    One that cannot be read is named in a warning, and the one before it is taken.
-
-    Returns:
-        None where the directory has no checkpoints.
-
-    Raises:
-        UserError: there are checkpoints, and none of them can be read.
-    """
-    paths = _by_step(Path(directory))
-    for path in reversed(paths):
-        try:
-            return path, load_checkpoint(path, kind)
-        except UserError as error:
-            log.warning("skipped: %s", error)
-            reason = error
-    if paths:
-        raise UserError(f"{directory}: none of its checkpoints can be used; the oldest: {reason}")
-    return None
-
-
-def rotate(directory: str | Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest step checkpoints, and what killed writers left behind."""
-    paths = _by_step(Path(directory))
-    for path in paths[: max(len(paths) - keep, 0)]:
-        path.unlink(missing_ok=True)
-    for leftover in Path(directory).glob(".step_*.ckpt.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over sorted names, dtypes, shapes and bytes: equal where no bit differs."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        total.update(repr(name).encode())
+        _digest_tensor(total, tensors[name])
+    return total.hexdigest()
+
+
+def content_digest(content: object) -> str:
+    """SHA-256 (hex) over everything in plain containers: equal where no value, type or bit is
+    other."""
+    total = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            _digest_tensor(total, value)
+        elif isinstance(value, Mapping):
+            total.update(f"dict {len(value)}\n".encode())
+            for key, item in value.items():
+                total.update(f"{key!r}:".encode())
+                add(item)
+        elif isinstance(value, list | tuple):
+            total.update(f"{type(value).__name__} {len(value)}\n".encode())
+            for item in value:
+                add(item)
+        else:
+            total.update(f"{value!r}\n".encode())
+
+    add(content)
     return total.hexdigest()
 
 
@@ -158,21 +120,84 @@ def ensure_writable(directory: str | Path) -> Path:
     return directory
 
 
-def _by_step(directory: Path) -> list[Path]:
-    """Step checkpoints in the order of their numbers, which is not that of their names."""
-    found = [
-        (int(match[1]), path)
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := _STEP_FILE.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(found)]
+def require_other_file(output: Path, inputs: Mapping[str, Path | None]) -> None:
+    """Refuse to write over what is read.
+
+    Args:
+        output: a file that is to be written.
+        inputs: files that are read, by the name of their option.
+
+    Raises:
+        UserError: one of them is ``output``.
+    """
+    for name, path in inputs.items():
+        if path is not None and path.resolve() == output.resolve():
+            raise UserError(
+                f"{output}: would be written over --{name}, which it is made from; "
+                "choose another name or directory"
+            )
+
+
+def require_plain(content: object) -> None:
+    """TypeError unless ``content`` is made of what `save_checkpoint` writes.
+
+    Types are compared exactly: `numpy.float64` is a float, and would be refused on reading.
+    """
+    seen = 0
+
+    def check(value: object, place: str, depth: int) -> None:
+        nonlocal seen
+        seen += 1
+        if depth > DEEPEST or seen > MOST_VALUES:
+            raise TypeError(f"{place}: too deep, or too many values")
+        if type(value) in (str, bool, type(None)):
+            return
+        if type(value) is int and abs(value) < 1 << 63:
+            return
+        if type(value) is float and math.isfinite(value):
+            return
+        if isinstance(value, Tensor):
+            _require_plain_tensor(value, place)
+        elif type(value) in (dict, OrderedDict):
+            for key, item in value.items():
+                if type(key) not in (str, int):
+                    raise TypeError(f"{place}: a {type(key).__name__} as a key")
+                check(item, f"{place}[{key!r}]" if place else f"{key}", depth + 1)
+        elif type(value) in (list, tuple):
+            for index, item in enumerate(value):
+                check(item, f"{place}[{index}]", depth + 1)
+        else:
+            raise TypeError(f"{place}: a checkpoint cannot hold {_described(value)}")
+
+    check(content, "", 0)
+
+
+def _require_plain_tensor(x: Tensor, place: str) -> None:
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
+    if not plain or x.dtype not in DTYPES or x.is_nested or x.is_meta:
+        raise TypeError(f"{place}: a checkpoint cannot hold such a tensor ({x.dtype}, {x.layout})")
+    # strides of 0 would make a huge tensor of a few bytes
+    if x.numel() * x.element_size() > x.untyped_storage().nbytes():
+        raise TypeError(f"{place}: a tensor of {tuple(x.shape)} with fewer numbers than that")
+
+
+def _described(value: object) -> str:
+    if type(value) is float:
+        return f"the number {value}"
+    return "so large a number" if type(value) is int else f"a {type(value).__name__}"
+
+
+def _digest_tensor(total: Any, tensor: Tensor) -> None:
+    tensor = tensor.detach().cpu().contiguous()
+    total.update(f" {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _read(path: Path) -> object:
-    if path.is_dir():
-        raise UserError(f"{path}: is a directory; give the checkpoint file in it")
     damaged = f"{path}: not a checkpoint, or a damaged one; copy or train it again"
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a directory; give the checkpoint file in it")
         with zipfile.ZipFile(path) as archive:
             # torch.load checks no checksum: without this a flipped bit would go unseen
             if archive.testzip() is not None:
@@ -189,30 +214,3 @@ def _read(path: Path) -> object:
         if isinstance(error, UserError):
             raise
         raise UserError(damaged) from error
-
-
-def _require_plain(value: object, place: str) -> None:
-    """TypeError unless ``value`` is made of what ``weights_only`` reads.
-
-    Types are compared exactly: `numpy.float64` is a float, and would be refused on reading.
-    """
-    if isinstance(value, Tensor) or type(value) in (str, int, float, bool, type(None)):
-        return
-    if type(value) in (dict, OrderedDict):
-        for key, item in value.items():
-            _require_plain(key, f"a key of {place}")
-            _require_plain(item, f"{place}[{key!r}]")
-    elif type(value) in (list, tuple):
-        for index, item in enumerate(value):
-            _require_plain(item, f"{place}[{index}]")
-    else:
-        raise TypeError(f"{place}: a checkpoint cannot hold a {type(value).__name__}")
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in ``directory`` last through a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

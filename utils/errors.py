@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 
@@ -15,10 +17,24 @@ class NumericalError(Exception):
     """NaN or infinity met in training.  The message names the step, the term and the tensor."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM.  Not a KeyboardInterrupt, which Lightning would end the process for, with
+    an exit code and no word of its own.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 TOO_LARGE = (
-    "the memory does not suffice; give smaller images (--img_wh), fewer rays (--batch_size, "
-    "--chunk) or fewer voxels (--voxel_resolution); --resume continues from the newest checkpoint"
+    "there is not enough memory; use smaller images (--img_wh), fewer rays (--batch_size, "
+    "--chunk) or fewer voxels (--voxel_resolution)"
 )
+RESUME = "to continue from the newest checkpoint, give the same command with --resume"
 
 
 def ran_out_of_memory(error: Exception) -> bool:
@@ -28,28 +44,49 @@ def ran_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(part in str(error).lower() for part in known)
 
 
-def exits_cleanly(main: Callable[[], object]) -> Callable[[], None]:
-    """Wrap a script's ``main``: a `UserError` ends it with one line and exit code 2,
-    a `NumericalError` with one line and exit code 3, too little memory with 4, Ctrl-C with 130."""
+def exits_cleanly(main: Callable[[], object], can_resume: bool = False) -> Callable[[], None]:
+    """Wraps a script's ``main`` so that it ends with a line and an exit code: 2 for a `UserError`,
+    3 for a `NumericalError`, 4 for too little memory, 130 for Ctrl-C, 143 for SIGTERM.
+
+    Args:
+        can_resume: whether the line after an interruption says how to go on.
+    """
+    hint = f"; {RESUME}" if can_resume else ""
 
     @wraps(main)
     def wrapped() -> None:
         try:
+            _raise_on_signals()
             main()
         except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(2)
+            _end(f"error: {error}", 2)
         except NumericalError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(3)
+            _end(f"error: {error}", 3)
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error):
                 raise
-            detail = " ".join(str(error).split("\n")[0].split())
-            print(f"error: {TOO_LARGE} ({detail})", file=sys.stderr)
-            sys.exit(4)
+            detail = str(error).split("\n")[0]
+            _end(f"error: {TOO_LARGE}{hint} ({detail})", 4)
+        except Interrupted as interruption:
+            name = "interrupted" if interruption.number == signal.SIGINT else "terminated"
+            _end(f"{name}{hint}", 128 + interruption.number)
         except KeyboardInterrupt:
-            print("interrupted; --resume continues from the newest checkpoint", file=sys.stderr)
-            sys.exit(130)
+            _end(f"interrupted{hint}", 130)
 
     return wrapped
+
+
+def _end(line: str, code: int) -> None:
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _raise_on_signals() -> None:
+    """Makes Ctrl-C and SIGTERM an `Interrupted`, wherever the program is."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)

@@ -87,11 +87,11 @@ def decibels(seen: Tensor, truth: Tensor) -> float:
 
 def _pixels(views: list[View], scene: Scene, n: int, device: str) -> tuple[Rays, Tensor]:
     """``n`` pixels, the same every time: their rays and colours."""
-    pixels = TrainingPixels.of(views)
+    pixels, _ = TrainingPixels.of(views)
     flat = pixels.draw(n, torch.Generator().manual_seed(1))
     cameras = Cameras.within(scene, views).to(device)
     rays = cameras.rays(*(part.to(device) for part in pixels.locate(flat)))
-    return rays, pixels.colors(flat).to(device)
+    return rays, pixels.colours(flat).to(device)
 
 
 def _rows(settings: Settings, name: str, root: Path, config: str, steps: list[str]) -> list[Row]:
@@ -129,12 +129,12 @@ def _plain_for(seconds: float, settings: Settings, scene: Scene) -> tuple[int, f
     device, batch = settings.device, 16 if settings.quick else 1024
     torch.manual_seed(0)
     plain = PlainGeometry(PlainScene().to(device))
-    pixels = TrainingPixels.of(scene.train).to(device)
+    pixels = TrainingPixels.of(scene.train)[0].to(device)
     cameras = Cameras.within(scene, scene.train).to(device)
     generator, steps, begun = torch.Generator().manual_seed(0), 0, time.perf_counter()
     while clock(device) - begun < seconds:
         flat = pixels.draw(batch, generator)
-        plain.step(cameras.rays(*pixels.locate(flat)), pixels.colors(flat))
+        plain.step(cameras.rays(*pixels.locate(flat)), pixels.colours(flat))
         steps += 1
     rays, truth = _pixels(
         scene.test, scene, settings.share if settings.quick else JUDGED_PLAIN, device

@@ -1,4 +1,4 @@
-"""The option --path: which camera path is meant, and paths from nerfstudio's camera-path files."""
+"""The option --path: the camera path it names, and nerfstudio's camera-path files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PathOptions(Protocol):
 
 
 def cameras_along(scene: Scene, options: PathOptions) -> tuple[Cameras, float | None]:
-    """The cameras of ``--path``, and the frames per second that it wants to be shown at, if any.
+    """The cameras of ``--path``, and its frames per second, if it says.
 
     Raises:
         UserError: a file or a choice of views that makes no path.
@@ -60,14 +60,14 @@ def read_camera_path(
 
     The poses are taken as they are, OpenGL axes, in the coordinates of the scene: those of the
     transforms.json that `export.py cameras` writes.  They are the data set's own, but for llff,
-    whose scenes are moved, turned and scaled when loaded; nothing is done to a path to follow
-    that, nor to undo nerfstudio's own normalisation.
+    whose scenes are moved, turned and scaled when loaded; a path is not adapted to that, and
+    nerfstudio's own normalisation is not undone.
 
     Args:
         file: JSON with camera_path: a list of camera_to_world (16 numbers, row by row) and fov
             (vertical, degrees); render_width, render_height, and perhaps fps and is_cycle.
-        scene: what is to be seen.
-        n_frames: so many frames in place of the file's, evenly in time over the same way.
+        scene: the scene.
+        n_frames: number of frames in place of the file's, evenly in time along the same path.
         img_wh: image size in place of the file's, with the same vertical field of view.
 
     Returns:
@@ -95,14 +95,12 @@ def read_camera_path(
     lens = torch.tensor([[f, f, width / 2, height / 2] for _, f in cameras])
     fps = _number(data, "fps", str(file), 0.0, 1e4) if data.get("fps") is not None else None
     if n_frames is not None and n_frames != len(c2w):
-        c2w, lens = _in_other_number(c2w, lens, n_frames, bool(data.get("is_cycle")))
+        c2w, lens = _resampled(c2w, lens, n_frames, bool(data.get("is_cycle")))
     return cameras_in(scene, c2w, lens, height, width), fps
 
 
-def _in_other_number(
-    c2w: Tensor, lens: Tensor, n_frames: int, closed: bool
-) -> tuple[Tensor, Tensor]:
-    """The same course in ``n_frames`` frames."""
+def _resampled(c2w: Tensor, lens: Tensor, n_frames: int, closed: bool) -> tuple[Tensor, Tensor]:
+    """The same path in ``n_frames`` frames."""
     if len(c2w) == 1:
         return c2w.repeat(n_frames, 1, 1), lens.repeat(n_frames, 1)
     spline = CameraSpline(c2w, lens, np.arange(len(c2w) + closed, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Lens distortion: the camera models of COLMAP and of transforms files, and images freed of it."""
+"""Lens distortion: the camera models of COLMAP and of transforms files; undistorted images."""
 
 from __future__ import annotations
 

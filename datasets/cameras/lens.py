@@ -1,4 +1,4 @@
-"""What a file says of a lens, and the pixels that it comes to on an image of any size."""
+"""The intrinsics that a file declares, and those of an image of any size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Lens:
         """fx, fy, cx, cy in pixels of the image ``path`` of the given size.
 
         Raises:
-            UserError: the image has not the declared shape.
+            UserError: the image does not have the declared shape.
         """
         declared = (self.width or width, self.height or height)
         if not self.fits(width, height):

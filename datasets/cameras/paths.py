@@ -1,5 +1,5 @@
 """Camera paths worked out from the training cameras: a circle around what they look at, a spiral,
-or a smooth way from one to the next."""
+or a smooth path from one to the next."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.cameras.poses import look_at, look_at_ball, perpendicular, up_axis
 from datasets.cameras.rays import Cameras
 from datasets.cameras.spline import CameraSpline
-from datasets.hull import look_at_ball
 from datasets.scene import Scene, View
 from utils.errors import UserError
 
-TURNS = 2  # of the spiral, in which it moves once forwards and back
+TURNS = 2  # of the spiral, in which it moves forwards and back once
 FOCUS = 4.0  # depth that the spiral's cameras look at, in distances of the near plane
-REACH = 0.9  # share of the training cameras within the spiral's width
-SWING = 0.2  # the spiral's width around one camera, in distances of what it looks at
-STOPS = 8  # training views on the way where none are named
-LEVER = 0.1  # a turn on the spot counts as that share of the same turn about the scene
+SPIRAL_QUANTILE = 0.9  # share of the training cameras within the spiral's width
+SPIRAL_RADIUS = 0.2  # around a single camera, in distances of what it looks at
+KEYFRAMES = 8  # training views along a path for which none are named
+ROTATION_WEIGHT = 0.1  # of a turn on the spot against the same turn about the scene's centre
 
 
 def circle_path(scene: Scene, n_frames: int) -> Cameras:
@@ -39,20 +39,20 @@ def circle_path(scene: Scene, n_frames: int) -> Cameras:
     Returns:
         ``n_frames`` cameras with the scene's near and far.
     """
-    if scene.ndc:
+    if scene.space.forward_facing:
         return spiral_path(scene, n_frames)
     c2w = torch.stack([view.c2w for view in scene.train])
     centre, _ = look_at_ball(c2w)
     up = up_axis(c2w)
-    arms = c2w[:, :, 3] - centre
-    distances = arms.norm(dim=1)
-    elevation = float(torch.asin(((arms @ up) / distances).clamp(-1.0, 1.0)).mean())
-    start = _perpendicular(arms[0], up)
+    offsets = c2w[:, :, 3] - centre
+    distances = offsets.norm(dim=1)
+    elevation = float(torch.asin(((offsets @ up) / distances).clamp(-1.0, 1.0)).mean())
+    start = perpendicular(offsets[0], up)
     aside = torch.linalg.cross(up, start)
     angle = torch.arange(n_frames) * (2.0 * math.pi / n_frames)
     level = angle.cos()[:, None] * start + angle.sin()[:, None] * aside
-    arms = math.cos(elevation) * level + math.sin(elevation) * up
-    poses = [look_at(eye, centre, up) for eye in centre + distances.mean() * arms]
+    directions = math.cos(elevation) * level + math.sin(elevation) * up
+    poses = [look_at(eye, centre, up) for eye in centre + distances.mean() * directions]
     return _cameras(scene, poses)
 
 
@@ -60,7 +60,7 @@ def spiral_path(scene: Scene, n_frames: int) -> Cameras:
     """A closed spiral whose cameras all look at one point (Mildenhall et al. 2019).
 
     In a forward-facing scene (NDC), where all cameras look along -z from around the origin, it
-    goes through all of them.  Elsewhere it goes around the first training view, and looks at what
+    goes around all of them.  Elsewhere it goes around the first training view, and looks at what
     the cameras look at.
 
     Args:
@@ -71,31 +71,31 @@ def spiral_path(scene: Scene, n_frames: int) -> Cameras:
         ``n_frames`` cameras with the scene's near and far, warped if the scene is.
     """
     c2w = torch.stack([view.c2w for view in scene.train])
-    if scene.ndc:
-        eyes = c2w[:, :, 3]
-        middle, axes, up = eyes.mean(dim=0), torch.eye(3), torch.tensor([0.0, 1.0, 0.0])
-        radii = torch.quantile((eyes - middle).abs(), REACH, dim=0)
+    if scene.space.forward_facing:
+        positions = c2w[:, :, 3]
+        middle, axes, up = positions.mean(dim=0), torch.eye(3), torch.tensor([0.0, 1.0, 0.0])
+        radii = torch.quantile((positions - middle).abs(), SPIRAL_QUANTILE, dim=0)
         target = middle - torch.tensor([0.0, 0.0, FOCUS])
     else:
         target, _ = look_at_ball(c2w)
         middle, up = c2w[0, :, 3], up_axis(c2w)
         axes = look_at(middle, target, up)[:, :3]
-        radii = SWING * (target - middle).norm().expand(3)
+        radii = SPIRAL_RADIUS * (target - middle).norm().expand(3)
     angle = torch.arange(n_frames) * (2.0 * math.pi * TURNS / n_frames)
-    swing = torch.stack([angle.cos(), -angle.sin(), -(angle / TURNS).sin()], dim=1)
-    eyes = middle + (swing * radii) @ axes.T
-    return _cameras(scene, [look_at(eye, target, up) for eye in eyes])
+    spiral = torch.stack([angle.cos(), -angle.sin(), -(angle / TURNS).sin()], dim=1)
+    positions = middle + (spiral * radii) @ axes.T
+    return _cameras(scene, [look_at(eye, target, up) for eye in positions])
 
 
 def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) -> Cameras:
-    """A smooth way through training views, at even speed.
+    """A smooth path through training views, at constant speed.
 
     Args:
         scene: the scene.
-        n_frames: frames on the whole way.
-        names: of training views, or their numbers from 0, in the order of the way; the first one
-            again at the end closes it to a round.  None: a round through views that are spread
-            evenly, see `round_trip`.
+        n_frames: frames of the whole path.
+        names: of training views, or their numbers from 0, in order; the first one again at the end
+            closes the path.  None: a closed path through views that are spread evenly, see
+            `closed_tour`.
 
     Returns:
         ``n_frames`` cameras with the scene's near and far, in the image size of the first view.
@@ -104,7 +104,7 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
         UserError: an unknown view, or too few.
     """
     views = scene.train
-    stops = chosen_views(views, names) if names else round_trip(views)
+    stops = chosen_views(views, names) if names else closed_tour(views)
     closed = not names
     if len(stops) > 2 and stops[0] == stops[-1]:
         stops, closed = stops[:-1], True
@@ -116,14 +116,14 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
     c2w = torch.stack([views[i].c2w for i in stops])
     lens = torch.tensor([_lens_in_size_of(views[i], views[stops[0]]) for i in stops])
     _, radius = look_at_ball(torch.stack([view.c2w for view in views]))
-    spline = CameraSpline(c2w, lens, _knots(c2w, LEVER * radius, closed))
-    poses, intrinsics = spline.at(spline.evenly(n_frames, LEVER * radius))
+    spline = CameraSpline(c2w, lens, _knots(c2w, ROTATION_WEIGHT * radius, closed))
+    poses, intrinsics = spline.at(spline.evenly(n_frames, ROTATION_WEIGHT * radius))
     first = views[stops[0]]
     return cameras_in(scene, poses, intrinsics, first.height, first.width)
 
 
 def chosen_views(views: Sequence[View], names: Sequence[str]) -> list[int]:
-    """The numbers of the views that ``names`` tell: by name, else by number from 0.
+    """The numbers of the views that ``names`` give: by name, else by number from 0.
 
     Raises:
         UserError: there is no such view, or the same twice in a row.
@@ -142,75 +142,36 @@ def chosen_views(views: Sequence[View], names: Sequence[str]) -> list[int]:
         if len(chosen) > 1 and chosen[-1] == chosen[-2]:
             raise UserError(f"--path_views {name}: the same view twice in a row; leave one out")
     if len(chosen) < 2:
-        raise UserError(f"--path_views {' '.join(names)}: one view is no way; name at least two")
+        raise UserError(f"--path_views {' '.join(names)}: a path needs two views; name more")
     return chosen
 
 
-def round_trip(views: Sequence[View]) -> list[int]:
-    """At most `STOPS` views that are spread evenly, in the order of the shortest round.
+def closed_tour(views: Sequence[View]) -> list[int]:
+    """At most `KEYFRAMES` views that are spread evenly, in the order of the shortest closed tour.
 
-    Views from unusually high or low are passed over: a way over the top turns head over heels.
+    Views from unusually high or low are left out: a path over the top turns upside down.
     """
     c2w = torch.stack([view.c2w for view in views])
     centre, radius = look_at_ball(c2w)
     height = (c2w[:, :, 3] - centre) @ up_axis(c2w)
-    usual = (height - height.median()).abs().argsort(stable=True)[: max(STOPS, len(views) // 2)]
+    usual = (height - height.median()).abs().argsort(stable=True)[: max(KEYFRAMES, len(views) // 2)]
     usual = usual.sort().values
-    # where a camera is and where it looks, so that views from one place differ, too
-    place = torch.cat([c2w[usual, :, 3] / radius, c2w[usual, :, 2]], dim=1)
+    # where a camera is and where it looks, so that views from one position differ, too
+    features = torch.cat([c2w[usual, :, 3] / radius, c2w[usual, :, 2]], dim=1)
     stops = [0]
-    while len(stops) < min(STOPS, len(usual)):
-        apart = torch.cdist(place, place[stops]).amin(dim=1)
+    while len(stops) < min(KEYFRAMES, len(usual)):
+        apart = torch.cdist(features, features[stops]).amin(dim=1)
         if float(apart.max()) < 1e-6:
             break
         stops.append(int(apart.argmax()))
-    way = torch.cdist(place[stops], place[stops])
-    rounds = torch.tensor([(0, *rest, 0) for rest in itertools.permutations(range(1, len(stops)))])
-    shortest = rounds[way[rounds[:, :-1], rounds[:, 1:]].sum(dim=1).argmin()]
+    lengths = torch.cdist(features[stops], features[stops])
+    tours = torch.tensor([(0, *rest, 0) for rest in itertools.permutations(range(1, len(stops)))])
+    shortest = tours[lengths[tours[:, :-1], tours[:, 1:]].sum(dim=1).argmin()]
     return [int(usual[stops[i]]) for i in shortest[:-1]]
 
 
-def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Pose of a camera that looks at a point, upright as far as possible.
-
-    Args:
-        eye, target: (3,) positions; they differ.
-        up: (3,) the direction that is up in the image; where it is the viewing direction itself
-            another is taken.
-
-    Returns:
-        (3, 4) camera-to-world, OpenGL axes.
-
-    Raises:
-        ValueError: eye and target coincide.
-    """
-    backward = eye - target
-    if float(backward.norm()) == 0.0:
-        raise ValueError("look_at: eye and target are the same point")
-    backward = backward / backward.norm()
-    upward = _perpendicular(up, backward)
-    return torch.stack([torch.linalg.cross(upward, backward), upward, backward, eye], dim=1)
-
-
-def up_axis(c2w: Tensor) -> Tensor:
-    """The up direction of a set of cameras: the one most at right angles to their x axes, which
-    are level for cameras held upright; among equals the one closest to their mean y axis.
-
-    Args:
-        c2w: (V, 3, 4) camera-to-world, OpenGL axes.
-
-    Returns:
-        (3,) float32, unit length.
-    """
-    right, up = c2w[:, :, 0].double(), c2w[:, :, 1].double().mean(dim=0)
-    # the small second term decides where all x axes are parallel, and hardly matters elsewhere
-    tilt = right.T @ right / len(right) - 1e-3 * up[:, None] * up[None, :]
-    axis = torch.linalg.eigh(tilt).eigenvectors[:, 0]
-    return (axis if float(axis @ up) >= 0 else -axis).float()
-
-
 def cameras_in(scene: Scene, c2w: Tensor, intrinsics: Tensor, height: int, width: int) -> Cameras:
-    """Cameras that see the scene as its training cameras do, near, far and warp included.
+    """Cameras that see the scene as its training cameras do, with the same range and space.
 
     Args:
         scene: the scene.
@@ -219,7 +180,7 @@ def cameras_in(scene: Scene, c2w: Tensor, intrinsics: Tensor, height: int, width
         height, width: of all images, pixels.
     """
     sizes = torch.tensor([[height, width]]).repeat(len(c2w), 1)
-    return Cameras(c2w, intrinsics, sizes, scene.near, scene.far).moved_into(scene)
+    return Cameras(c2w, intrinsics, sizes, scene.near, scene.far, scene.space)
 
 
 def _cameras(scene: Scene, poses: list[Tensor]) -> Cameras:
@@ -238,22 +199,13 @@ def _lens_in_size_of(view: View, other: View) -> tuple[float, float, float, floa
     return scale * view.fx, scale * view.fy, *centre
 
 
-def _knots(c2w: Tensor, lever: float, closed: bool) -> np.ndarray:
+def _knots(c2w: Tensor, radius: float, closed: bool) -> np.ndarray:
     """Knots for `CameraSpline`, apart by the root of the distance: a curve without loops and
     overshooting (centripetal, Yuksel et al. 2011)."""
     following = c2w.roll(-1, dims=0)
-    way = (following - c2w)[:, :, 3].norm(dim=1)
+    length = (following - c2w)[:, :, 3].norm(dim=1)
     # of a rotation by an angle the trace is 1 + 2 cos(angle)
     trace = (c2w[:, :, :3] * following[:, :, :3]).sum(dim=(1, 2))
     angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos()
-    apart = torch.maximum(way, lever * angle).clamp(min=1e-6).double().sqrt().numpy()
+    apart = torch.maximum(length, radius * angle).clamp(min=1e-6).double().sqrt().numpy()
     return np.concatenate([[0.0], np.cumsum(apart if closed else apart[:-1])])
-
-
-def _perpendicular(direction: Tensor, axis: Tensor) -> Tensor:
-    """Unit vector at right angles to the unit ``axis``, as close to ``direction`` as can be."""
-    for candidate in (direction, *torch.eye(3, dtype=axis.dtype)):
-        rest = candidate - (candidate @ axis) * axis
-        if float(rest.norm()) > 1e-4 * float(candidate.norm()):
-            break
-    return rest / rest.norm()

@@ -1,4 +1,4 @@
-"""Cameras as tensors, and rays made from them where and when they are needed."""
+"""Cameras as tensors: rays made from them where and when they are needed, and points projected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from datasets.cameras.contraction import contract
+from datasets.cameras.march import March
+from datasets.cameras.space import WORLD, Space
 from datasets.scene import Scene, View
 
 
@@ -16,13 +17,12 @@ class Rays:
     """Half-lines with a range.
 
     Attributes:
-        origins: (N, 3) scene units.
+        origins: (N, 3) scene units; in NDC warped.
         directions: (N, 3) unit length, along which samples are taken.
         near, far: (N,) range of distances along the ray, scene units; far <= near means "empty".
         view_directions: (N, 3) unit length in world space, which colour may depend on: other than
             `directions` where the rays are warped (NDC).
-        foreground: (2, 3) box beyond which space is contracted, see `contract`; None where space
-            is as it is.
+        space: that they run through.
     """
 
     origins: Tensor
@@ -30,7 +30,7 @@ class Rays:
     near: Tensor
     far: Tensor
     view_directions: Tensor = None  # always a tensor: `directions` where none are given
-    foreground: Tensor | None = None
+    space: Space = WORLD
 
     def __post_init__(self) -> None:
         if self.view_directions is None:
@@ -46,7 +46,7 @@ class Rays:
             self.near[index],
             self.far[index],
             self.view_directions[index],
-            self.foreground,
+            self.space,
         )
 
     def points(self, ray_index: Tensor, t: Tensor) -> Tensor:
@@ -57,7 +57,15 @@ class Rays:
             self.directions.index_select(0, ray_index),
             t[:, None].to(self.origins.dtype),
         )
-        return x if self.foreground is None else contract(x, self.foreground)
+        return self.space.ray_to_field(x)
+
+    def march(self) -> March:
+        """The parametrisation in which steps along the rays have equal lengths in the field."""
+        return self.space.march(self)
+
+    def clip(self, box: Tensor) -> Rays:
+        """The part of the rays that is inside a ``box (2, 3)`` of the field."""
+        return self.space.clip(self, box)
 
 
 @dataclass
@@ -68,12 +76,8 @@ class Cameras:
         c2w: (V, 3, 4) camera-to-world, OpenGL axes.
         intrinsics: (V, 4) fx, fy, cx, cy in pixels.
         sizes: (V, 2) int64 height, width in pixels.
-        near, far: range of the rays, scene units; under NDC of the warped rays.
-        ndc: warp the rays to normalised device coordinates, see `ndc_rays`; all cameras have to
-            look along -z.
-        ndc_scale: what the warp multiplies x and y by; None: what suits the first camera.  A field
-            is in the warp of its training cameras, whatever lens it is looked at through.
-        foreground: (2, 3) box beyond which space is contracted, or None.
+        near, far: range of the rays, scene units; in NDC of the warped rays.
+        space: that their rays run through; in NDC all cameras have to look along -z.
     """
 
     c2w: Tensor
@@ -81,12 +85,10 @@ class Cameras:
     sizes: Tensor
     near: float
     far: float
-    ndc: bool = False
-    ndc_scale: tuple[float, float] | None = None
-    foreground: Tensor | None = None
+    space: Space = WORLD
 
     @classmethod
-    def of(cls, views: list[View], near: float, far: float, ndc: bool = False) -> Cameras:
+    def of(cls, views: list[View], near: float, far: float, space: Space = WORLD) -> Cameras:
         """Cameras of a list of views."""
         return cls(
             torch.stack([v.c2w for v in views]),
@@ -94,25 +96,13 @@ class Cameras:
             torch.tensor([[v.height, v.width] for v in views], dtype=torch.int64),
             near,
             far,
-            ndc,
+            space,
         )
 
     @classmethod
     def within(cls, scene: Scene, views: list[View]) -> Cameras:
-        """Cameras of some views in the space of a scene, warped or contracted as it is there."""
-        return cls.of(views, scene.near, scene.far, scene.ndc).moved_into(scene)
-
-    def moved_into(self, scene: Scene) -> Cameras:
-        """The same cameras in the space of a scene."""
-        trained = Cameras.of(scene.train[:1], scene.near, scene.far)
-        return replace(
-            self,
-            near=scene.near,
-            far=scene.far,
-            ndc=scene.ndc,
-            ndc_scale=trained.warp_scale() if scene.ndc else None,
-            foreground=scene.bounds if scene.unbounded else None,
-        )
+        """Cameras of some views with the range and in the space of a scene."""
+        return cls.of(views, scene.near, scene.far, scene.space)
 
     def __len__(self) -> int:
         return self.c2w.shape[0]
@@ -123,7 +113,7 @@ class Cameras:
             c2w=self.c2w.to(device),
             intrinsics=self.intrinsics.to(device),
             sizes=self.sizes.to(device),
-            foreground=None if self.foreground is None else self.foreground.to(device),
+            space=self.space.to(device),
         )
 
     def resized(self, width: int, height: int) -> Cameras:
@@ -135,14 +125,6 @@ class Cameras:
         sizes = torch.where(turned[:, None], asked.flip(0), asked)
         ratio = (sizes / self.sizes).flip(1).repeat(1, 2)
         return replace(self, intrinsics=self.intrinsics * ratio, sizes=sizes)
-
-    def warp_scale(self) -> tuple[float, float]:
-        """2 fx / width and 2 fy / height by which `ndc_rays` scales x and y."""
-        if self.ndc_scale is not None:
-            return self.ndc_scale
-        height, width = self.sizes[0].tolist()
-        fx, fy = self.intrinsics[0, :2].tolist()
-        return 2.0 * fx / width, 2.0 * fy / height
 
     def rays(self, view: Tensor, row: Tensor, column: Tensor) -> Rays:
         """Rays through pixel centres.
@@ -162,10 +144,7 @@ class Cameras:
         directions = (c2w[:, :, :3] * local[:, None]).sum(-1)
         directions = directions / directions.norm(dim=-1, keepdim=True)
         near, far = torch.full_like(fx, self.near), torch.full_like(fx, self.far)
-        rays = Rays(c2w[:, :, 3], directions, near, far, foreground=self.foreground)
-        if not self.ndc:
-            return rays
-        return ndc_rays(rays, *self.warp_scale())
+        return self.space.warp_rays(Rays(c2w[:, :, 3], directions, near, far))
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""
@@ -175,57 +154,24 @@ class Cameras:
         )
         return self.rays(torch.full_like(pixel, view), pixel // width, pixel % width)
 
+    def project(self, view: int | Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where cameras see points: the inverse of `rays`.
 
-def ndc_rays(rays: Rays, scale_x: float, scale_y: float) -> Rays:
-    """Rays warped to normalised device coordinates (Mildenhall et al. 2020, appendix C): the part
-    of space beyond the plane z = -1 becomes the slab -1 <= z <= 1, infinity its far side.
+        Args:
+            view: number of the camera, or (N,) one for each point.
+            x: (N, 3) world positions, scene units.
 
-    A point (x, y, z) goes to (scale_x x / -z, scale_y y / -z, 1 + 2 / z); straight lines stay
-    straight.  The warped ray starts at that plane (the near plane, at 1 scene unit), or at the eye
-    where that is beyond it, and ends at infinity.
-
-    Args:
-        rays: in world space, looking along -z; their near and far are distances along the warped
-            rays.
-        scale_x, scale_y: 2 fx / width and 2 fy / height of the cameras.
-
-    Returns:
-        As many rays in warped space, with the world's view directions; a ray that does not go
-        towards -z is empty.
-    """
-    scale = rays.origins.new_tensor([scale_x, scale_y])
-    ahead = rays.directions[:, 2] < -1e-6
-    depth = torch.where(ahead, -rays.directions[:, 2], 1.0)
-    to_plane = ((1.0 + rays.origins[:, 2]) / depth).clamp(min=0.0)
-    start = rays.origins + to_plane[:, None] * rays.directions
-    # of an eye that looks away from the scene there may be no depth: any finite number does
-    inverse = 1.0 / (-start[:, 2:]).clamp(min=1e-6)
-    origins = torch.cat([scale * start[:, :2] * inverse, 1.0 - 2.0 * inverse], dim=1)
-    slope = rays.directions[:, :2] / depth[:, None]
-    # what is left to infinity is proportional to 1 / depth: no difference of large numbers
-    way = torch.cat([scale * (slope - start[:, :2] * inverse), 2.0 * inverse], dim=1)
-    length = way.norm(dim=1)
-    far = torch.where(ahead, torch.minimum(rays.far, length), 0.0)
-    return Rays(origins, way / length[:, None], rays.near, far, rays.view_directions)
-
-
-def to_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
-    """Where `ndc_rays` takes the points ``x (..., 3)`` of the world.
-
-    What is not in front of the origin, where the warp has no meaning, goes far before the near
-    plane.
-    """
-    depth = (-x[..., 2:]).clamp(min=1e-6)
-    scale = x.new_tensor([scale_x, scale_y])
-    return torch.cat([scale * x[..., :2] / depth, 1.0 - 2.0 / depth], -1)
-
-
-def from_ndc(x: Tensor, scale_x: float, scale_y: float) -> Tensor:
-    """The inverse of `to_ndc`: z = 2 / (z' - 1), x = -x' z / scale_x, y = -y' z / scale_y.
-
-    Args:
-        x: (..., 3) warped; z' = 1 is infinity, and is taken for just before it.
-    """
-    depth = 2.0 / (1.0 - x[..., 2:]).clamp(min=1e-6)
-    scale = x.new_tensor([scale_x, scale_y])
-    return torch.cat([x[..., :2] * depth / scale, -depth], -1)
+        Returns:
+            pixel: (N, 2) column and row, pixel centres at halves; meaningless behind the camera.
+            depth: (N,) along the optical axis, scene units; negative behind the camera.
+            inside: (N,) bool, whether the point is in front of the camera and within its image.
+        """
+        c2w, (fx, fy, cx, cy) = self.c2w[view], self.intrinsics[view].unbind(-1)
+        height, width = self.sizes[view].unbind(-1)
+        # not a matrix product, see `rays`
+        right, up, back = ((x - c2w[..., 3])[..., None] * c2w[..., :3]).sum(-2).unbind(-1)
+        front = back < 0
+        divisor = torch.where(front, -back, 1.0)
+        column, row = cx + fx * right / divisor, cy - fy * up / divisor
+        inside = front & (column >= 0) & (column <= width) & (row >= 0) & (row <= height)
+        return torch.stack([column, row], -1), -back, inside

@@ -8,7 +8,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 from torch import Tensor
 
-STEPS = 200  # in which the length between two cameras is measured
+STEPS = 200  # by which the length between two cameras is measured
 
 
 class CameraSpline:
@@ -34,7 +34,7 @@ class CameraSpline:
         self.lens = intrinsics.double().numpy()[order]
         times = knots
         if self.closed:
-            # a round before and a round after make the joint as smooth as the rest
+            # one period before and one after make the joint as smooth as the rest
             period = knots[-1] - knots[0]
             times = np.concatenate([knots[:-1] - period, knots, knots[1:] + period])
             order = np.arange(len(times)) % n
@@ -42,33 +42,33 @@ class CameraSpline:
 
     def at(self, t: np.ndarray) -> tuple[Tensor, Tensor]:
         """The cameras at ``t (N,)``: camera-to-world (N, 3, 4) and intrinsics (N, 4), float32."""
-        axes, eyes = self.orientation(t).as_matrix(), self.position(t)
+        axes, positions = self.orientation(t).as_matrix(), self.position(t)
         lens = [np.interp(t, self.knots, column) for column in self.lens.T]
         return (
-            torch.from_numpy(np.concatenate([axes, eyes[:, :, None]], axis=2)).float(),
+            torch.from_numpy(np.concatenate([axes, positions[:, :, None]], axis=2)).float(),
             torch.from_numpy(np.stack(lens, axis=1)).float(),
         )
 
     def in_time(self, n: int) -> np.ndarray:
-        """``n`` values of t in even steps; both ends are among them, or the start of a round."""
+        """``n`` values of t in even steps; with both ends, or the start of a closed curve."""
         return _steps(self.knots[0], self.knots[-1], n, self.closed)
 
-    def evenly(self, n: int, lever: float) -> np.ndarray:
-        """``n`` values of t between which the camera goes equally far.
+    def evenly(self, n: int, radius: float) -> np.ndarray:
+        """``n`` values of t between which the camera moves equally far.
 
         Args:
             n: from one end to the other, or once around.
-            lever: a turn on the spot by 1 radian counts as this way, scene units.
+            radius: a turn on the spot by 1 radian counts as this length, scene units.
         """
         t = np.interp(
             np.arange((len(self.knots) - 1) * STEPS + 1) / STEPS,
             np.arange(len(self.knots)),
             self.knots,
         )
-        way = np.linalg.norm(np.diff(self.position(t), axis=0), axis=1)
-        turns = self.orientation(t)
-        angle = (turns[:-1].inv() * turns[1:]).magnitude()
-        length = np.concatenate([[0.0], np.cumsum(np.maximum(way, lever * angle))])
+        length = np.linalg.norm(np.diff(self.position(t), axis=0), axis=1)
+        rotations = self.orientation(t)
+        angle = (rotations[:-1].inv() * rotations[1:]).magnitude()
+        length = np.concatenate([[0.0], np.cumsum(np.maximum(length, radius * angle))])
         return np.interp(_steps(0.0, length[-1], n, self.closed), length, t)
 
 

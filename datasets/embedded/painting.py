@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.errors import UserError
+from utils.files import replacing
 
 Array = NDArray[np.float64]
 
@@ -74,18 +74,8 @@ def write_demo_painting(path: Path, size: tuple[int, int] = (512, 384), seed: in
     if min(size) < 1:
         raise UserError(f"demo painting: size {size} is below 1; use a positive width and height")
     image = Image.fromarray(paint(size, seed))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         image.save(partial, format="PNG")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another file"
-        ) from error
-    finally:
-        if partial.exists():
-            partial.unlink()
 
 
 def paint(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
@@ -253,5 +243,5 @@ def _light(canvas: Array, relief: Array) -> Array:
     soft = sum(np.roll(relief, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)) / 9
     gy, gx = np.gradient(soft)
     slope = np.tanh(0.35 * (gx + 1.2 * gy))
-    lit = canvas * (1 + 0.28 * slope[..., None])
-    return lit + 0.10 * np.maximum(slope - 0.45, 0)[..., None]
+    shaded = canvas * (1 + 0.28 * slope[..., None])
+    return shaded + 0.10 * np.maximum(slope - 0.45, 0)[..., None]

@@ -74,13 +74,13 @@ def _sky(d: Tensor) -> Tensor:
     return sky + 2.0 * window
 
 
-def _lit(points: Tensor, sun: Tensor, own: Tensor) -> Tensor:
+def _in_sunlight(points: Tensor, sun: Tensor, own: Tensor) -> Tensor:
     """Which of the points (3, M), on the parts ``own (M,)``, see the sun."""
-    lit = torch.ones_like(own, dtype=torch.bool)
+    sunlit = torch.ones_like(own, dtype=torch.bool)
     for i, part in enumerate(PARTS[1:], start=1):  # the plinth lies under everything
-        index = (lit & ((own != i) | (not part.convex))).nonzero().squeeze(1)
-        lit[index] = _march(part, points[:, index], sun[:, index]).isinf()
-    return lit
+        index = (sunlit & ((own != i) | (not part.convex))).nonzero().squeeze(1)
+        sunlit[index] = _march(part, points[:, index], sun[:, index]).isinf()
+    return sunlit
 
 
 def _shade(p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def _shade(p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
     outside = p + 2e-3 * normal
     facing = dot(normal, sun).clamp(min=0)
     toward = (facing > 0).nonzero().squeeze(1)
-    facing[toward] *= _lit(outside[:, toward], sun[:, toward], own[toward])
+    facing[toward] *= _in_sunlight(outside[:, toward], sun[:, toward], own[toward])
     open_sky = torch.ones_like(facing)
     for reach, weight in ((0.06, 0.35), (0.22, 0.5)):
         open_sky -= weight * (1 - union(p + reach * normal) / reach).clamp(0, 1)

@@ -11,7 +11,7 @@ from utils.errors import exits_cleanly
 
 
 def write_demo(directory: Path) -> tuple[Path, Path]:
-    """Write the demo's inputs, or find them written.
+    """Write the demo's inputs where they are not there already.
 
     Args:
         directory: where ``scene/`` (a Blender data set) and ``painting.png`` go.

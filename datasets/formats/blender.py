@@ -5,28 +5,26 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from datasets.formats.assemble import Wishes, make_scene, require_folder
 from datasets.formats.folders import frames_in_size
-from datasets.formats.frames import EXTENSIONS, Frame, load_views
-from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.formats.frames import EXTENSIONS, Frame, load_views, split_frames
 from datasets.formats.transforms import read_frames, read_json
+from datasets.load import LoadOptions, make_scene
 from datasets.scene import Scene
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def load_blender(root_dir: Path, wishes: Wishes | None = None, hold_out: float = HOLD_OUT) -> Scene:
+def load_blender(root_dir: Path, options: LoadOptions) -> Scene:
     """Load a data set of posed images, with or without alpha, of any size.
 
     The focal length comes from ``camera_angle_x``, or from ``fl_x, fl_y, cx, cy, w, h`` of the
-    file or of a frame.  Of val and test the one stands in for the other where it is missing; where
-    both are, they are taken from the training views.
+    file or of a frame.  Val and test stand in for each other; where both are missing, training
+    views are held out.
 
     Args:
         root_dir: the folder with transforms_train.json.
-        wishes: sizes, range and background.
-        hold_out: see `split_frames`; for data sets with training views alone.
+        options: sizes, range, background and held-out views.
 
     Returns:
         The scene, with bounds from the alpha masks where there are any (see `scene_bounds`).
@@ -34,18 +32,16 @@ def load_blender(root_dir: Path, wishes: Wishes | None = None, hold_out: float =
     Raises:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
-    root_dir, wishes = Path(root_dir), wishes or Wishes()
-    require_folder(root_dir)
     frames = {split: _frames(root_dir, split) for split in ("train", "val", "test")}
-    frames = {s: frames_in_size(root_dir, part, wishes.img_wh) for s, part in frames.items()}
+    frames = {s: frames_in_size(root_dir, part, options.img_wh) for s, part in frames.items()}
     if not frames["val"] and not frames["test"]:
-        frames = split_frames(root_dir, frames["train"], hold_out)
+        frames = split_frames(root_dir, frames["train"], options.hold_out)
     for split, other in (("val", "test"), ("test", "val")):
         if not frames[split]:
             log.warning("%s: no %s split; the %s views are used", root_dir, split, other)
             frames[split] = frames[other]
-    views = load_views(frames, wishes.img_wh, wishes.under)
-    return make_scene(root_dir, views, wishes)
+    views = load_views(frames, options.img_wh, options.background)
+    return make_scene(root_dir, views, options)
 
 
 def _frames(root_dir: Path, split: str) -> list[Frame]:

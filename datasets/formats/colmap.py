@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from datasets.cameras.poses import checked_pose
-from datasets.formats.assemble import Wishes, make_scene, named, require_folder
+from datasets.cameras.rays import Cameras
 from datasets.formats.colmap_model import SparseModel, count_images, has_model, read_model
 from datasets.formats.folders import best_folder, frames_in_size, images_in, with_any_extension
-from datasets.formats.frames import Frame, distinct_names, load_views
-from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.formats.frames import Frame, distinct_names, load_views, split_frames
+from datasets.load import LoadOptions, make_scene, named
 from datasets.scene import Scene, View
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PLACES = ("sparse", "colmap/sparse", "")  # of the models, below the scene's folder
-STRAY = 1e-3  # share of the points seen by a view that may be errors, at either end
-SLACK = 0.1  # by which the range of rays is wider than that of the points
+MODEL_FOLDERS = ("sparse", "colmap/sparse", "")  # below the scene's folder
+OUTLIERS = 1e-3  # share of the points seen by a view that are ignored at either end
+SLACK = 0.1  # the range of rays is wider than that of the points by this share
 
 
-def load_colmap(root_dir: Path, wishes: Wishes | None = None, hold_out: float = HOLD_OUT) -> Scene:
+def load_colmap(root_dir: Path, options: LoadOptions) -> Scene:
     """Load the images that a COLMAP model has poses for; those without are named and left out.
 
-    Of several models (sparse/0, sparse/1, ...) the one with the most images is taken.  Distortion
-    is taken out of the images.  near and far come from the sparse points.
+    Of several models (sparse/0, sparse/1, ...) the one with the most images is taken.  Images
+    are undistorted.  near and far come from the sparse points.
 
     Args:
         root_dir: the folder with images/ (or images_N/) and sparse/.
-        wishes: sizes, range and background.
-        hold_out: see `split_frames`.
+        options: sizes, range, background and held-out views.
 
     Returns:
         The scene, in the model's own units and axes.
@@ -41,15 +41,14 @@ def load_colmap(root_dir: Path, wishes: Wishes | None = None, hold_out: float = 
     Raises:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
-    root_dir, wishes = Path(root_dir), wishes or Wishes()
-    require_folder(root_dir)
     model = read_model(largest_model(root_dir))
     frames = _frames(root_dir, model)
-    frames = frames_in_size(root_dir, frames, wishes.img_wh)
-    views = load_views(split_frames(root_dir, frames, hold_out), wishes.img_wh, wishes.under)
+    frames = frames_in_size(root_dir, frames, options.img_wh)
+    splits = split_frames(root_dir, frames, options.hold_out)
+    views = load_views(splits, options.img_wh, options.background)
     points = torch.from_numpy(model.points).float()
     every = [*views["train"], *views["val"], *views["test"]]
-    return make_scene(root_dir, views, wishes, range_of_points(every, points))
+    return make_scene(root_dir, views, options, range_of_points(every, points))
 
 
 def largest_model(root_dir: Path) -> Path:
@@ -58,9 +57,9 @@ def largest_model(root_dir: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    for place in PLACES:
-        folder = root_dir / place
-        inner = sorted(folder.iterdir()) if place and folder.is_dir() else []
+    for name in MODEL_FOLDERS:
+        folder = root_dir / name
+        inner = sorted(folder.iterdir()) if name and folder.is_dir() else []
         models = [path for path in (folder, *inner) if has_model(path)]
         if not models:
             continue
@@ -76,20 +75,17 @@ def largest_model(root_dir: Path) -> Path:
 
 
 def range_of_points(views: list[View], points: Tensor) -> tuple[float, float] | None:
-    """near and far that hold the points (P, 3) which the views see, but for `STRAY` ones; None
+    """near and far that hold the points (P, 3) which the views see, but for `OUTLIERS`; None
     where no view sees any."""
     nearest, farthest = [], []
-    for view in views:
-        local = (points - view.c2w[:, 3]) @ view.c2w[:, :3]
-        local = local[local[:, 2] < 0]
-        column = view.cx - view.fx * local[:, 0] / local[:, 2]
-        row = view.cy + view.fy * local[:, 1] / local[:, 2]
-        seen = (column >= 0) & (column <= view.width) & (row >= 0) & (row <= view.height)
-        distances = local[seen].norm(dim=1).sort().values
+    cameras = Cameras.of(views, 0.0, math.inf)
+    for index in range(len(cameras)):
+        seen = cameras.project(index, points)[2]
+        distances = (points[seen] - cameras.c2w[index, :, 3]).norm(dim=1).sort().values
         if len(distances):
-            stray = int(STRAY * len(distances))
-            nearest.append(float(distances[stray]))
-            farthest.append(float(distances[-1 - stray]))
+            skipped = int(OUTLIERS * len(distances))
+            nearest.append(float(distances[skipped]))
+            farthest.append(float(distances[-1 - skipped]))
     if not nearest:
         return None
     return min(nearest) * (1.0 - SLACK), max(farthest) * (1.0 + SLACK)

@@ -51,23 +51,23 @@ class PosedImage:
     def camera_to_world(self) -> np.ndarray:
         """(3, 4) float64 pose with OpenGL axes."""
         w, x, y, z = np.array(self.quaternion) / np.linalg.norm(self.quaternion)
-        turn = np.array(
+        rotation = np.array(
             [
                 [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
                 [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
                 [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
             ]
         )
-        eye = -turn.T @ np.array(self.translation)
-        return np.column_stack([turn.T * (1.0, -1.0, -1.0), eye])
+        position = -rotation.T @ np.array(self.translation)
+        return np.column_stack([rotation.T * (1.0, -1.0, -1.0), position])
 
 
 @dataclass(frozen=True)
 class SparseModel:
-    """What a reconstruction knows.
+    """A sparse reconstruction.
 
     Attributes:
-        folder: where it is.
+        folder: of its files.
         lenses: by camera number.
         images: registered ones, by name.
         points: (P, 3) float64.
@@ -237,7 +237,10 @@ def _text_images(file: Path) -> Iterator[PosedImage]:
 
 def _text_points(file: Path) -> Iterator[tuple[float, ...]]:
     for line in filter(None, _lines(file)):
-        yield tuple(float(value) for value in line.split()[1:4])
+        point = tuple(float(value) for value in line.split()[1:4])
+        if len(point) < 3:
+            raise ValueError(f"{len(point)} coordinates in place of 3 for a point")
+        yield point
 
 
 _BINARY: tuple[Callable[[Path], Iterator], ...] = (_binary_cameras, _binary_images, _binary_points)

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.formats.frames import EXTENSIONS, Frame, image_size
+from datasets.formats.frames import EXTENSIONS, Frame, image_size, is_file
 
 SIZED = re.compile(r"(?P<base>.+?)(_(?P<factor>[1-9]\d*))?")
 ROUNDING = 0.01  # by which sizes may differ from the exact fraction
@@ -30,7 +30,7 @@ def best_folder(folder: Path, img_wh: tuple[int, int] | None) -> Path | None:
 
     Args:
         folder: need not exist itself.
-        img_wh: width and height in pixels; images of the other orientation count turned.
+        img_wh: width and height in pixels, or the other way round for the other orientation.
 
     Returns:
         The folder, or None where none has images.
@@ -49,8 +49,8 @@ def frames_in_size(
 ) -> list[Frame]:
     """The same frames, their images taken from the folder of the best size.
 
-    A frame whose image is not there by name (the extension may differ), or has not the declared
-    shape there, keeps its own.
+    A frame keeps its own image where there is none of that name (the extension may differ) or of
+    the declared shape.
     """
     if img_wh is None:
         return frames
@@ -62,7 +62,7 @@ def frames_in_size(
 def with_any_extension(path: Path) -> Path | None:
     """The file itself, or one of the same stem that is an image; None where there is none."""
     stems = (path.with_suffix(extension) for extension in EXTENSIONS)
-    return next((candidate for candidate in (path, *stems) if candidate.is_file()), None)
+    return next((candidate for candidate in (path, *stems) if is_file(candidate)), None)
 
 
 def _sizes(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -1,7 +1,10 @@
-"""Posed image files -> views: decoded, freed of distortion, resized; the same for all formats."""
+"""Posed image files -> views, the same for all formats: which are kept for test; decoded,
+undistorted, resized."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -20,18 +23,29 @@ from datasets.scene import View
 from utils.errors import UserError
 from utils.images import DAMAGE, over, read_image, resize, to_uint8
 
+log = logging.getLogger(__name__)
+
+HOLD_OUT = 8  # every 8th view is kept for test, as is usual for real captures
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
 EXIF_ORIENTATION = 0x0112
 THREADS = 4
 BLACK = 127  # 8-bit level up to which a mask counts as black; JPEG makes greys at its edges
-NEARLY = 1e-5  # more than rounding takes from 1
+NEARLY = 1e-5  # from 1: more than rounding takes away
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image file, its camera-to-world pose (3, 4), its lens and the view's name; ``upright``:
-    whether the pose is that of the image turned as its EXIF data say, None: see `_decode`;
-    ``mask``: an image that is black where this one is to be ignored."""
+    """A posed image file.
+
+    Attributes:
+        path: of the image.
+        c2w: (3, 4) camera-to-world, OpenGL axes.
+        lens: its intrinsics.
+        name: of the view.
+        upright: whether the pose is that of the image turned as its EXIF data say; None: see
+            `_decode`.
+        mask: an image that is black where this one is to be ignored.
+    """
 
     path: Path
     c2w: Tensor
@@ -39,6 +53,47 @@ class Frame:
     name: str
     upright: bool | None = None
     mask: Path | None = None
+
+
+def split_frames(
+    root_dir: Path, frames: list[Frame], hold_out: float = HOLD_OUT
+) -> dict[str, list[Frame]]:
+    """Training frames, and those kept from training, for both validation and test.
+
+    Args:
+        root_dir: for messages.
+        frames: in the capture's order.
+        hold_out: n >= 2 keeps every n-th from the first on, a number below 1 that fraction of the
+            frames, evenly spread, and 0 the single one nearest to the middle of the cameras.
+
+    Raises:
+        UserError: ``hold_out`` is something else.
+    """
+    count = len(frames)
+    if hold_out == 0:
+        held = {_most_central(frames)}
+    elif 0 < hold_out < 1:
+        number = min(max(1, round(hold_out * count)), count)
+        held = {math.floor((i + 0.5) * count / number) for i in range(number)}
+    elif hold_out >= 2 and hold_out == int(hold_out):
+        held = set(range(0, count, int(hold_out))) if count >= hold_out else set()
+    else:
+        raise UserError(
+            f"--hold_out {hold_out:g}: give a whole number from 2 on (every n-th view is kept for "
+            "test), a fraction below 1, or 0 (the view nearest to the middle)"
+        )
+    if not held or len(held) == count:
+        log.warning("%s: few views; one of the training views is used for test", root_dir)
+        middle = [frames[count // 2]]
+        return {"train": frames, "val": middle, "test": middle}
+    train = [frame for i, frame in enumerate(frames) if i not in held]
+    test = [frame for i, frame in enumerate(frames) if i in held]
+    return {"train": train, "val": test, "test": test}
+
+
+def _most_central(frames: Sequence[Frame]) -> int:
+    positions = torch.stack([frame.c2w[:, 3] for frame in frames])
+    return int((positions - positions.mean(dim=0)).norm(dim=1).argmin())
 
 
 def load_views(
@@ -49,11 +104,11 @@ def load_views(
     Args:
         splits: by name; a frame may be in several.
         img_wh: width, height to resize every image to; where there are upright and wide images,
-            those of the other orientation get it turned.
+            the other orientation gets width and height swapped.
         background: (3,) in [0, 1], laid under images with alpha.
 
     Raises:
-        UserError: an image is unreadable, or of another size and the lens does not tell why.
+        UserError: an image is unreadable, or of another size than the lens declares.
     """
     every = list({id(frame): frame for split in splits.values() for frame in split}.values())
     sizes = _sizes(every, img_wh)
@@ -71,7 +126,7 @@ def load_views(
     trained = {id(frame) for frame in splits["train"]}
     alpha = [v.alpha for f, v in zip(every, views, strict=True) if id(f) in trained]
     if all(a is not None and bool((a == 255).all()) for a in alpha):
-        # an alpha that hides nothing is no mask
+        # an alpha channel that is opaque everywhere is no mask
         views = [replace(view, alpha=None) for view in views]
     of = {id(frame): view for frame, view in zip(every, views, strict=True)}
     return {split: [of[id(frame)] for frame in frames] for split, frames in splits.items()}
@@ -90,10 +145,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def find_image(path: Path) -> Path | None:
     """The image ``path``, as is or with an extension appended; None where there is none."""
-    for candidate in (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS)):
-        if candidate.is_file():
-            return candidate
-    return None
+    candidates = (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS))
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, too, for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def distinct_names(root_dir: Path, frames: list[Frame]) -> list[Frame]:
@@ -157,12 +218,12 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
     Raises:
         UserError: the mask is missing, unreadable, or not of the image's shape.
     """
-    if not frame.mask.is_file():
+    if not is_file(frame.mask):
         raise UserError(
             f"{frame.mask}: no such file, the mask of {frame.path.name}; put it there, or take "
             "mask_path out of the frame"
         )
-    # it belongs to the stored image, whose EXIF data it has seldom taken over
+    # it belongs to the stored image, whose EXIF data it seldom shares
     rgb, _ = read_image(frame.mask, upright=False)
     own = rgb.shape[1::-1]
     if not Lens(width=width, height=height).fits(*own):
@@ -176,7 +237,7 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
 
 def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
     """Colour and alpha.  Where a size is declared, the image is taken as it is stored, or turned
-    upright if only then it has that size: the tools that find poses (COLMAP) pass over EXIF."""
+    upright if only then it has that size: COLMAP, which finds the poses, ignores EXIF."""
     upright = not frame.lens.declares_size if frame.upright is None else frame.upright
     rgb, alpha = read_image(frame.path, upright=upright)
     height, width = rgb.shape[:2]

@@ -6,6 +6,8 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,28 +16,25 @@ from torch import Tensor
 from datasets.cameras.lens import Lens
 from datasets.cameras.poses import around_look_at, checked_pose, mean_axes, moved
 from datasets.cameras.rays import Cameras
-from datasets.formats.assemble import Wishes, chosen_range, make_scene, require_folder
+from datasets.cameras.space import NDC
 from datasets.formats.folders import best_folder, images_in
-from datasets.formats.frames import Frame, load_views
+from datasets.formats.frames import Frame, load_views, split_frames
 from datasets.formats.perturb import perturb_views
-from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.load import LoadOptions, chosen_range, make_scene
 from datasets.scene import GREY, Scene, View
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 FILE = "poses_bounds.npy"
+# what NumPy raises on damaged files
+DAMAGE = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, BadZipFile)
 NEAREST = 4 / 3  # where the nearest content lies once scaled, in distances of the near plane
 FORWARD = math.cos(math.radians(45))  # cameras within this angle of their mean face forward
-MARGIN = 0.05  # of the box around the warped rays, for cameras between and beside the given ones
+MARGIN = 0.05  # around the box of the warped rays, for cameras between and beside the given ones
 
 
-def load_llff(
-    root_dir: Path,
-    wishes: Wishes | None = None,
-    hold_out: float = HOLD_OUT,
-    spheric_poses: bool | None = None,
-) -> Scene:
+def load_llff(root_dir: Path, options: LoadOptions) -> Scene:
     """Load images with poses and depth ranges as LLFF's tools write them.
 
     Forward-facing captures are turned to look along -z from around the origin, scaled so that the
@@ -46,17 +45,14 @@ def load_llff(
     Args:
         root_dir: the folder with poses_bounds.npy and images, images_4 and so on; out of these
             the smallest size is taken that is not smaller than asked for.
-        wishes: sizes, range and background.
-        hold_out: see `split_frames`.
-        spheric_poses: seen from around or not; None: by the directions of view.
+        options: sizes, range, background, held-out views and `spheric_poses`.
 
     Raises:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
-    root_dir, wishes = Path(root_dir), wishes or Wishes()
-    require_folder(root_dir)
     c2w, sizes, ranges = _read(root_dir / FILE)
-    images = _images(root_dir, wishes, len(c2w))
+    images = _images(root_dir, options, len(c2w))
+    spheric_poses = options.spheric_poses
     if spheric_poses is None:
         spheric_poses = not _faces_forward(c2w)
         log.info("%s: %s", root_dir, "seen from around" if spheric_poses else "forward-facing, NDC")
@@ -66,12 +62,12 @@ def load_llff(
         Frame(path, pose, Lens(focal, focal, None, None, width, height), path.stem)
         for path, pose, (height, width, focal) in zip(images, c2w, sizes.tolist(), strict=True)
     ]
-    splits = split_frames(root_dir, frames, hold_out)
-    views = load_views(splits, wishes.img_wh, wishes.under)
+    splits = split_frames(root_dir, frames, options.hold_out)
+    views = load_views(splits, options.img_wh, options.background)
     if not spheric_poses:
-        return _ndc_scene(root_dir, views, wishes)
+        return _ndc_scene(root_dir, views, options)
     near, far = scale * float(ranges[:, 0].min()), scale * float(ranges[:, 1].max())
-    return make_scene(root_dir, views, wishes, (near, far * _slant(views["train"])))
+    return make_scene(root_dir, views, options, (near, far * _slant(views["train"])))
 
 
 def _read(file: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,7 +77,7 @@ def _read(file: Path) -> tuple[Tensor, Tensor, Tensor]:
         table = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is this an LLFF data set's folder?") from None
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise UserError(f"{file}: not readable as an array ({error}); write it again") from None
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 17:
         shape = getattr(table, "shape", "of no one array")
@@ -99,9 +95,9 @@ def _read(file: Path) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(c2w), torch.from_numpy(poses[:, :, 4]), torch.from_numpy(ranges).float()
 
 
-def _images(root_dir: Path, wishes: Wishes, count: int) -> list[Path]:
+def _images(root_dir: Path, options: LoadOptions, count: int) -> list[Path]:
     """The images of the best size, as many as poses: their order is all that connects them."""
-    folder = best_folder(root_dir / "images", wishes.img_wh)
+    folder = best_folder(root_dir / "images", options.img_wh)
     if folder is None:
         raise UserError(f"{root_dir}: has no images in images/ or images_N/; put them there")
     images = images_in(folder)
@@ -123,10 +119,10 @@ def _forward(c2w: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor, float]:
     return c2w[:, :, 3].mean(dim=0), mean_axes(c2w), NEAREST / float(ranges[:, 0].min())
 
 
-def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> Scene:
+def _ndc_scene(root_dir: Path, views: dict[str, list[View]], options: LoadOptions) -> Scene:
     # masks would carve world space, and the bounds are those of warped space
     views = {s: [replace(view, alpha=None) for view in part] for s, part in views.items()}
-    train = perturb_views(views["train"], wishes.data_perturb, wishes.under)
+    train = perturb_views(views["train"], options.data_perturb, options.background)
     every = [view for split in views.values() for view in split]
     fields = torch.tensor([[v.fx / v.width, v.fy / v.height] for v in every])
     if float((fields / fields[0] - 1).abs().max()) > 1e-3:
@@ -134,7 +130,8 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> 
             f"{root_dir / FILE}: the images have several fields of view, which NDC cannot have; "
             "give --spheric_poses, or use --dataset_name colmap"
         )
-    cameras = Cameras.of(every, 0.0, math.inf, ndc=True)
+    space = NDC.of(train[0])
+    cameras = Cameras.of(every, 0.0, math.inf, space)
     ends, lengths = [], []
     for index, view in enumerate(every):
         row = torch.tensor([0, 0, view.height - 1, view.height - 1])
@@ -142,7 +139,7 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> 
         rays = cameras.rays(torch.full_like(row, index), row, column)
         if not bool((rays.far > 0).all()):
             raise UserError(
-                f"{root_dir / FILE}: {view.name} does not look the way that the others do; "
+                f"{root_dir / FILE}: {view.name} does not face the way the others do; "
                 "for a scene seen from around give --spheric_poses"
             )
         ends += [rays.origins, rays.origins + rays.far[:, None] * rays.directions]
@@ -150,11 +147,11 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], wishes: Wishes) -> 
     corners = torch.cat(ends)
     lower, upper = corners.amin(dim=0), corners.amax(dim=0)
     margin = MARGIN * (upper - lower) * torch.tensor([1.0, 1.0, 0.0])
-    near, far = chosen_range(root_dir, wishes, (0.0, float(torch.cat(lengths).max())))
+    near, far = chosen_range(root_dir, options, (0.0, float(torch.cat(lengths).max())))
     bounds = torch.stack([lower - margin, upper + margin])
     name = root_dir.resolve().name
     splits = (train, views["val"], views["test"])
-    return Scene(name, *splits, near, far, bounds, torch.tensor(GREY), ndc=True)
+    return Scene(name, *splits, near, far, bounds, torch.tensor(GREY), space)
 
 
 def _slant(views: list[View]) -> float:

@@ -1,28 +1,32 @@
-"""What options may name: formats of a scene's folder, told by the files in it, and camera paths."""
+"""What options may name: the formats of a scene's folder, and camera paths.  Imports no PyTorch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-FORMATS = ("blender", "llff", "transforms", "colmap")
 AUTO = "auto"
 NO_PATH = "none"
 PATHS = (NO_PATH, "circle", "spiral", "interpolate")
-# the first that fits: poses written for this purpose come before the model that they were made of
-SIGNS = (
-    ("blender", "transforms_train.json"),
-    ("transforms", "transforms.json"),
-    ("llff", "poses_bounds.npy"),
-    ("colmap", "sparse"),
-    ("colmap", "colmap/sparse"),
-    ("colmap", "images.bin"),
-    ("colmap", "images.txt"),
-)
+# name: ("module:function" that takes a folder and `LoadOptions` and returns a `Scene`, files by any
+# of which the format is recognised).  The first match wins: poses written for NeRF come before the
+# COLMAP model that they were made from.
+FORMATS = {
+    "blender": ("datasets.formats.blender:load_blender", ("transforms_train.json",)),
+    "transforms": ("datasets.formats.transforms:load_transforms", ("transforms.json",)),
+    "llff": ("datasets.formats.llff:load_llff", ("poses_bounds.npy",)),
+    "colmap": (
+        "datasets.formats.colmap:load_colmap",
+        ("sparse", "colmap/sparse", "images.bin", "images.txt"),
+    ),
+}
 
 
 def format_of(root_dir: Path) -> str | None:
     """One of `FORMATS`, or None where the folder has the files of none."""
-    return next((name for name, sign in SIGNS if (root_dir / sign).exists()), None)
+    for name, (_, signs) in FORMATS.items():
+        if any((root_dir / sign).exists() for sign in signs):
+            return name
+    return None
 
 
 def is_path(value: str) -> bool:

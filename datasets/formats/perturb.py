@@ -38,13 +38,13 @@ def perturb_views(views: list[View], kinds: Sequence[str], background: Tensor) -
     perturbed = list(views)
     for index in range(1, len(views)):
         if "color" in kinds:
-            perturbed[index] = shift_colors(perturbed[index], index, background)
+            perturbed[index] = shift_colours(perturbed[index], index, background)
         if "occ" in kinds:
             perturbed[index] = occlude(perturbed[index], index)
     return perturbed
 
 
-def shift_colors(view: View, seed: int, background: Tensor) -> View:
+def shift_colours(view: View, seed: int, background: Tensor) -> View:
     """A random affine change of each channel, ``clip(s c + b)``, s in [0.8, 1.2], b in [-0.2, 0.2].
 
     Only the object changes: of a pixel with alpha a, ``p = a c + (1 - a) background``, it is c.
@@ -69,8 +69,8 @@ def occlude(view: View, seed: int) -> View:
         rng.integers(length // 4, max(length // 4 + 1, 3 * length // 4 - side + 1))
         for length in (view.height, view.width)
     )
-    colors = rng.integers(0, 256, (STRIPES, 3), dtype=np.uint8)
-    stripes = torch.from_numpy(colors[np.arange(side) * STRIPES // side])
+    colours = rng.integers(0, 256, (STRIPES, 3), dtype=np.uint8)
+    stripes = torch.from_numpy(colours[np.arange(side) * STRIPES // side])
     square = (slice(top, top + side), slice(left, left + side))
     image = view.image.clone()
     image[square] = stripes

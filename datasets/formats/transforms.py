@@ -13,10 +13,9 @@ from pathlib import Path
 
 from datasets.cameras.lens import Lens
 from datasets.cameras.poses import checked_pose
-from datasets.formats.assemble import Wishes, make_scene, named, require_folder
 from datasets.formats.folders import frames_in_size
-from datasets.formats.frames import Frame, distinct_names, find_image, load_views
-from datasets.formats.splits import HOLD_OUT, split_frames
+from datasets.formats.frames import Frame, distinct_names, find_image, load_views, split_frames
+from datasets.load import LoadOptions, make_scene, named
 from datasets.scene import Scene
 from utils.errors import UserError
 
@@ -36,24 +35,21 @@ LENSES = {
     "FULL_OPENCV": ("FULL_OPENCV", RATIONAL),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", FISHEYE),
 }
+LONGEST_PATH = 1000  # characters of a file_path
 HUGE = 1e30  # beyond every real focal length; JSON integers may be too long for a float
 
 
-def load_transforms(
-    root_dir: Path, wishes: Wishes | None = None, hold_out: float = HOLD_OUT
-) -> Scene:
+def load_transforms(root_dir: Path, options: LoadOptions) -> Scene:
     """Load posed images listed in one transforms.json.
 
-    Intrinsics are the file's or a frame's; lens distortion is taken out of the images, and of their
-    masks (mask_path).  Frames
-    whose image is missing are named and left out.  ``train_filenames``, ``val_filenames`` and
-    ``test_filenames`` split the frames where they are given (nerfstudio); of val and test the one
-    stands in for the other.
+    Intrinsics are the file's or a frame's; images and their masks (mask_path) are undistorted.
+    Frames whose image is missing are named and left out.  ``train_filenames``, ``val_filenames``
+    and ``test_filenames`` split the frames where they are given (nerfstudio); val and test stand in
+    for each other.
 
     Args:
         root_dir: the folder with transforms.json.
-        wishes: sizes, range and background.
-        hold_out: see `split_frames`; for files without lists.
+        options: sizes, range, background and held-out views.
 
     Returns:
         The scene, in the file's own units; near and far are the file's, where it has them.
@@ -61,8 +57,6 @@ def load_transforms(
     Raises:
         UserError: anything missing, unreadable or contradictory, naming the file or option.
     """
-    root_dir, wishes = Path(root_dir), wishes or Wishes()
-    require_folder(root_dir)
     file = root_dir / FILE
     data = read_json(file)
     frames, missing = read_frames(root_dir, file, data)
@@ -73,10 +67,10 @@ def load_transforms(
             f"{file}: none of its {len(missing)} images is there; put them where file_path says, "
             f"the first is to be {root_dir / missing[0]}"
         )
-    splits = _listed(file, data, frames) or split_frames(root_dir, frames, hold_out)
-    splits = {s: frames_in_size(root_dir, part, wishes.img_wh) for s, part in splits.items()}
-    views = load_views(splits, wishes.img_wh, wishes.under)
-    return make_scene(root_dir, views, wishes, _range(file, data))
+    splits = _listed(file, data, frames) or split_frames(root_dir, frames, options.hold_out)
+    splits = {s: frames_in_size(root_dir, part, options.img_wh) for s, part in splits.items()}
+    views = load_views(splits, options.img_wh, options.background)
+    return make_scene(root_dir, views, options, _range(file, data))
 
 
 def read_json(file: Path) -> dict:
@@ -111,9 +105,7 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
         where = f"{file}: frame {index}"
         if not isinstance(entry, dict):
             raise UserError(f"{where}: not an object with file_path and transform_matrix")
-        file_path = entry.get("file_path")
-        if not isinstance(file_path, str) or not file_path:
-            raise UserError(f"{where}: has no file_path; name its image")
+        file_path = _name(entry.get("file_path"), "file_path", where, "name its image")
         where = f"{where} ({file_path})"
         c2w = checked_pose(entry.get("transform_matrix"), where, "transform_matrix")
         lens = _lens({**data, **entry}, where)
@@ -128,12 +120,20 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
 
 def _mask(root_dir: Path, entry: dict, where: str) -> Path | None:
     """The file of a frame's mask (nerfstudio's mask_path: black is not to be trained on)."""
-    name = entry.get("mask_path")
-    if name is None:
+    if entry.get("mask_path") is None:
         return None
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: mask_path is {name!r}; name the mask's image, or leave it out")
-    return root_dir / name.replace("\\", "/")
+    advice = "name the mask's image, or leave it out"
+    return root_dir / _name(entry["mask_path"], "mask_path", where, advice).replace("\\", "/")
+
+
+def _name(value: object, key: str, where: str, advice: str) -> str:
+    """The name of a file that an entry has."""
+    if value is None:
+        raise UserError(f"{where}: has no {key}; {advice}")
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH:
+        shown = f"{len(value)} characters long" if isinstance(value, str) else repr(value)
+        raise UserError(f"{where}: {key} is {shown}; {advice}")
+    return value
 
 
 def _lens(data: dict, where: str) -> Lens:

@@ -8,12 +8,11 @@ import torch
 from assets.colours import (
     Surface,
     field_colours,
-    light_between,
     premultiplied,
-    project,
     sample_image,
+    transmittance_between,
 )
-from datasets.cameras.paths import look_at
+from datasets.cameras.poses import look_at
 from datasets.cameras.rays import Cameras
 from datasets.scene import View
 from tests.assets.conftest import CENTRE, RADIUS, position_colour, voxels
@@ -50,20 +49,25 @@ def test_projection_is_the_inverse_of_the_rays():
     cameras = Cameras.of([view_from([3.0, 1, 1])], 0.0, 9.0)
     row, column = torch.tensor([0, 7, 39]), torch.tensor([5, 47, 0])
     rays = cameras.rays(torch.zeros(3, dtype=torch.long), row, column)
-    place, inside = project(cameras, 0, rays.origins + 2.5 * rays.directions)
+    x = rays.origins + 2.5 * rays.directions
+    place, depth, inside = cameras.project(0, x)
     assert inside.all()
+    ahead = -cameras.c2w[0, :, 2]
+    assert torch.allclose(depth, (x - cameras.c2w[0, :, 3]) @ ahead)
+    each = cameras.project(torch.zeros(3, dtype=torch.long), x)
+    assert torch.equal(each[0], place)
     assert torch.allclose(place, torch.stack([column, row], 1) + 0.5, atol=1e-3)
     behind = rays.origins - 2.5 * rays.directions
-    assert not project(cameras, 0, behind)[1].any()
+    assert not cameras.project(0, behind)[2].any()
     aside = rays.origins + cameras.c2w[0, :, 0] * 50 - cameras.c2w[0, :, 2]
-    assert not project(cameras, 0, aside)[1].any()
+    assert not cameras.project(0, aside)[2].any()
 
 
 def test_light_is_measured_along_the_ray_also_far_off_the_axis(ball):
     """nerf_pl compared a z-depth with a distance: off the axis every vertex seemed visible."""
     eye = torch.tensor([2.5, -0.15, 0.2])
     vertices, normals = ball_points(2000)
-    light = light_between(ball, eye.expand_as(vertices), vertices + 0.1 * normals)
+    light = transmittance_between(ball, eye.expand_as(vertices), vertices + 0.1 * normals)
     facing = ((eye - vertices) * normals).sum(1) / (eye - vertices).norm(dim=1)
     assert light[facing > 0.15].min() > 0.9
     assert light[facing < -0.7].max() < 0.1

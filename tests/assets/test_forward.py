@@ -5,18 +5,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from systems.rendering import render_view
 from torch.nn import functional
 
-import export
 from assets.colours import Surface
 from assets.density import occupied_box
+from assets.job import Job, visible_depth
+from assets.job import visible_depth
 from assets.mesh import level_set
-from assets.space import Space, reach, warped_box
-from assets.volume import volume_of
+from assets.mesh_export import export_mesh
+from assets.volume import export_volume, volume_of
 from datasets.cameras.rays import Cameras, Rays
+from datasets.cameras.space import NDC, WORLD
 from datasets.scene import Scene, View
+from models.checkpoint import FIELD, PHOTO, Checkpoint
 from opt import parse_export
-from systems.rendering import render_view
 from tests.assets.conftest import voxels
 from tests.assets.raster import project, rasterised
 from utils.errors import UserError
@@ -28,7 +31,7 @@ SCALE = (2 * FOCAL / SIZE[1], 2 * FOCAL / SIZE[0])
 BOUNDS = torch.tensor([[-2.2, -2.8, -1.0], [2.2, 2.8, 1.0]])
 SHAPE = (110, 140, 50)
 CELL = 0.04  # of the field, in warped space
-SPACE = Space(SCALE)
+SPACE = NDC(SCALE)
 
 
 def distance(x):
@@ -71,7 +74,7 @@ def view_from(x, y, z=0.0, name="v"):
 @pytest.fixture(scope="module")
 def scene():
     views = [view_from(x, y, z) for x, y, z in ((-0.3, 0, 0), (0.3, 0.1, 0.02), (0, -0.2, -0.03))]
-    return Scene("s", views, views, views, 0.0, 3.0, BOUNDS, ndc=True)
+    return Scene("s", views, views, views, 0.0, 3.0, BOUNDS, space=SPACE)
 
 
 @pytest.fixture
@@ -80,10 +83,10 @@ def job(renderer, scene, tmp_path, monkeypatch):
 
     def run(line, payload_scene=None):
         options = parse_export(f"{line} --ckpt_path x.ckpt --output_dir {tmp_path}".split())
-        payload = {"kind": "geometry", "scene": payload_scene or {}}
-        made = export.Job(options, payload, renderer, tmp_path)
+        checkpoint = Checkpoint("geometry", {}, {FIELD: payload_scene or {}})
+        made = Job(options, checkpoint, FIELD, PHOTO, renderer, tmp_path)
         if payload_scene is None:
-            made.scene_at_hand = lambda: scene
+            made.scene = scene
         return SimpleNamespace(job=made, path=tmp_path)
 
     return run
@@ -92,7 +95,7 @@ def job(renderer, scene, tmp_path, monkeypatch):
 def mesh_of(job, line):
     trimesh = pytest.importorskip("trimesh")
     made = job(f"mesh --mesh_format ply --resolution 96 {line}")
-    paths, facts = export.export_mesh(made.job)
+    paths, facts = export_mesh(made.job)
     mesh = trimesh.load(paths[0], process=False)
     return np.asarray(mesh.vertices), np.asarray(mesh.faces), mesh, facts
 
@@ -103,16 +106,16 @@ def mesh_of(job, line):
 def test_there_and_back():
     world = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     world[:, 2] = -1 - 20 * world[:, 2].abs()
-    again = SPACE.to_world(SPACE.to_field(world))
+    again = SPACE.to_world(SPACE.from_world(world))
     assert torch.allclose(again, world, rtol=1e-9)
-    warped = SPACE.to_field(world)
+    warped = SPACE.from_world(world)
     assert (warped[:, 2].abs() <= 1).all()
     assert SPACE.to_world(torch.tensor([[0.1, 0.2, 1.0]])).isfinite().all()
-    assert (SPACE.to_field(torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 3.0]]))[:, 2] < -1).all()
+    assert (SPACE.from_world(torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 3.0]]))[:, 2] < -1).all()
 
 
 def test_it_is_the_warp_of_the_rays(scene):
-    cameras = Cameras.of(scene.train, 0.0, 9.0, ndc=True)
+    cameras = Cameras.of(scene.train, 0.0, 9.0, space=SPACE)
     rays = cameras.view_rays(1)
     x = SPACE.to_world(rays.origins + 1.3 * rays.directions)
     seen = project(scene.train[1], x.double().numpy())
@@ -124,7 +127,7 @@ def test_it_is_the_warp_of_the_rays(scene):
 def test_normals_are_those_of_the_warped_surface():
     """Of the ball, whose normals in warped space come from differences of its distance."""
     arms = functional.normalize(torch.randn(200, 3, dtype=torch.double), dim=1)
-    x = SPACE.to_field(BALL + RADIUS * arms).requires_grad_()
+    x = SPACE.from_world(BALL + RADIUS * arms).requires_grad_()
     ((SPACE.to_world(x) - BALL).norm(dim=1)).sum().backward()
     normals = functional.normalize(x.grad, dim=1)
     found = SPACE.normals_to_world(x.detach(), normals)
@@ -134,23 +137,23 @@ def test_normals_are_those_of_the_warped_surface():
 def test_stretch_is_the_length_of_a_short_way_from_the_origin():
     world = torch.tensor([[0.3, -0.2, -1.5], [2.0, 1.0, -7.0]], dtype=torch.double)
     step = 1e-5 * functional.normalize(world, dim=1)
-    way = SPACE.to_field(world + step) - SPACE.to_field(world)
+    way = SPACE.from_world(world + step) - SPACE.from_world(world)
     assert torch.allclose(way.norm(dim=1) / 1e-5, SPACE.stretch(world), rtol=1e-4)
 
 
 def test_a_box_of_the_world_is_held(scene):
     box = torch.tensor([[-0.5, -0.6, -3.0], [0.7, 0.5, 0.5]])
-    warped = warped_box(SPACE, box, BOUNDS)
+    warped = SPACE.box_from_world(box, BOUNDS)
     x = box[0] + torch.rand(2000, 3) * (box[1] - box[0])
-    x = SPACE.to_field(x[x[:, 2] < -1])
+    x = SPACE.from_world(x[x[:, 2] < -1])
     inside = ((x >= BOUNDS[0]) & (x <= BOUNDS[1])).all(1)
     assert ((x[inside] >= warped[0]) & (x[inside] <= warped[1])).all()
 
 
 def test_how_deep_the_scene_reaches(renderer, scene):
-    assert WALL * -1 < reach(renderer, scene) < -1.25 * WALL
+    assert WALL * -1 < visible_depth(renderer, scene) < -1.25 * WALL
     close = [view_from(x, 0.0) for x in (-0.01, 0.01)]
-    parallax = reach(renderer, Scene("s", close, close, close, 0, 3, BOUNDS, ndc=True))
+    parallax = visible_depth(renderer, Scene("s", close, close, close, 0, 3, BOUNDS, space=SPACE))
     assert parallax == pytest.approx(FOCAL * 0.02 / 4)
 
 
@@ -174,7 +177,7 @@ def test_the_mesh_lies_in_the_world_and_faces_the_cameras(job):
 def test_the_mesh_has_the_depth_that_is_rendered(job, renderer, scene):
     """Projected with the exported cameras, by a z-buffer that knows nothing of the warp."""
     vertices, faces, mesh, _ = mesh_of(job, "")
-    cameras = Cameras.of(scene.train, scene.near, scene.far, ndc=True)
+    cameras = Cameras.of(scene.train, scene.near, scene.far, space=SPACE)
     for number, view in enumerate(scene.train):
         depth, shown = rasterised(view, vertices, faces, mesh.visual.vertex_colors[:, :3] / 255)
         picture, rays = render_view(renderer, cameras, number), cameras.view_rays(number)
@@ -251,14 +254,12 @@ def shadowed(view, points):
     return np.linalg.norm(off, axis=1) < 0.8 * RADIUS
 
 
-def test_eyes_look_along_the_warped_rays(scene):
-    middle = torch.zeros(3)
-    directions = -functional.normalize(SPACE.eyes(scene.train, middle), dim=1)
+def test_viewpoints_look_along_the_warped_rays(scene):
+    middle, poses = torch.zeros(3), torch.stack([v.c2w for v in scene.train])
+    directions = -functional.normalize(SPACE.viewpoints(poses, middle), dim=1)
     expected = torch.tensor([[0.3 * SCALE[0], 0.0, 2.0]])
     assert torch.allclose(directions[:1], functional.normalize(expected, dim=1), atol=1e-5)
-    assert torch.equal(
-        Space().eyes(scene.train, middle), torch.stack([v.c2w[:, 3] for v in scene.train])
-    )
+    assert torch.equal(WORLD.viewpoints(poses, middle), poses[:, :, 3])
 
 
 # -- volume and files ---------------------------------------------------------------------------
@@ -283,16 +284,16 @@ def test_the_volumes_light_is_that_of_the_rays(renderer):
     start, end = 1.5, 3.0
     t = start + (torch.arange(3000) + 0.5) * (end - start) / 3000
     world = t[:, None] * direction
-    density = fog.field.geometry(SPACE.to_field(world))[0].detach()
+    density = fog.field.geometry(SPACE.from_world(world))[0].detach()
     through_world = (density * SPACE.stretch(world)).sum() * (end - start) / 3000
-    ends = SPACE.to_field(torch.tensor([[start], [end]]) * direction)
+    ends = SPACE.from_world(torch.tensor([[start], [end]]) * direction)
     way = (ends[1] - ends[0]).norm()
     assert float(through_world) == pytest.approx(float(density.mean() * way), rel=0.01)
 
 
 def test_the_volume_holds_what_is_seen(job):
     made = job("volume --resolution 40 --volume_format npz")
-    _, facts = export.export_volume(made.job)
+    _, facts = export_volume(made.job)
     lower, upper = np.array(facts["bounds"])
     assert lower[2] < WALL
     assert upper[2] > BALL[2].item() + RADIUS
@@ -301,17 +302,12 @@ def test_the_volume_holds_what_is_seen(job):
 
 @pytest.mark.parametrize("asset", ["mesh", "volume"])
 def test_without_cameras_one_line_says_what_is_missing(job, asset):
-    light = {"name": "s", "near": 0.0, "far": 3.0, "ndc": True}
+    light = {"name": "s", "near": 0.0, "far": 3.0, "space": SPACE.state()}
     made = job(f"{asset} --resolution 16", payload_scene=light)
     with pytest.raises(UserError, match=r"--root_dir None: no such directory.*give --root_dir"):
-        getattr(export, f"export_{asset}")(made.job)
-    old = {name: light[name] for name in ("name", "near", "far")}
-    made = job(f"{asset} --resolution 16 --dataset_name llff", payload_scene=old)
-    with pytest.raises(UserError, match="needs the scene's cameras"):
-        getattr(export, f"export_{asset}")(made.job)
+        {"mesh": export_mesh, "volume": export_volume}[asset](made.job)
 
 
 def test_rays_pass_through_untouched_without_a_warp():
     rays = Rays(torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1), torch.ones(1))
-    assert Space().rays(rays) is rays
-    assert Space.of(None) == Space()
+    assert WORLD.warp_rays(rays) is rays

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from assets.density import density_of, occupied_box
-from assets.exposure import Exposure, agreed_light, looked_in, transmitted
 from assets.mesh import Mesh, kept_parts, level_set
 from assets.mesh_files import linear, write_mesh
+from assets.visibility import Visibility, transmittance, viewing_directions, visibility
 from tests.assets.conftest import BOUNDS, CENTRE, RADIUS
 
 BOX = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -98,7 +98,7 @@ def test_the_box_is_around_what_is_occupied(ball):
 def test_light_is_the_transmittance_along_each_direction():
     optical = torch.full((7, 6, 5), 0.3)
     for direction in ((1, 0, 0), (0, -1, 0), (1, 1, -1), (0, 1, 1)):
-        light = transmitted(optical, direction)
+        light = transmittance(optical, direction)
         length = sum(d * d for d in direction) ** 0.5
         distance = [
             torch.arange(n) if d > 0 else torch.arange(n).flip(0) if d < 0 else torch.full((n,), 99)
@@ -119,21 +119,23 @@ def test_a_pore_in_one_direction_lets_no_light_in():
     optical[3:8, 3:8, 3:8] = 9.0
     optical[:, 5, 5] = 0.0
     directions = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1)]
-    light = agreed_light(optical, directions)
+    light = visibility(optical, directions)
     assert light[5, 5, 5] < 1e-3
     assert light[1, 1, 1] == 1
-    assert agreed_light(optical, directions[:1])[5, 5, 5] == 1
+    assert visibility(optical, directions[:1])[5, 5, 5] == 1
 
 
-def test_only_directions_that_cameras_looked_in_count():
-    assert looked_in(torch.tensor([[0.0, 0, 5]])) == [(0, 0, -1)]
+def test_only_directions_that_cameras_viewing_directions_count():
+    assert viewing_directions(torch.tensor([[0.0, 0, 5]])) == [(0, 0, -1)]
     around = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
-    assert len(looked_in(around)) == 26
-    assert all(d[2] <= 0 for d in looked_in(around * torch.tensor([1, 1, 0]) + torch.eye(3)[2]))
+    assert len(viewing_directions(around)) == 26
+    assert all(
+        d[2] <= 0 for d in viewing_directions(around * torch.tensor([1, 1, 0]) + torch.eye(3)[2])
+    )
 
 
 def test_the_inside_of_a_shell_is_hidden_and_its_threshold_lies_on_its_flank(shell):
-    exposure = Exposure(shell, BOUNDS, 44)
+    exposure = Visibility(shell, BOUNDS, 44)
     offsets = torch.tensor([[0.0, 0, 0], [0.3, 0.2, 0], [0, 0.6, 0], [0, 0, 0.8], [-0.9, 0, 0]])
     light = exposure(CENTRE + offsets)
     assert (light[:3] < 0.01).all()

@@ -1,17 +1,17 @@
 """Assets of unbounded scenes: of the foreground, where a field's space is the world."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from assets.space import Space
-from datasets.cameras.contraction import contract, contracted_box
+from assets.job import Job
+from assets.volume import volume_of
 from datasets.cameras.rays import Rays
+from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
-from export import field_box
 from models.renderer import Renderer
+from tests.assets.conftest import voxels
 from utils.errors import UserError
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -20,37 +20,50 @@ FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 @pytest.fixture
 def scene():
     view = View(torch.zeros(4, 4, 3, dtype=torch.uint8), None, torch.eye(3, 4), 4, 4, 2, 2, "a")
-    return Scene("s", [view], [], [], 0.1, 3.0, FOREGROUND, unbounded=True)
+    return Scene("s", [view], [], [], 0.1, 3.0, FOREGROUND, space=Contracted(FOREGROUND))
 
 
-def job_of(bounds=None):
+def job_of(scene, bounds=None):
     """An export of a field that is occupied up to beyond the foreground on one side."""
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[3:8, 3:5, 3:5] = True
     grey = torch.full((3,), 0.5)
-    renderer = Renderer.voxels(contracted_box(FOREGROUND), grey, occupied, occupied)
-    return SimpleNamespace(renderer=renderer, options=SimpleNamespace(bounds=bounds))
+    renderer = Renderer.voxels(scene.box, grey, occupied, occupied)
+    job = Job(SimpleNamespace(bounds=bounds), {}, renderer, None)
+    job.scene = scene
+    return job
 
 
 def test_the_box_is_what_is_occupied_of_the_foreground(scene):
-    box = field_box(job_of(), Space.of(scene), None)
-    torch.testing.assert_close(box, torch.tensor([[-0.5, -0.5, -0.5], [1, 0.5, 0.5]]))
+    expected = torch.tensor([[-0.5, -0.5, -0.5], [1, 0.5, 0.5]])
+    torch.testing.assert_close(job_of(scene).box(), expected)
 
 
 def test_bounds_are_cut_to_the_foreground(scene):
-    box = field_box(job_of((0.0, -9.0, -0.5, 9.0, 0.5, 0.5)), Space.of(scene), None)
+    box = job_of(scene, (0.0, -9.0, -0.5, 9.0, 0.5, 0.5)).box()
     torch.testing.assert_close(box, torch.tensor([[0, -1, -0.5], [1, 0.5, 0.5]]))
 
 
 def test_bounds_beyond_the_foreground_are_refused(scene):
-    with pytest.raises(UserError, match="--bounds: hold nothing of the scene's foreground"):
-        field_box(job_of((2.0, 2.0, 2.0, 3.0, 3.0, 3.0)), Space.of(scene), None)
+    words = "--bounds: hold nothing of the scene; its foreground is -1 -1 -1 1 1 1"
+    with pytest.raises(UserError, match=words):
+        job_of(scene, (2.0, 2.0, 2.0, 3.0, 3.0, 3.0)).box()
 
 
 def test_rays_from_beyond_the_foreground_run_through_contracted_space(scene):
     one = torch.ones(1)
     rays = Rays(torch.tensor([[4.0, 0, 0]]), torch.tensor([[-1.0, 0, 0]]), 0 * one, 9 * one)
-    inside = Space.of(scene).rays(rays)
+    inside = scene.space.warp_rays(rays)
     x = inside.points(torch.zeros(2).long(), torch.tensor([1.0, 4.0]))
-    torch.testing.assert_close(x, contract(torch.tensor([[3.0, 0, 0], [0, 0, 0]]), FOREGROUND))
-    assert Space.of(replace(scene, unbounded=False)).rays(rays) is rays
+    expected = scene.space.from_world(torch.tensor([[3.0, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(x, expected)
+
+
+def test_a_volume_beyond_the_foreground_is_that_of_the_world(scene):
+    """A wall at 1.5 half widths in contracted space stands at 2 in the world, and stays opaque."""
+    wall = voxels(lambda x: (x[:, 0] - 1.625).abs() - 0.125, (32, 32, 32), scene.box)
+    volume = volume_of(wall, torch.tensor([[0.0, -2, -2], [4, 2, 2]]), 32, scene.space)
+    x = volume.bounds[0, 0] + (volume.index[:, 0] + 0.5) / 8
+    solid = volume.rgba[:, 3] > 50
+    assert 1.9 < x[solid].min() < 2.3
+    assert x[solid].max() == pytest.approx(4.0, abs=0.2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.cameras.paths import look_at
-from datasets.hull import look_at_ball, near_far, scene_bounds, visual_hull
+from datasets.cameras.poses import look_at, look_at_ball
+from datasets.hull import near_far, scene_bounds, visual_hull
 from datasets.scene import View
 
 UP = torch.tensor([0.0, 0.0, 1.0])

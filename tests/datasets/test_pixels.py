@@ -23,7 +23,7 @@ def views():
 
 @pytest.fixture
 def pixels(views):
-    return TrainingPixels.of(views)
+    return TrainingPixels.of(views)[0]
 
 
 def test_every_pixel_is_located(pixels):
@@ -31,7 +31,17 @@ def test_every_pixel_is_located(pixels):
     assert len(pixels) == sum(h * w for h, w in SIZES)
     assert pixels.rgb.dtype == torch.uint8
     assert torch.equal(torch.stack(pixels.locate(flat), dim=1), pixels.rgb.long())
-    assert torch.equal(pixels.colors(flat), pixels.rgb.float() / 255)
+    assert torch.equal(pixels.colours(flat), pixels.rgb.float() / 255)
+
+
+def test_one_copy_of_each_photo_for_those_who_go_on_with_the_returned_views(views):
+    before = [view.image for view in views]
+    pixels, shared = TrainingPixels.of(views)
+    assert all(view.image is image for view, image in zip(views, before, strict=True))
+    for view, other, start in zip(views, shared, pixels.offsets.tolist(), strict=False):
+        assert torch.equal(other.image, view.image)
+        assert other.image.data_ptr() == pixels.rgb[start].data_ptr()
+        assert other.name == view.name
 
 
 def test_draw_is_uniform_over_all_pixels(pixels):
@@ -75,7 +85,7 @@ def masked(views):
     """The same views, the first with its left half ignored, the last as a whole."""
     views[0].valid = torch.arange(6).expand(4, 6) >= 3
     views[2].valid = torch.zeros(5, 2, dtype=torch.bool)
-    return TrainingPixels.of(views)
+    return TrainingPixels.of(views)[0]
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.5])

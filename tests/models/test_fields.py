@@ -1,49 +1,30 @@
 """Both fields: shapes, separation of geometry and style, the fast gather against its plain twin."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
-from datasets.cameras.rays import Rays
-from models.encoding import encoded_width, positional_encoding
-from models.nerf import NerfField
-from models.renderer import Renderer
+from models import FIELDS
+from models.mlp import MLP
+from models.occupancy import dilate, grid_shape, resampled
 from models.trilinear import trilinear_gather, trilinear_weights
-from models.voxels import VoxelField, grid_shape
 
-BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 0.5]])
-ACTIVE = torch.ones(8, 8, 6, dtype=torch.bool)
+KINDS = ["nerf", "voxels"]
 
 
-def field_of(kind):
-    torch.manual_seed(0)
-    return NerfField(BOUNDS) if kind == "nerf" else VoxelField(ACTIVE, BOUNDS)
-
-
-def points(n=40):
-    return torch.rand(n, 3) * torch.tensor([2.0, 2, 1.5]) + BOUNDS[0]
-
-
-def test_positional_encoding_is_the_formula():
-    x = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
-    parts = [x]
-    for k in range(3):
-        parts += [(2**k * x).sin(), (2**k * x).cos()]
-    assert torch.allclose(positional_encoding(x, 3), torch.cat(parts, -1))
-    assert positional_encoding(x, 3).shape[-1] == encoded_width(2, 3)
-    assert positional_encoding(x, 0) is x
-
-
-def test_nerf_has_the_papers_size():
-    count = sum(p.numel() for p in NerfField(BOUNDS).geometry.parameters())
+def test_nerf_has_the_papers_size(make_field):
+    count = sum(p.numel() for p in make_field("nerf").geometry.parameters())
     trunk = 63 * 256 + 256 + 6 * (256 * 256 + 256) + (319 * 256 + 256)
     assert count == trunk + 257
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_shapes_and_ranges(kind):
-    field, x = field_of(kind), points()
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_ranges(kind, make_field, points):
+    field, (x, d) = make_field(kind), points()
     density, feature = field.geometry(x)
-    rgb = field.style(feature, x, torch.nn.functional.normalize(x, dim=-1))
+    rgb = field.style(feature, x, d)
     assert density.shape == (40,)
     assert (density >= 0).all()
     assert len(feature) == 40
@@ -51,9 +32,15 @@ def test_shapes_and_ranges(kind):
     assert ((rgb >= 0) & (rgb <= 1)).all()
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_colour_has_no_gradient_in_the_density(kind):
-    field, x = field_of(kind), points()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_feature_alone_is_that_with_the_density(kind, make_field, points):
+    field, (x, _) = make_field(kind), points()
+    assert torch.equal(field.geometry.feature(x), field.geometry(x)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_colour_has_no_gradient_in_the_density(kind, make_field, points):
+    field, (x, _) = make_field(kind), points()
     density, _ = field.geometry(x)
     density.sum().backward()
     assert all(p.grad is None for p in field.style.parameters())
@@ -62,25 +49,112 @@ def test_colour_has_no_gradient_in_the_density(kind):
     assert names == {"geometry", "style"}
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_without_view_dependence_all_directions_are_one(kind):
-    field, x = field_of(kind), points()
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_change_nothing(kind, make_field, points):
+    """The plain twin takes all rows at once."""
+    x, d = points(50, torch.float64)
+
+    def both(rows):
+        field = make_field(kind).double()
+        field.style.reset()
+        for network in (m for m in field.modules() if isinstance(m, MLP)):
+            network.rows = rows
+        density, feature = field.geometry(x)
+        rgb = field.style(feature, x, d)
+        loss = (density.sum() + (rgb * x).sum()) ** 2
+        with torch.no_grad():
+            again = field.geometry(x)
+        return density, rgb, *again, *torch.autograd.grad(loss, list(field.parameters()))
+
+    whole = both(1 << 13)
+    torch.testing.assert_close(both(7), whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [7, 1 << 13])
+@pytest.mark.parametrize("shape", [None, (3,), (40, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_colours_are_those_of_the_style_at_once(kind, shape, rows, make_field, points, gradients):
+    """In values and gradients, of which the geometry has none."""
+    field = make_field(kind, n_code=3).double()
+    field.style.reset()
+    field.rows = rows
+    x, d = points(dtype=torch.float64)
+    code = None if shape is None else torch.randn(shape, dtype=torch.float64).requires_grad_()
+    expected = field.style(field.geometry.feature(x).detach(), x, d, code)
+    found = field.colours(x, d, code)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inputs = [*field.style.parameters(), *([] if code is None else [code])]
+    torch.testing.assert_close(
+        gradients(found, inputs), gradients(expected, inputs), rtol=1e-12, atol=1e-12
+    )
+    found.sum().backward()
+    assert all(p.grad is None for p in field.geometry.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(field.colours(x, d, code), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_field_like_another_has_a_style_and_weights_of_its_own(kind, make_field):
+    field = make_field(kind, n_code=2)
+    field.style.decoder.set_colour_map(torch.eye(3), torch.zeros(3))
+    style = {"kind": kind, "n_frequencies": 1}
+    twin = field.like(style)
+    assert twin.style.spec() == make_field(kind, n_frequencies=1).style.spec()
+    pair = field.geometry, twin.geometry
+    shapes, others = ({n: p.shape for n, p in g.named_parameters()} for g in pair)
+    assert shapes == others
+    assert not {id(p) for p in field.parameters()} & {id(p) for p in twin.parameters()}
+    layers = [[m for m in g.modules() if isinstance(m, nn.Linear)] for g in pair]
+    assert not any(torch.equal(a.weight, b.weight) for a, b in zip(*layers, strict=True))
     if kind == "voxels":
-        torch.nn.init.normal_(field.style.features)
-    _, feature = field.geometry(x)
-    a, b = torch.nn.functional.normalize(torch.randn(2, 40, 3), dim=-1)
-    assert not torch.allclose(field.style(feature, x, a), field.style(feature, x, b))
-    field.style.view_dependent.fill_(0)
-    assert torch.equal(field.style(feature, x, a), field.style(feature, x, b))
+        assert twin.style.head._lattice[0] is twin.geometry.lattice
 
 
-def test_colour_transfer_is_part_of_the_style_and_never_wraps():
-    field, x = field_of("nerf"), points()
-    _, feature = field.geometry(x)
-    before = field.style(feature, x, x)
-    field.style.colour_matrix.copy_(2 * torch.eye(3))
-    field.style.colour_offset.fill_(-0.2)
-    assert torch.allclose(field.style(feature, x, x), (2 * before - 0.2).clamp(0, 1))
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_hold_every_parameter_once(kind, make_field):
+    field = make_field(kind)
+    found = [id(p) for group in field.parameter_groups(None) for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in field.parameters())
+    usual, asked = field.parameter_groups(None), field.parameter_groups(1e-3)
+    ratios = [a["lr"] / u["lr"] for a, u in zip(asked, usual, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    of_appearance = field.style.head.table if kind == "voxels" else field.style.head.linear.weight
+    assert [g["lr"] for g in asked if any(p is of_appearance for p in g["params"])] == [
+        pytest.approx(1e-3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampling", "sampler"),
+    [
+        (
+            "nerf",
+            "hierarchical",
+            {
+                "kind": "hierarchical",
+                "n_coarse": 24,
+                "n_fine": 40,
+                "style": {"kind": "nerf", "n_frequencies": 3},
+            },
+        ),
+        ("nerf", "occupancy", {"kind": "occupancy", "n_steps": 64}),
+        ("voxels", "occupancy", {"kind": "occupancy", "n_steps": 0}),
+    ],
+)
+def test_options_make_a_specification(kind, sampling, sampler, bounds):
+    options = SimpleNamespace(
+        N_samples=24, N_importance=40, N_emb_xyz=6, N_emb_dir=3, sampling=sampling
+    )
+    spec = FIELDS[kind].specs_of(options)
+    assert spec["field"]["kind"] == spec["style"]["kind"] == kind
+    assert spec["sampler"] == sampler
+    field = FIELDS[kind].build(spec, bounds, torch.ones(4, 4, 3, dtype=torch.bool))
+    if kind == "nerf":
+        assert field.geometry.mlp.layers[0].in_features == 3 * (1 + 2 * 6)
+        assert field.style.decoder.n_frequencies == 3
+
+
+# voxels
 
 
 @pytest.mark.parametrize("channels", [1, 5])
@@ -100,21 +174,20 @@ def test_trilinear_gather_equals_its_plain_twin(channels, n_samples):
     assert torch.allclose(fast, slow, rtol=1e-12)
 
 
-def test_trilinear_interpolation_is_exact_for_linear_functions():
-    field = field_of("voxels")
-    lattice = field.geometry.lattice
+def test_trilinear_interpolation_is_exact_for_linear_functions(make_field, points):
+    lattice = make_field("voxels").geometry.lattice
     slope = torch.tensor([[1.0, -2.0, 0.5]]).T
-    x = points(200)
+    x, _ = points(200)
     cell = lattice.locate(x)
     values = lattice.interpolate(lattice.vertices() @ slope, cell, x)
     assert torch.allclose(values, x @ slope, atol=1e-5)
     assert torch.allclose(trilinear_weights(torch.rand(9, 3)).sum(1), torch.ones(9))
 
 
-def test_nothing_outside_the_voxels():
-    active = ACTIVE.clone()
+def test_nothing_outside_the_voxels(make_field):
+    active = torch.ones(8, 8, 6, dtype=torch.bool)
     active[:4] = False
-    field = VoxelField(active, BOUNDS)
+    field = make_field("voxels", active)
     density, cell = field.geometry(torch.tensor([[-0.5, 0, 0], [0.5, 0, 0], [5, 0, 0]]))
     assert density[0] == 0
     assert density[1] > 0
@@ -122,12 +195,27 @@ def test_nothing_outside_the_voxels():
     assert cell.tolist()[0] == -1
 
 
-def test_refining_keeps_the_function():
-    field = field_of("voxels")
-    torch.nn.init.normal_(field.geometry.raw)
-    torch.nn.init.normal_(field.style.features)
-    fine = field.refined(torch.ones(16, 16, 12, dtype=torch.bool))
-    x, d = points(300), torch.nn.functional.normalize(torch.randn(300, 3), dim=-1)
+def test_filling_sets_one_density(make_field, points):
+    field, (x, _) = make_field("voxels"), points()
+    field.fill(1.5)
+    unit = 2 / 100  # hundredths of the box's longest side
+    expected = nn.functional.softplus(torch.tensor(1.5)) / unit
+    torch.testing.assert_close(field.geometry(x)[0], expected.expand(40))
+
+
+def test_steps_are_shorter_than_cells(make_field):
+    assert make_field("voxels").step == pytest.approx(0.25 * 3 / 4)
+    assert make_field("nerf").step is None
+
+
+@pytest.mark.parametrize("options", [{}, {"n_features": 5, "n_code": 2, "view_dependent": False}])
+def test_other_cells_keep_the_function(options, make_field, points):
+    field = make_field("voxels", **options)
+    nn.init.normal_(field.geometry.raw)
+    nn.init.normal_(field.style.head.table)
+    field.style.decoder.set_colour_map(torch.rand(3, 3), torch.rand(3))
+    fine = field.on_cells(torch.ones(16, 16, 12, dtype=torch.bool))
+    x, d = points(300)
     density, feature = field.geometry(x)
     density_fine, feature_fine = fine.geometry(x)
     # not to the last digit: rim vertices are looked up a thousandth of a cell inside
@@ -136,59 +224,18 @@ def test_refining_keeps_the_function():
         field.style(feature, x, d), fine.style(feature_fine, x, d), rtol=1e-2, atol=1e-3
     )
     assert fine.geometry.lattice.n_vertices == 17 * 17 * 13
+    assert fine.style.spec() == field.style.spec()
+    assert all(parameter.requires_grad for parameter in fine.parameters())
 
 
-def test_grid_shape_makes_cubes():
-    assert grid_shape(BOUNDS, 64) == (64, 64, 48)
-
-
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_a_renderer_comes_back_from_its_state(kind):
-    torch.manual_seed(0)
-    white = torch.ones(3)
-    occupied = torch.rand(8, 8, 6) > 0.3
-    renderer = (
-        Renderer.nerf(BOUNDS, white, occupied, 8, 8)
-        if kind == "nerf"
-        else Renderer.voxels(BOUNDS, white, occupied, occupied)
-    )
-    if kind == "voxels":
-        torch.nn.init.normal_(renderer.field.geometry.raw, mean=4.0)
-        torch.nn.init.normal_(renderer.field.style.features)
-        renderer.sampler.grid.set(torch.rand(16, 16, 12) > 0.1)
-    origins = torch.randn(20, 3) * 0.2 + torch.tensor([0.0, 0, 3])
-    directions = torch.nn.functional.normalize(-origins + 0.3 * torch.randn(20, 3), dim=-1)
-    rays = Rays(origins, directions, torch.full((20,), 1.0), torch.full((20,), 6.0))
-    again = Renderer.from_state(renderer.spec, renderer.state_dict()).eval()
-    a, b = renderer.eval()(rays), again(rays)
-    assert torch.equal(a.rgb, b.rgb)
-    assert a.opacity.max() > 0.01
-
-
-def test_clipped_rays_end_at_the_box():
-    renderer = Renderer.voxels(BOUNDS, torch.ones(3), ACTIVE, ACTIVE)
-    origins = torch.tensor([[0.0, 0, 3], [0, 5, 3], [0, 0, 0]])
-    directions = torch.tensor([[0.0, 0, -1], [0, 0, -1], [1.0, 0, 0]])
-    rays = renderer.clip(Rays(origins, directions, torch.zeros(3), torch.full((3,), 9.0)))
-    assert torch.allclose(rays.near[[0, 2]], torch.tensor([2.5, 0.0]))
-    assert torch.allclose(rays.far[[0, 2]], torch.tensor([4.0, 1.0]))
-    assert rays.far[1] < rays.near[1]
-
-
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_without_view_dependence_the_direction_is_one_for_all(kind):
-    """As a bias of the first layer it is what it was as an input."""
-    field, x = field_of(kind), points()
-    field.double().style.reset()
-    x = x.double()
-    d = torch.nn.functional.normalize(x, dim=-1)
-    feature = field.geometry(x)[1].detach()
-
-    def run(d):
-        rgb = field.style(feature, x, d)
-        loss = (rgb * x).sum()
-        return rgb, *torch.autograd.grad(loss, list(field.style.parameters()))
-
-    input_ = run(torch.zeros_like(d))
-    field.style.view_dependent.zero_()
-    torch.testing.assert_close(run(d), input_, rtol=1e-10, atol=1e-12)
+def test_refining_goes_where_the_grid_finds_something(make_field, bounds):
+    occupied = torch.zeros(12, 12, 9, dtype=torch.bool)
+    occupied[3, 4, 5] = True
+    field = make_field("voxels")
+    fine = field.refined(occupied, 16)
+    shape = grid_shape(bounds, 16)
+    assert shape == (16, 16, 12)
+    assert torch.equal(fine.geometry.lattice.active, resampled(dilate(occupied), shape))
+    assert fine.geometry.lattice.active.sum() < 300
+    nerf = make_field("nerf")
+    assert nerf.refined(occupied, 16) is nerf

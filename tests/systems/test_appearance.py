@@ -1,18 +1,19 @@
 """Stage 1 on photos of differing exposure: what it gains, and what it must not change."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems.base import TrainingSystem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eval import evaluate
+from models.checkpoint import FIELD, Checkpoint
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems.base import TrainingSystem
-from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.team import Team
 
@@ -42,7 +43,7 @@ def geometry(field, steps, more=""):
 
 
 def weights(path):
-    return load_checkpoint(path)["state"]
+    return Checkpoint.read(Path(path)).renderer().state_dict()
 
 
 def same(a, b):
@@ -108,7 +109,7 @@ def test_photos_of_differing_exposure(at, capsys):
     for kind in ("none", "affine"):
         more = f"--appearance {kind} --batch_size 512 --lr_scheduler cosine --log_dir runs_{kind}"
         (path,) = geometry("voxels", 150, more)
-        assert "appearance" not in load_checkpoint(path)
+        assert Checkpoint.read(path).progress is None
         quality[kind] = evaluate(parse_eval(["--ckpt_path", str(path), "--device", "cpu"]))["psnr"]
         said = capsys.readouterr().out
         if kind == "none":
@@ -151,20 +152,23 @@ def test_a_resumed_run_has_the_same_maps(at, field):
     more = "--appearance affine --checkpoint_every 5"
     last = at / "ckpts/sphere_geometry_g/step_10.ckpt"
     finished = weights(geometry(field, 12, more)[0])
-    whole = load_checkpoint(last)
-    assert whole["appearance"].shape == (8, 3, 4)
-    assert whole["appearance"].abs().max() > 0
-    last.unlink()
+    run_until(11, lambda: geometry(field, 12, more))
+    whole = Checkpoint.read(last)
+    maps = whole.progress.task["appearance"]
+    assert maps.shape == (8, 3, 4)
+    assert maps.abs().max() > 0
     run_until(7, lambda: geometry(field, 12, more))
     assert not last.exists()
+    run_until(11, lambda: geometry(field, 12, f"{more} --resume"))
+    again = Checkpoint.read(last)
+    assert same(again.progress.task, whole.progress.task)
+    assert same(again.progress.optimizers, whole.progress.optimizers)
+    assert same(again.fields[FIELD].state, whole.fields[FIELD].state)
     assert same(weights(geometry(field, 12, f"{more} --resume")[0]), finished)
-    again = load_checkpoint(last)
-    for part in ("appearance", "optimizer", "state"):
-        assert same(again[part], whole[part])
 
 
 @pytest.mark.parametrize(("first", "then"), [("none", "affine"), ("affine", "none")])
 def test_resuming_another_appearance_is_refused(at, first, then):
-    geometry("voxels", 4, f"--appearance {first} --checkpoint_every 3")
-    with pytest.raises(UserError, match=f"--appearance {then}: the unfinished run"):
-        geometry("voxels", 4, f"--appearance {then} --resume")
+    run_until(4, lambda: geometry("voxels", 5, f"--appearance {first} --checkpoint_every 3"))
+    with pytest.raises(UserError, match=f"--appearance {then} was {first}"):
+        geometry("voxels", 5, f"--appearance {then} --resume")

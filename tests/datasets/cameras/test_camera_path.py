@@ -7,9 +7,17 @@ import torch
 from assets.cameras import turned
 from datasets.cameras.camera_path import cameras_along, read_camera_path
 from datasets.cameras.rays import Cameras
-from datasets.formats.blender import load_blender
+from datasets.cameras.space import NDC
+from datasets.formats.blender import load_blender as load
+from datasets.load import LoadOptions
 from opt import parse_eval
 from utils.errors import UserError
+
+
+def load_blender(root):
+    """The scene with the default options."""
+    return load(root, LoadOptions())
+
 
 NO_TURN = torch.eye(3).numpy()
 
@@ -56,18 +64,19 @@ def every_ray(cameras):
 
 @pytest.mark.parametrize("ndc", [False, True])
 def test_known_cameras_give_the_same_rays(scene, tmp_path, ndc):
-    scene.ndc = ndc
+    if ndc:
+        scene.space = NDC.of(scene.train[0])
     file = write(tmp_path / "path.json", content(scene.train))
     cameras, fps = read_camera_path(file, scene)
     assert fps == 24.0
-    expected = Cameras.of(scene.train, scene.near, scene.far, ndc)
+    expected = Cameras.of(scene.train, scene.near, scene.far, scene.space)
     assert cameras.sizes.tolist() == expected.sizes.tolist()
     torch.testing.assert_close(every_ray(cameras), every_ray(expected), atol=1e-4, rtol=1e-4)
 
 
 def test_warped_rays_stay_in_the_space_of_training_whatever_the_lens(scene, tmp_path):
     """The middle ray of a camera is the same through every lens."""
-    scene.ndc = True
+    scene.space = NDC.of(scene.train[0])
     data = content(scene.train[:1], render_height=60, render_width=90)
     wide = read_camera_path(write(tmp_path / "wide.json", data), scene)[0]
     data["camera_path"][0]["fov"] = 5.0

@@ -7,16 +7,22 @@ import torch
 from datasets.cameras.paths import (
     chosen_views,
     circle_path,
+    closed_tour,
     interpolated_path,
-    look_at,
-    round_trip,
     spiral_path,
-    up_axis,
 )
-from datasets.formats.blender import load_blender
-from datasets.load import load_scene
+from datasets.cameras.poses import look_at, up_axis
+from datasets.cameras.space import NDC, WORLD
+from datasets.formats.blender import load_blender as load
+from datasets.load import LoadOptions, load_scene
 from opt import parse_eval
 from utils.errors import UserError
+
+
+def load_blender(root):
+    """The scene with the default options."""
+    return load(root, LoadOptions())
+
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
@@ -137,9 +143,9 @@ class TestSpiral:
         for view in scene.train:
             eye = torch.rand(3, generator=generator) - 0.5
             view.c2w = torch.cat([torch.eye(3), eye[:, None]], dim=1)
-        scene.ndc = True
+        scene.space = NDC.of(scene.train[0])
         path = circle_path(scene, 40)
-        assert path.ndc
+        assert path.space is scene.space
         assert len(path) == 40
         assert (path.near, path.far) == (scene.near, scene.far)
         eyes = torch.stack([view.c2w[:, 3] for view in scene.train])
@@ -157,7 +163,7 @@ class TestSpiral:
     def test_elsewhere_it_goes_around_the_first_view(self, tiny_scene_dir, sphere):
         scene = load_blender(tiny_scene_dir)
         path = spiral_path(scene, 40)
-        assert not path.ndc
+        assert path.space is WORLD
         away = (path.c2w[:, :, 3] - scene.train[0].c2w[:, 3]).norm(dim=1)
         assert away.max() < 0.2 * 3.0 * 3**0.5 + 1e-3
         aim = torch.tensor(sphere[0]).float() - path.c2w[:, :, 3]
@@ -207,11 +213,11 @@ class TestInterpolation:
 
     def test_warp_of_training(self, tiny_scene_dir):
         scene = load_blender(tiny_scene_dir)
-        scene.ndc = True
+        scene.space = NDC.of(scene.train[0])
         scene.train[3].fx *= 2
         first = scene.train[0]
         path = interpolated_path(scene, 4, ["3", "0"])
-        assert path.warp_scale() == pytest.approx((2 * first.fx / 24, 2 * first.fy / 20))
+        assert path.space.scale == pytest.approx((2 * first.fx / 24, 2 * first.fy / 20))
 
     def test_names_come_before_numbers(self, tiny_scene_dir):
         views = load_blender(tiny_scene_dir).train
@@ -225,7 +231,7 @@ class TestInterpolation:
             (["r_1", "r_11"], "--path_views r_11: no training view of that name"),
             (["r_1", "8"], "no number from 0 to 7"),
             (["r_1", "1"], "twice in a row"),
-            (["r_1"], "name at least two"),
+            (["r_1"], "a path needs two views"),
         ],
     )
     def test_mistakes_have_one_line(self, tiny_scene_dir, names, words):
@@ -247,7 +253,7 @@ class TestInterpolation:
             angle = 2 * math.pi * place / 8
             eye = torch.tensor([3 * math.cos(angle), 3 * math.sin(angle), 1.0])
             view.c2w = look_at(eye, torch.zeros(3), UP)
-        places = [order[i] for i in round_trip(views)]
+        places = [order[i] for i in closed_tour(views)]
         steps = {(b - a) % 8 for a, b in zip(places, [*places[1:], places[0]], strict=True)}
         assert steps in ({1}, {7})
 
@@ -258,7 +264,7 @@ class TestInterpolation:
         line = ["--ckpt_path", "x", "--root_dir", str(SHARED / name), "--img_wh", "30", "40"]
         scene = load_scene(parse_eval(line))
         for path in (interpolated_path(scene, 60), spiral_path(scene, 60)):
-            assert path.ndc == scene.ndc
+            assert path.space is scene.space
             steps = (path.c2w - path.c2w.roll(1, dims=0))[:, :, 3].norm(dim=1)
             assert steps.max() < 3 * steps.mean()
             for pose in path.c2w:

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from datasets.cameras.rays import Cameras
+from datasets.cameras.space import NDC, WORLD
+
+SCALE = (2 * 10 / 8, 2 * 20 / 6)  # of NDC
 
 
 def cameras():
@@ -58,11 +61,11 @@ class TestNdc:
         tilt = torch.tensor([[c, 0, s, 0.2], [0, 1, 0, -0.1], [-s, 0, c, -1.5]])
         c2w = torch.stack([torch.eye(3, 4), tilt])
         intrinsics = torch.tensor([[10.0, 20.0, 4.0, 3.0]]).expand(2, -1)
-        return Cameras(c2w, intrinsics, torch.tensor([[6, 8], [6, 8]]), 0.0, math.inf, ndc=True)
+        return Cameras(c2w, intrinsics, torch.tensor([[6, 8], [6, 8]]), 0.0, math.inf, NDC(SCALE))
 
     @pytest.mark.parametrize("view", [0, 1])
     def test_warped_rays_hold_the_warped_points(self, forward, view):
-        world = replace(forward, ndc=False).view_rays(view)
+        world = replace(forward, space=WORLD).view_rays(view)
         rays = forward.view_rays(view)
         for distance in (1.2, 3.0, 50.0):
             points = world.origins + distance * world.directions
@@ -87,7 +90,7 @@ class TestNdc:
         torch.testing.assert_close(rays.origins, ndc_of(eye).expand(48, -1))
 
     def test_view_directions_stay_in_the_world(self, forward):
-        world, rays = replace(forward, ndc=False).view_rays(1), forward.view_rays(1)
+        world, rays = replace(forward, space=WORLD).view_rays(1), forward.view_rays(1)
         assert torch.equal(rays.view_directions, world.directions)
         assert torch.equal(world.view_directions, world.directions)
         assert not torch.allclose(rays.directions, rays.view_directions, atol=0.1)

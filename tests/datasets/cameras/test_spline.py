@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.cameras.paths import look_at
+from datasets.cameras.poses import look_at
 from datasets.cameras.spline import CameraSpline
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -43,7 +43,7 @@ def test_a_round_is_as_smooth_at_its_joint_as_elsewhere():
 @pytest.mark.parametrize("knots", [KNOTS, CLOSED])
 def test_even_speed(knots):
     spline = CameraSpline(C2W, LENS, knots)
-    t = spline.evenly(400, lever=0.0)
+    t = spline.evenly(400, radius=0.0)
     eyes = spline.at(t)[0][:, :, 3]
     steps = (eyes[1:] - eyes[:-1]).norm(dim=1)
     torch.testing.assert_close(steps, steps.mean().expand(399), rtol=0.01, atol=0)
@@ -55,7 +55,7 @@ def test_even_speed(knots):
 def test_a_turn_on_the_spot_takes_time():
     c2w = torch.stack([look_at(torch.zeros(3), aim, UP) for aim in EYES[:3]])
     spline = CameraSpline(c2w, LENS[:3], np.arange(3.0))
-    axes = spline.at(spline.evenly(50, lever=1.0))[0][:, :, 2]
+    axes = spline.at(spline.evenly(50, radius=1.0))[0][:, :, 2]
     angles = (axes[1:] * axes[:-1]).sum(dim=1).clamp(max=1.0).acos()
     assert angles.max() < 1.5 * angles.mean()
 

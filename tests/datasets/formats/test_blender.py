@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 
 from datasets.cameras.rays import Cameras
-from datasets.formats.assemble import Wishes
+from datasets.cameras.space import WORLD
 from datasets.formats.blender import load_blender as load
+from datasets.load import LoadOptions
 from utils.errors import UserError
 
 TRAIN = "transforms_train.json"
 
 
-def load_blender(root, **wishes):
-    """The scene with these `Wishes`."""
-    return load(root, Wishes(**wishes))
+def load_blender(root, **options):
+    """The scene with these `LoadOptions`."""
+    return load(root, LoadOptions(**options))
 
 
 def edit(root, change, name=TRAIN):
@@ -65,7 +66,7 @@ class TestVariations:
         assert (view.cx, view.cy, view.name) == (12, 10, "r_3")
         assert scene.name == "sphere"
         assert scene.has_alpha
-        assert not scene.ndc
+        assert scene.space is WORLD
         assert scene.background.tolist() == [1, 1, 1]
         check_rays(scene, sphere)
 
@@ -340,8 +341,11 @@ class TestErrors:
             (lambda d: d.update(frames={"a": 1}), "has no frames"),
             (lambda d: d["frames"].insert(1, 3), "frame 1: not an object"),
             (drop_of_frame("file_path"), "frame 1: has no file_path"),
-            (set_frame(file_path=7), "frame 1: has no file_path"),
-            (set_frame(file_path=""), "frame 1: has no file_path"),
+            (set_frame(file_path=7), "frame 1: file_path is 7; name its image"),
+            (set_frame(file_path=""), "frame 1: file_path is 0 characters long"),
+            (set_frame(file_path="a" * 5000), "frame 1: file_path is 5000 characters long"),
+            (set_frame(file_path="a" * 300), "is missing"),
+            (set_frame(file_path="a\0b"), "is missing"),
             (set_frame(file_path="./train/none"), "is missing, as is and with .png .jpg .jpeg"),
             (set_frame(file_path="/"), "is missing"),
             (drop_of_frame("transform_matrix"), "has no transform_matrix"),
@@ -390,9 +394,6 @@ class TestErrors:
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         assert len(load_blender(tiny_scene_dir).train) == 8
 
-    def test_no_directory(self, tmp_path):
-        self.check(tmp_path / "none", str(tmp_path / "none"), "no such directory", "--root_dir")
-
     def test_no_training_file(self, tiny_scene_dir):
         (tiny_scene_dir / TRAIN).unlink()
         self.check(tiny_scene_dir, str(tiny_scene_dir / TRAIN), "no such file")
@@ -411,6 +412,11 @@ class TestErrors:
             str(tiny_scene_dir / "test" / "r_1"),
             ".png .jpg .jpeg",
         )
+
+    def test_nothing_but_transparent_images(self, tiny_scene_dir):
+        for path in (tiny_scene_dir / "train").iterdir():
+            Image.new("RGBA", (24, 20)).save(path)
+        self.check(tiny_scene_dir, str(tiny_scene_dir), "all training images are transparent")
 
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_sizes_that_differ(self, tiny_scene_dir, split):

@@ -5,10 +5,16 @@ import pytest
 import torch
 
 from datasets.cameras.distortion import MODELS
-from datasets.formats.assemble import Wishes
-from datasets.formats.colmap import load_colmap
+from datasets.formats.colmap import load_colmap as load
 from datasets.formats.colmap_model import NAMES
+from datasets.load import LoadOptions
 from utils.errors import UserError
+
+
+def load_colmap(root, **options):
+    """The scene with these `LoadOptions`."""
+    return load(root, LoadOptions(**options))
+
 
 POINTS = [(0.1, -0.1, 0.3), (0.3, 0.2, 0.1), (-0.2, -0.3, 0.4), (0.0, 0.1, -0.2)]
 
@@ -80,8 +86,13 @@ class TestImages:
         path.write_text(path.read_text().replace("r_4.png", "a b/r_4.png"))
         (root / "images/a b").mkdir()
         (root / "images/r_4.png").rename(root / "images/a b/r_4.png")
-        scene = load_colmap(root)
-        assert "r_4" in {view.name for view in (*scene.train, *scene.test)}
+        poses = [
+            {view.name: view.c2w for view in (*scene.train, *scene.test)}
+            for scene in (load_colmap(root), load_colmap(captures.colmap(source, tmp_path / "d")))
+        ]
+        assert poses[0].keys() == poses[1].keys()
+        for name, pose in poses[0].items():
+            assert torch.equal(pose, poses[1][name])
 
     def test_sizes(self, tmp_path, captures, source):
         root = captures.colmap(source, tmp_path / "c")
@@ -91,7 +102,7 @@ class TestImages:
         captures.images(root, views, factors=(2,))
         scene = load_colmap(root)
         assert (scene.train[0].width, scene.train[0].fx) == (12, 13)
-        scene = load_colmap(root, Wishes(img_wh=(6, 5)))
+        scene = load_colmap(root, img_wh=(6, 5))
         assert (scene.train[0].width, scene.train[0].fx) == (6, 6.5)
 
 
@@ -124,6 +135,7 @@ class TestErrors:
             ("images", "3 1 0 0 0 0 0"),
             ("images", "\x00\xff"),
             ("points3D", "1 a b c"),
+            ("points3D", "1 0 0 5 1 2 3 0.5\n2 0 0"),
         ],
     )
     def test_damaged_text(self, tmp_path, captures, source, name, text):

@@ -1,11 +1,14 @@
 """The same cameras, written in each format, give the same rays."""
 
+import importlib
 import shutil
 
 import pytest
 import torch
 
 from datasets.cameras.rays import Cameras
+from datasets.cameras.space import WORLD, Contracted
+from datasets.formats.names import FORMATS
 from datasets.load import load_scene
 from opt import parse_eval
 from utils.errors import UserError
@@ -49,8 +52,7 @@ def test_same_rays_and_images(tmp_path, captures, source, name):
     for a, b in zip(reference.train, scene.train, strict=True):
         assert b.alpha is None
         assert (a.image.int() - b.image.int()).abs().max() <= 1
-    assert not scene.ndc
-    assert not scene.unbounded  # all is white around the sphere
+    assert scene.space is WORLD  # all is white around the sphere
 
 
 def in_the_system_of(reference, scene, rays):
@@ -84,12 +86,26 @@ def test_white_alone_is_no_background(tmp_path, captures, source):
             image,
             image.convert("L").point(lambda v: 255 * (v > 250)),
         ).save(path)
-    assert load(root)[1].unbounded
+    assert isinstance(load(root)[1].space, Contracted)
 
 
 def test_nothing_to_load(tmp_path):
     with pytest.raises(UserError, match="not a scene, it has none of transforms_train"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["auto", *FORMATS])
+def test_no_such_directory(tmp_path, name):
+    with pytest.raises(UserError, match=r"none: no such directory.*--root_dir"):
+        load(tmp_path / "none", "--dataset_name", name)
+
+
+def test_every_format_is_loaded_by_a_function_of_its_own_file():
+    for name, (loader, signs) in FORMATS.items():
+        module, function = loader.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
+        assert module.endswith(f".{name}")
+        assert signs
 
 
 def test_photos_without_poses(tmp_path, captures, source):

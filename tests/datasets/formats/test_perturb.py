@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from datasets.formats.perturb import occlude, perturb_views, shift_colors
+from datasets.formats.perturb import occlude, perturb_views, shift_colours
 from datasets.scene import View
 from utils.errors import UserError
 
@@ -41,7 +41,7 @@ def test_unknown_kind():
 def test_color_is_affine_within_its_ranges(seed):
     """From levels that do not clip, scale and shift of each channel are recovered."""
     low, high = (
-        shift_colors(make_view(level=level), seed, WHITE).image[0, 0].double() / 255
+        shift_colours(make_view(level=level), seed, WHITE).image[0, 0].double() / 255
         for level in (64, 166)
     )
     scale = (high - low) / ((166 - 64) / 255)
@@ -54,7 +54,7 @@ def test_color_is_affine_within_its_ranges(seed):
 @pytest.mark.parametrize("level", [0, 255])
 def test_color_clips(level):
     for seed in range(1, 6):
-        image = shift_colors(make_view(level=level), seed, WHITE).image.float()
+        image = shift_colours(make_view(level=level), seed, WHITE).image.float()
         step = (image - level).abs().max()
         assert step <= 0.2 * 255 + 0.2 * level + 1  # a wrapped value would be far off
 
@@ -66,7 +66,7 @@ def test_color_leaves_the_background():
     share = alpha[..., None].float() / 255
     view = make_view(alpha=alpha)
     view.image = (255 * (share * 0.5 + 1 - share)).round().byte()
-    image = shift_colors(view, 3, WHITE).image.float() / 255
+    image = shift_colours(view, 3, WHITE).image.float() / 255
     assert (image[:, :10] == 1.0).all()
     expected = share[0, 15] * image[0, 25] + 1 - share[0, 15]
     assert (image[0, 15] - expected).abs().max() < 1.5 / 255

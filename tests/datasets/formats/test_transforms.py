@@ -7,9 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.formats.assemble import Wishes
-from datasets.formats.transforms import load_transforms
+from datasets.formats.transforms import load_transforms as load
+from datasets.load import LoadOptions
 from utils.errors import UserError
+
+
+def load_transforms(root, **options):
+    """The scene with these `LoadOptions`."""
+    return load(root, LoadOptions(**options))
 
 
 def edit(root, change):
@@ -65,7 +70,7 @@ class TestLenses:
 
     def test_a_size_asked_for_is_turned_for_upright_images(self, root):
         self.test_upright_and_wide_images_keep_their_own_size(root)
-        views = load_transforms(root, Wishes(img_wh=(12, 10))).train
+        views = load_transforms(root, img_wh=(12, 10)).train
         assert [(v.width, v.height) for v in views[:3]] == [(12, 10), (10, 12), (12, 10)]
         assert (views[1].fx, views[1].fy, views[1].cx, views[1].cy) == (13, 13, 5, 6)
 
@@ -115,7 +120,7 @@ class TestLenses:
         for path in (root / "images_2").iterdir():
             Image.new("RGB", (12, 10), (9, 8, 7)).save(path.with_suffix(".jpg"))
             path.unlink()
-        view = load_transforms(root, Wishes(img_wh=(11, 9))).train[0]
+        view = load_transforms(root, img_wh=(11, 9)).train[0]
         assert (view.image.float().mean(dim=(0, 1)) - torch.tensor([9.0, 8, 7])).abs().max() < 2
         assert view.fx == pytest.approx(26 * 11 / 24)
 
@@ -128,7 +133,7 @@ class TestLenses:
                     (root / frame["file_path"]).rename(new)
                     frame["file_path"] = str(new.relative_to(root))
 
-        views = load_transforms(edit(root, change), Wishes(img_wh=(12, 10)), hold_out=0.1)
+        views = load_transforms(edit(root, change), img_wh=(12, 10), hold_out=0.1)
         names = {v.name for v in (*views.train, *views.test)}
         assert {"cam_1_0", "cam_2_0"} <= names
 
@@ -161,16 +166,16 @@ class TestMasks:
 
     @pytest.mark.parametrize("alpha", [False, True])
     @pytest.mark.parametrize(
-        ("wishes", "lens"),
+        ("options", "lens"),
         [
-            (Wishes(img_wh=(12, 10)), {}),
-            (Wishes(img_wh=(17, 13)), {}),
-            (Wishes(img_wh=(40, 33)), {}),
-            (Wishes(), {"k1": -0.1, "p1": 0.01}),
-            (Wishes(img_wh=(19, 16)), {"k1": 0.08, "camera_model": "OPENCV_FISHEYE"}),
+            ({"img_wh": (12, 10)}, {}),
+            ({"img_wh": (17, 13)}, {}),
+            ({"img_wh": (40, 33)}, {}),
+            ({}, {"k1": -0.1, "p1": 0.01}),
+            ({"img_wh": (19, 16)}, {"k1": 0.08, "camera_model": "OPENCV_FISHEYE"}),
         ],
     )
-    def test_nothing_of_what_is_ignored_gets_into_a_valid_pixel(self, root, wishes, lens, alpha):
+    def test_nothing_of_what_is_ignored_gets_into_a_valid_pixel(self, root, options, lens, alpha):
         """Resized and undistorted: whatever is painted there, the valid pixels are the same."""
         edit(ignore(root), lambda d: d.update(lens))
         path, seen = root / "images" / "r_1.png", []
@@ -180,7 +185,7 @@ class TestMasks:
         for colour in ((255, 0, 0, 255), (0, 255, 99, 40)):
             image.paste(colour, (3, 4, 9, 11))
             (image if alpha else image.convert("RGB")).save(path)
-            seen.append(load_transforms(root, wishes).train[0])
+            seen.append(load_transforms(root, **options).train[0])
         a, b = seen
         assert 0.5 < a.valid.float().mean() < 1
         assert torch.equal(a.valid, b.valid)
@@ -280,7 +285,7 @@ class TestRange:
     def test_the_files(self, root):
         scene = load_transforms(edit(root, lambda d: d.update(near=0.5, far=7.5)))
         assert (scene.near, scene.far) == (0.5, 7.5)
-        scene = load_transforms(root, Wishes(near=1.0))
+        scene = load_transforms(root, near=1.0)
         assert (scene.near, scene.far) == (1.0, 7.5)
 
     def test_from_the_cameras(self, root, sphere):
@@ -303,6 +308,8 @@ class TestErrors:
             (lambda d: d.pop("fl_x"), "frame 0 (images/r_0.png): no focal length"),
             (lambda d: d["frames"][4].pop("transform_matrix"), "frame 4 (images/r_4.png): has no"),
             (lambda d: d.update(frames=[]), "has no frames"),
+            (lambda d: d["frames"][4].update(mask_path=3), "mask_path is 3; name the mask's image"),
+            (lambda d: d["frames"][4].update(mask_path="m" * 5000), "5000 characters long"),
             (
                 lambda d: d.update(test_filenames=[f["file_path"] for f in d["frames"]]),
                 "leave no training image",
@@ -315,6 +322,11 @@ class TestErrors:
         assert str(root / "transforms.json") in str(error.value)
         assert part in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_a_mask_of_an_impossible_name(self, root):
+        edit(root, lambda d: d["frames"][4].update(mask_path="m" * 300))
+        with pytest.raises(UserError, match="no such file, the mask of r_4"):
+            load_transforms(root)
 
     def test_half_written(self, root):
         path = root / "transforms.json"

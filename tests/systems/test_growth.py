@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from datasets.cameras.contraction import contract
+from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
 from opt import parse_train
-from systems.geometry import HULL, OPEN, course_of, first_occupancy, new_renderer
+from systems.growth import HULL, OPEN, first_occupancy, growth_of, new_renderer
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 
@@ -21,11 +21,11 @@ def view_from(x, alpha=None):
 
 def scene_of(eyes, **more):
     views = [view_from(x) for x in eyes]
-    return Scene("s", views, views, [], 0.1, 5.0, FOREGROUND, unbounded=True, **more)
+    return Scene("s", views, views, [], 0.1, 5.0, FOREGROUND, space=Contracted(FOREGROUND), **more)
 
 
 def occupied_at(grid, scene, *points):
-    place = contract(torch.tensor(points), scene.bounds)
+    place = scene.space.from_world(torch.tensor(points))
     size = (scene.box[1] - scene.box[0]) / torch.tensor(grid.shape)
     cells = ((place - scene.box[0]) / size).long()
     return grid[tuple(cells.T)].tolist()
@@ -48,17 +48,17 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
     words = ["--stage", "geometry", "--root_dir", str(tmp_path), "--field", "voxels"]
     options = parse_train([*words, "--dataset_name", "blender", "--voxel_resolution", "64"])
     scene = scene_of([-0.5, 0.5])
-    assert course_of(scene) is OPEN
+    assert growth_of(scene) is OPEN
     renderer = new_renderer(options, scene)
     assert renderer.field.geometry.lattice.active.shape == (16, 16, 16)
-    assert (renderer.field.geometry.raw == OPEN.fog).all()
+    assert (renderer.field.geometry.raw == OPEN.raw_density).all()
     torch.testing.assert_close(renderer.bounds, scene.box)
     for view in scene.train:
         view.alpha = torch.full((16, 16), 255, dtype=torch.uint8)
-    assert course_of(scene) is HULL
+    assert growth_of(scene) is HULL
 
 
-@pytest.mark.parametrize("course", [HULL, OPEN])
-def test_growth_happens_when_cells_are_given_up(course):
-    assert {at for at, _ in course.growth[1:]} <= set(course.pruning)
-    assert course.growth[-1][1] == 1.0
+@pytest.mark.parametrize("growth", [HULL, OPEN])
+def test_growth_happens_when_cells_are_given_up(growth):
+    assert {at for at, _ in growth.resolutions[1:]} <= set(growth.pruning)
+    assert growth.resolutions[-1][1] == 1.0

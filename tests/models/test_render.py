@@ -8,8 +8,14 @@ from torch import nn
 
 from datasets.cameras.rays import Rays
 from models.hierarchical import stratified
-from models.render import over, render
-from models.samples import Samples, compositing_weights, prominent, segment_sum
+from models.render import (
+    Samples,
+    composite,
+    compositing_weights,
+    drop_faint_samples,
+    render,
+    segment_sum,
+)
 
 
 class Slabs(nn.Module):
@@ -30,7 +36,7 @@ class Slabs(nn.Module):
         ) + torch.zeros_like(x[:, 0])
         return density, x
 
-    def _style(self, feature, x, d):
+    def _style(self, feature, x, d, code):
         colour = torch.zeros_like(x)
         for mask, slab in zip(self._inside(x), self.slabs, strict=True):
             colour[mask] = torch.tensor(slab[3], dtype=x.dtype)
@@ -73,8 +79,7 @@ def test_two_slabs_the_first_hides_the_second():
     second = math.exp(-1.0) * (1 - math.exp(-3.0))
     expected = torch.tensor([first, second, 0.0], dtype=torch.float64)
     torch.testing.assert_close(rendering.rgb[0], expected, rtol=1e-6, atol=1e-9)
-    white = over(rendering, torch.ones(3, dtype=torch.float64))
-    torch.testing.assert_close(white[0], expected + math.exp(-4.0), rtol=1e-6, atol=1e-9)
+    assert rendering.opacity[0] == pytest.approx(1 - math.exp(-4.0), rel=1e-6)
 
 
 def test_weights_of_many_rays_do_not_lose_digits():
@@ -119,18 +124,67 @@ def test_threshold_leaves_out_only_what_cannot_matter():
     assert torch.equal(exact.depth, fast.depth)
 
 
-def test_rays_without_samples_show_the_background():
+def test_rays_without_samples_show_nothing():
     rays = rays_along_z(3)
     samples = dense_samples(rays, 8)
     samples = samples.take((samples.ray_index == 1).nonzero()[:, 0])
     rendering = render(Slabs((0.0, 4.0, 50.0, (1.0, 0.0, 0.0))), rays, samples)
-    colours = over(rendering, torch.tensor([0.0, 0, 1], dtype=torch.float64))
-    assert torch.allclose(colours[[0, 2]], torch.tensor([0.0, 0, 1], dtype=torch.float64))
-    assert colours[1, 0] > 0.99
+    for values in (rendering.rgb, rendering.depth, rendering.opacity):
+        assert (values[[0, 2]] == 0).all()
+    assert rendering.rgb[1, 0] > 0.99
 
 
-def test_gradients_near_the_eye_are_damped_and_nothing_else_changes():
-    """Against the plain twin: each sample's gradient times (t / arm)^2, up to 1."""
+def test_known_geometry_is_not_asked_for():
+    rays = rays_along_z(3)
+    field = Slabs((1.0, 2.0, 1.7, (0.2, 0.5, 0.9)))
+    samples = dense_samples(rays, 50)
+    expected = render(field, rays, samples)
+    geometry = field.geometry(rays.points(samples.ray_index, samples.t))
+    field.geometry = None
+    found = render(field, rays, samples, geometry=geometry)
+    assert torch.equal(found.rgb, expected.rgb)
+    assert torch.equal(found.weights, expected.weights)
+
+
+class CodeAsColour(Slabs):
+    """A style that shows the code it is given."""
+
+    def _style(self, feature, x, d, code):
+        return code.expand(len(x), 3)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e-3])
+def test_codes_are_of_all_rays_or_one_for_each(threshold):
+    rays = rays_along_z(4)
+    field = CodeAsColour((1.0, 2.0, 5.0, None))
+    samples = dense_samples(rays, 60)
+    codes = torch.rand(4, 3, dtype=torch.float64)
+    each = render(field, rays, samples, codes, threshold=threshold)
+    torch.testing.assert_close(each.rgb, each.opacity[:, None] * codes)
+    one = render(field, rays, samples, codes[2], threshold=threshold)
+    torch.testing.assert_close(one.rgb, one.opacity[:, None] * codes[2])
+
+
+def test_composite_is_the_weighted_sum():
+    """What is left out is taken over, in proportion, by what is kept."""
+    samples = Samples(torch.tensor([0, 0, 0, 2]), torch.arange(1.0, 5), torch.ones(4), 3)
+    weights, rgb = torch.tensor([0.1, 0.4, 0.3, 0.5]), torch.rand(4, 3)
+    whole = composite(rgb, weights, samples)
+    expected = torch.stack(
+        [(weights[:3, None] * rgb[:3]).sum(0), torch.zeros(3), weights[3] * rgb[3]]
+    )
+    torch.testing.assert_close(whole.rgb, expected)
+    torch.testing.assert_close(whole.opacity, torch.tensor([0.8, 0.0, 0.5]))
+    torch.testing.assert_close(whole.depth, torch.tensor([(0.1 + 0.8 + 0.9) / 0.8, 0.0, 4.0]))
+    keep = torch.tensor([1, 2, 3])
+    part = composite(rgb[keep], weights, samples, keep)
+    torch.testing.assert_close(part.rgb[0], (0.4 * rgb[1] + 0.3 * rgb[2]) * 0.8 / 0.7)
+    assert torch.equal(part.opacity, whole.opacity)
+    assert torch.equal(part.depth, whole.depth)
+
+
+def test_gradients_near_the_eye_are_scaled_and_nothing_else_changes():
+    """Against the plain twin: each sample's gradient times (t / distance)^2, up to 1."""
     t = torch.tensor([0.5, 1.0, 3.0])
     rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0, 1]]), torch.zeros(1), torch.ones(1) * 9)
     samples = Samples(torch.zeros(3).long(), t, torch.full((3,), 0.2), 1)
@@ -141,14 +195,14 @@ def test_gradients_near_the_eye_are_damped_and_nothing_else_changes():
             self.density = torch.nn.Parameter(torch.tensor([0.3, 0.5, 2.0]))
             self.rgb = torch.nn.Parameter(torch.full((3, 3), 0.4))
             self.geometry = lambda x: (self.density * 1, x)
-            self.style = lambda feature, x, d: self.rgb * 1
+            self.style = lambda feature, x, d, code: self.rgb * 1
 
     found = {}
-    for arm in (None, 2.0):
+    for distance in (None, 2.0):
         field = Leaves()
-        picture = render(field, rays, samples, 0.0, arm)
+        picture = render(field, rays, samples, scale_gradients_within=distance)
         picture.rgb.square().sum().backward()
-        found[arm] = picture.rgb.detach(), field.density.grad, field.rgb.grad
+        found[distance] = picture.rgb.detach(), field.density.grad, field.rgb.grad
     scale = torch.tensor([0.0625, 0.25, 1.0])
     assert torch.equal(found[2.0][0], found[None][0])
     torch.testing.assert_close(found[2.0][1], found[None][1] * scale)
@@ -156,13 +210,13 @@ def test_gradients_near_the_eye_are_damped_and_nothing_else_changes():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.4])
-def test_rays_give_up_their_least_samples(share):
+def test_rays_drop_their_faintest_samples(share):
     generator = torch.Generator().manual_seed(0)
     ray = torch.randint(50, (600,), generator=generator).sort().values
     weights = torch.rand(600, generator=generator) ** 4
     weights[ray == 7] *= 1e-6  # a ray that hardly shows anything
     weights[::9] = 0
-    kept = prominent(weights, ray, 52, share)
+    kept = drop_faint_samples(weights, ray, 52, share)
     assert torch.equal(kept, kept.sort().values)
     for i in range(52):
         mine = (ray == i).nonzero()[:, 0].tolist()

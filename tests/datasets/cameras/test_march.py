@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.cameras.contraction import contracted_box
+from datasets.cameras.march import HORIZON, ContractedMarch
 from datasets.cameras.rays import Rays
+from datasets.cameras.space import Contracted
 from models.hierarchical import HierarchicalSampler
-from models.march import HORIZON, BentMarch, march
 from models.occupancy import OccupancyGrid, OccupancySampler
 from models.render import render
 
@@ -20,7 +20,12 @@ def rays_from(eye, n=64, foreground=FOREGROUND):
     directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
     origins = torch.tensor(eye).expand(n, 3)
     return Rays(
-        origins, directions, torch.full((n,), 0.05), torch.full((n,), 3.0), None, foreground
+        origins,
+        directions,
+        torch.full((n,), 0.05),
+        torch.full((n,), 3.0),
+        None,
+        Contracted(foreground),
     )
 
 
@@ -33,8 +38,8 @@ def every(rays):
 )
 def test_steps_are_about_even_in_contracted_space(eye):
     rays = rays_from(list(eye))
-    path = march(rays)
-    assert isinstance(path, BentMarch)
+    path = rays.march()
+    assert isinstance(path, ContractedMarch)
     n = 400
     s = path.near[:, None] + (path.far - path.near)[:, None] * torch.linspace(0, 1, n)
     lengths = path.lengths(every(rays), s) / (s[:, 1:] - s[:, :-1])
@@ -44,7 +49,7 @@ def test_steps_are_about_even_in_contracted_space(eye):
 
 def test_the_horizon_is_reached():
     rays = rays_from([0.3, 0.1, -0.2])
-    path = march(rays)
+    path = rays.march()
     t = path.distance(every(rays), path.far)
     m = (rays.origins + t[:, None] * rays.directions).abs().amax(-1)
     assert (m > 0.9 * HORIZON).all()
@@ -53,20 +58,20 @@ def test_the_horizon_is_reached():
 
 def test_in_the_foreground_a_step_is_a_step():
     rays = rays_from([0.0, 0.0, 0.0])
-    path = march(rays)
+    path = rays.march()
     s = torch.full((64,), 0.5)
     assert torch.equal(path.distance(every(rays), s), s)
     torch.testing.assert_close(path.length(every(rays), s, STEP), torch.full((64,), STEP))
 
 
-def test_places_are_the_points():
+def test_positions_are_the_points():
     rays = rays_from([0.9, -0.8, 0.7])
-    path = march(rays)
+    path = rays.march()
     s = path.near + (path.far - path.near) * torch.linspace(0, 1, 64)
     origin, unit = torch.tensor([-2.0, -2, -2]), torch.tensor([0.1, 0.2, 0.4])
-    places = torch.stack(path.places(every(rays), s, origin, unit), -1)
+    positions = torch.stack(path.positions(every(rays), s, origin, unit), -1)
     x = rays.points(every(rays), path.distance(every(rays), s))
-    torch.testing.assert_close(places * unit + origin, x, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(positions * unit + origin, x, atol=1e-5, rtol=1e-5)
 
 
 class Shell(nn.Module):
@@ -75,7 +80,7 @@ class Shell(nn.Module):
     def __init__(self, radius):
         super().__init__()
         self.radius = radius
-        self.style = lambda feature, x, d: torch.full_like(x, 0.5)
+        self.style = lambda feature, x, d, code: torch.full_like(x, 0.5)
 
     def geometry(self, x):
         return (x.abs().amax(-1) > self.radius) * 500.0, x
@@ -94,7 +99,7 @@ def test_depth_of_a_wall_far_behind_the_foreground(sampler):
     """At 1.75 half widths in contracted space, which is 4 in the world."""
     rays = rays_from([0.0, 0.0, 0.0])
     shell = Shell(1.75)
-    samples = sampler(contracted_box(FOREGROUND))(shell, rays, None)
+    samples = sampler(Contracted(FOREGROUND).box(FOREGROUND))(shell, rays, None)
     with torch.no_grad():
         rendering = render(shell, rays, samples)
     truth = 4 / rays.directions.abs().amax(-1)
@@ -104,7 +109,7 @@ def test_depth_of_a_wall_far_behind_the_foreground(sampler):
 
 def test_samples_come_in_waves_as_all_at_once():
     rays = rays_from([0.2, 0.0, 0.0])
-    sampler = occupancy_sampler(contracted_box(FOREGROUND))
+    sampler = occupancy_sampler(Contracted(FOREGROUND).box(FOREGROUND))
     empty = Shell(9.0)
     waves, plain = sampler(empty, rays, None), sampler(None, rays, None)
     for a, b in (

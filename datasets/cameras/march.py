@@ -1,24 +1,30 @@
-"""How rays run through a field's space, and where equal steps along them lead.
+"""The parametrisation along rays: where steps of equal length in a field's space lead.
 
-A step is a length in the field's space.  Where that is space itself, or space warped such that
-lines stay straight (NDC), the path parameter s is the distance t along the ray.  In contracted
-space rays are bent, and t grows ever faster with s.
+Where that is the world, or NDC, in which straight lines stay straight, the path parameter s is the
+distance t along the ray.  In contracted space a ray is bent, and t grows ever faster with s.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from datasets.cameras.rays import Rays
+if TYPE_CHECKING:
+    from datasets.cameras.rays import Rays
 
-# Distance from the foreground's centre, in half widths of it, at which bent rays end; what is
+# Distance from the foreground's centre, in half widths of it, at which contracted rays end; what is
 # farther lies in the last half hundredth of the shell around the foreground.
 HORIZON = 200.0
 
 
 class StraightMarch:
-    """Rays that are straight in the field's space: s is t."""
+    """Rays that are straight in the field's space: s is t.
+
+    Attributes:
+        near, far: (N,) range of the path parameter.
+    """
 
     def __init__(self, rays: Rays) -> None:
         self.rays = rays
@@ -36,57 +42,63 @@ class StraightMarch:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""
         return edges.diff(dim=-1)
 
-    def places(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
-        """Positions along the rays ``ray (K,)``, a tensor shaped as ``s (K,) or (K, S)`` for each
-        axis, counted from ``origin (3,)`` in units of ``unit (3,)``."""
+    def positions(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
+        """The field's positions on the rays ``ray (K,)``: for each axis a tensor shaped as
+        ``s (K,) or (K, S)``, counted from ``origin (3,)`` in units of ``unit (3,)``."""
         start = (self.rays.origins - origin) / unit
-        way = self.rays.directions / unit
+        step = self.rays.directions / unit
         return [
-            torch.addcmul(_along(start[:, k], ray, s), _along(way[:, k], ray, s), s)
+            torch.addcmul(_along(start[:, k], ray, s), _along(step[:, k], ray, s), s)
             for k in range(3)
         ]
 
 
-class BentMarch:
+class ContractedMarch:
     """Rays through contracted space: even steps up to the far side of the foreground, from there
     steps that grow with the square of the distance, which contraction makes about even again.
 
     A ray is followed along the axis on which it moves fastest.  Where m, its position there in half
     widths of the foreground, passes 1 it leaves; from then on ``m = m0 + v e`` with its speed v and
-    the way e since it left, and ``ds / de = k (m0 / m)^2`` has the closed form
+    the distance e since it left, and ``ds / de = k (m0 / m)^2`` has the closed form
     ``s = k (m0 / v) (1 - m0 / m)``: even steps in inverse distance.  What is to the side of a ray's
     centre passes it twice as fast as what is ahead recedes, so k is twice the distance at which the
     ray passes the centre, or 1.
+
+    Args:
+        rays: straight in the world.
+        centre, half: (3,) centre and half widths of the foreground.
+
+    Attributes:
+        near, far: (N,) range of the path parameter.
     """
 
-    def __init__(self, rays: Rays) -> None:
-        self.rays = rays
-        lower, upper = rays.foreground
-        self.centre, self.half = (lower + upper) / 2, (upper - lower) / 2
-        self.start = (rays.origins - self.centre) / self.half
-        self.way = rays.directions / self.half
-        axis = self.way.abs().argmax(-1, keepdim=True)
-        speed = self.way.gather(-1, axis)[:, 0]
+    def __init__(self, rays: Rays, centre: Tensor, half: Tensor) -> None:
+        self.rays, self.centre, self.half = rays, centre, half
+        self.start = (rays.origins - centre) / half
+        self.velocity = rays.directions / half
+        axis = self.velocity.abs().argmax(-1, keepdim=True)
+        speed = self.velocity.gather(-1, axis)[:, 0]
         m = (self.start.gather(-1, axis)[:, 0] * speed.sign()) + speed.abs() * rays.near
         speed = speed.abs()
-        self.leave = rays.near + (1 - m).clamp(min=0.0) / speed
+        self.exit = rays.near + (1 - m).clamp(min=0.0) / speed
         m = m.clamp(min=1.0)
-        square, along = self.way.square().sum(-1), (self.start * self.way).sum(-1)
+        square = self.velocity.square().sum(-1)
+        along = (self.start * self.velocity).sum(-1)
         aside = (self.start.square().sum(-1) - along.square() / square).clamp(min=0.0).sqrt()
-        self.slowness = (2 * aside).clamp(min=1.0)
-        self.reach = self.slowness * m / speed
+        self.rate = (2 * aside).clamp(min=1.0)  # k
+        self.to_infinity = self.rate * m / speed  # what is left of s where the ray leaves
         self.near = rays.near
-        self.far = self.leave + self.reach * (1 - m / HORIZON).clamp(min=0.0)
+        self.far = self.exit + self.to_infinity * (1 - m / HORIZON).clamp(min=0.0)
 
     def distance(self, ray: Tensor, s: Tensor) -> Tensor:
         """Distance along the rays ``ray (K,)`` at path parameters ``s (K, ...)``."""
-        leave, reach, slowness = (
-            _along(values, ray, s) for values in (self.leave, self.reach, self.slowness)
+        leave, to_infinity, rate = (
+            _along(values, ray, s) for values in (self.exit, self.to_infinity, self.rate)
         )
         beyond = (s - leave).clamp(min=0.0)
         # half a step beyond the last sample there is nothing left but infinity
-        left = (1 - beyond / reach).clamp(min=0.5 / HORIZON)
-        return torch.minimum(s, leave) + beyond / (slowness * left)
+        left = (1 - beyond / to_infinity).clamp(min=0.5 / HORIZON)
+        return torch.minimum(s, leave) + beyond / (rate * left)
 
     def length(self, ray: Tensor, s: Tensor, step: float) -> Tensor:
         """Lengths (K,) in the field's space of steps around ``s (K,)``."""
@@ -98,12 +110,12 @@ class BentMarch:
         x = self.rays.points(ray.repeat_interleave(n), self.distance(ray, edges).flatten())
         return x.view(-1, n, 3).diff(dim=1).norm(dim=-1)
 
-    def places(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
-        """Positions along the rays ``ray (K,)``, a tensor shaped as ``s (K,) or (K, S)`` for each
-        axis, counted from ``origin (3,)`` in units of ``unit (3,)``."""
+    def positions(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
+        """The field's positions on the rays ``ray (K,)``: for each axis a tensor shaped as
+        ``s (K,) or (K, S)``, counted from ``origin (3,)`` in units of ``unit (3,)``."""
         t = self.distance(ray, s)
         x = [
-            torch.addcmul(_along(self.start[:, k], ray, s), _along(self.way[:, k], ray, s), t)
+            torch.addcmul(_along(self.start[:, k], ray, s), _along(self.velocity[:, k], ray, s), t)
             for k in range(3)
         ]
         m = torch.maximum(torch.maximum(x[0].abs(), x[1].abs()), x[2].abs()).clamp_(min=1.0)
@@ -112,12 +124,7 @@ class BentMarch:
         return [x[k].mul_(scale).mul_(stretch[k]).add_(shift[k]) for k in range(3)]
 
 
-March = StraightMarch | BentMarch
-
-
-def march(rays: Rays) -> March:
-    """The way of the rays through their field's space."""
-    return StraightMarch(rays) if rays.foreground is None else BentMarch(rays)
+March = StraightMarch | ContractedMarch
 
 
 def _along(values: Tensor, ray: Tensor, s: Tensor) -> Tensor:

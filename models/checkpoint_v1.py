@@ -1,0 +1,124 @@
+"""Checkpoints of version 1, which held one field in the colours trained last, as version 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.checkpoint import digest
+
+FIELD, STYLE = "scene", "field.style."  # as in `models.checkpoint`
+# what was renamed in a module's state_dict
+RENAMED = (
+    (".geometry.layers.", ".geometry.mlp.layers."),
+    (".geometry.density.", ".geometry.mlp.out."),
+    (".style.bottleneck.", ".style.head.linear."),
+    (".style.features", ".style.head.table"),
+    (".style.hidden.", ".style.decoder.mlp.layers."),
+    (".style.rgb.", ".style.decoder.mlp.out."),
+    (".style.colour_", ".style.decoder.colour_"),
+)
+
+
+def converted(old: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a finished field's file, as `models.checkpoint` writes it today.
+
+    Raises:
+        ValueError: it is damaged, or of an unfinished run.
+        KeyError, TypeError, AttributeError: it is damaged.
+    """
+    stage = old["kind"]
+    if "step" in old or stage not in ("geometry", "style"):
+        raise ValueError("of version 1 only whole, finished fields are read; train it again")
+    if _geometry_digest(old["state"]) != old["digest"]:
+        raise ValueError("its geometry is not that of its digest")
+    state, style = _state(old["state"]), _style_spec(old["spec"], old["state"])
+    if old["spec"].get("n_fine") == 0:  # the coarse network was the field's, saved twice
+        state = {k: x for k, x in state.items() if not k.startswith("sampler.coarse.")}
+    options = dict(old["options"])
+    styles: dict[str, Any] = {}
+    if stage == "style":
+        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
+        state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
+        name = options.get("suffix")
+        name = name if isinstance(name, str) and name != "photo" else "style"
+        styles[name] = {"field": FIELD, "spec": style, "state": own, "options": options}
+    spec = {**_spec(old["spec"]), "style": style}
+    return {
+        "version": 2,
+        "part": "whole",
+        "stage": stage,
+        "fields": {FIELD: {"spec": spec, "state": state, "digest": _geometry_digest(state)}},
+        "scenes": {FIELD: _scene(old["scene"])},
+        "styles": styles,
+        "options": options,
+        "inputs": {},
+        "progress": None,
+        "versions": old.get("versions", {}),
+    }
+
+
+def _scene(old: Mapping[str, Any]) -> dict[str, Any]:
+    """As of `datasets.portable.scene_state`."""
+    scene = {name: value for name, value in old.items() if name not in ("ndc", "unbounded")}
+    space: dict[str, Any] = {"kind": "world"}
+    if old["ndc"]:
+        train = old["views"]["train"]
+        focal, size = train["intrinsics"][0, :2], train["sizes"][0].flip(0)
+        space = {"kind": "ndc", "scale": (2.0 * focal / size).tolist()}
+    elif old["unbounded"]:
+        space = {"kind": "contracted", "foreground": old["bounds"].tolist()}
+    return scene | {"space": space}
+
+
+def _geometry_digest(state: Mapping[str, Tensor]) -> str:
+    return digest({name: x for name, x in state.items() if ".style." not in name})
+
+
+def _spec(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of field and sampler, as of `Field.specs_of`."""
+    if old["field"] == "voxels":
+        return {"field": {"kind": "voxels"}, "sampler": {"kind": "occupancy", "n_steps": 0}}
+    counts = {"n_coarse": old["n_coarse"], "n_fine": old["n_fine"]}
+    style = {"kind": "nerf", "n_frequencies": old["n_dir"]}
+    sampler = {"kind": "hierarchical", **counts, "style": style}
+    if old["sampling"] == "occupancy":
+        sampler = {"kind": "occupancy", "n_steps": sum(counts.values())}
+    return {"field": {"kind": "nerf", "n_frequencies": old["n_xyz"]}, "sampler": sampler}
+
+
+def _style_spec(old: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """As of `Style.spec`."""
+    spec = {
+        "kind": old["field"],
+        "n_frequencies": old.get("n_dir", 2),
+        "n_code": 0,
+        "view_dependent": bool(state[f"{STYLE}view_dependent"]),
+        "colour_map": _maps_colours(state, STYLE),
+    }
+    if old["field"] == "voxels":
+        return spec | {"n_features": old["n_features"]}
+    return spec | {"depth": 6}
+
+
+def _maps_colours(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return not torch.equal(state[f"{prefix}colour_matrix"], torch.eye(3))
+
+
+def _state(old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names of today; colour maps that change nothing are left out."""
+    state = {}
+    for name, tensor in old.items():
+        prefix, mark, last = name.rpartition(".style.")
+        if mark and last == "view_dependent":
+            continue
+        unmapped = mark and not _maps_colours(old, f"{prefix}.style.")
+        if unmapped and last in ("colour_matrix", "colour_offset"):
+            continue
+        for before, after in RENAMED:
+            name = name.replace(before, after)
+        state[name] = tensor
+    return state

@@ -1,0 +1,258 @@
+"""The fully connected network of NeRF, its positional encoding, and what makes it fast on a CPU.
+
+Three things are different from a list of `nn.Linear` and `nn.ReLU`, each with the plain form as its
+twin in the tests:
+
+* `in_blocks`: rows pass through the whole network some thousands at a time, so that the layers'
+  outputs stay in the processor's cache.
+* `linear_relu`: where the processor multiplies bfloat16 matrices, a layer and its ReLU are one
+  operation, which would else take twice as long.
+* `nan_guard`: that operation turns a NaN into a 0; the guard brings it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Tensors = tuple[Tensor, ...]
+Layer = tuple[Tensor, Tensor]  # weight (O, I) and bias (O,)
+
+
+def encoded_width(width: int, n_frequencies: int) -> int:
+    """Channels that `positional_encoding` makes of ``width`` input channels."""
+    return width * (1 + 2 * n_frequencies)
+
+
+def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
+    """``[x, sin(2^0 x), cos(2^0 x), ..., sin(2^(L-1) x), cos(2^(L-1) x)]`` (Mildenhall et al. 2020,
+    eq. 4, with the raw input and without the factor pi).
+
+    Args:
+        x: (..., D).
+        n_frequencies: L; 0 gives x itself.
+
+    Returns:
+        (..., D * (1 + 2 L)).
+
+    >>> positional_encoding(torch.zeros(5, 3), n_frequencies=10).shape
+    torch.Size([5, 63])
+    """
+    if n_frequencies == 0:
+        return x
+    frequencies = 2.0 ** torch.arange(n_frequencies, device=x.device, dtype=x.dtype)
+    angles = x[..., None, :] * frequencies[:, None]
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)
+    return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+class MLP(nn.Module):
+    """Hidden layers with ReLUs, and a last layer without: ``widths[0] -> ... -> widths[-1]``.
+
+    The last layer is computed in single precision also under autocast: of densities and colours
+    bfloat16 keeps too few digits.
+
+    Args:
+        widths: channels of the encoded input, of every hidden layer, and of the output.
+        skip: number, from 0, of the hidden layer that sees the encoded input again, before what
+            the layer before it made; None: no such layer.
+        encode: makes one tensor of encoded inputs out of the arguments of `forward`; None: the
+            input is one tensor, as it is.
+        rows: of a block on a CPU.
+
+    >>> trunk = MLP([63, *[256] * 8, 1], skip=4)
+    >>> trunk(torch.zeros(5, 63)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        skip: int | None = None,
+        encode: Callable[..., Tensor] | None = None,
+        rows: int = 1 << 13,
+    ) -> None:
+        super().__init__()
+        self.skip = skip
+        self.encode = encode or (lambda x: x)
+        self.rows = rows
+        n_in, *hidden, n_out = widths
+        inputs = [n_in, *hidden[:-1]]
+        if skip is not None:
+            inputs[skip] += n_in
+        self.layers = nn.ModuleList(map(nn.Linear, inputs, hidden))
+        self.out = nn.Linear(hidden[-1], n_out)
+
+    def forward(self, *inputs: Tensor, first: Layer | None = None) -> Tensor:
+        """(M, widths[-1]) of the inputs, tensors with M rows each.
+
+        Args:
+            first: weight and bias to use for the first layer's.  Whoever knows a part of the input
+                to be the same for all rows, or linear in something narrower, multiplies it in.
+        """
+        layers = self._layers(first)
+        (out,) = in_blocks(lambda *x: self._run(layers, x)[:1], self.rows, *inputs)
+        return out + nan_guard(inputs, layers)
+
+    def with_hidden(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The output (M, widths[-1]) and the last hidden layer (M, widths[-2])."""
+        layers = self._layers(None)
+        out, hidden = in_blocks(lambda *x: self._run(layers, x), self.rows, *inputs)
+        return out + nan_guard(inputs, layers), hidden
+
+    def hidden(self, *inputs: Tensor) -> Tensor:
+        """The last hidden layer (M, widths[-2]); not guarded: a NaN in the inputs or the weights
+        may be a 0 in it."""
+        layers = self._layers(None)
+        return in_blocks(lambda *x: (self._hidden(layers, x),), self.rows, *inputs)[0]
+
+    def _layers(self, first: Layer | None) -> list[Layer]:
+        layers = [(layer.weight, layer.bias) for layer in self.layers]
+        return layers if first is None else [first, *layers[1:]]
+
+    def _hidden(self, layers: list[Layer], inputs: Tensors) -> Tensor:
+        x = h = self.encode(*inputs)
+        for i, (weight, bias) in enumerate(layers):
+            if i == self.skip:
+                h = torch.cat([x.to(h.dtype), h], -1)
+            h = linear_relu(h, weight, bias)
+        return h
+
+    def _run(self, layers: list[Layer], inputs: Tensors) -> tuple[Tensor, Tensor]:
+        h = self._hidden(layers, inputs)
+        return precise_linear(h, self.out.weight, self.out.bias), h
+
+
+def in_blocks(network: Callable[..., Tensors], rows: int, *inputs: Tensor) -> Tensors:
+    """``network(*inputs)``, on a CPU for ``rows`` rows at a time.
+
+    Args:
+        network: treats each row for itself, so that the results are those of all rows at once.
+        inputs: tensors (M, ...).
+
+    Returns:
+        The network's tensors (M, ...).
+    """
+    n = len(inputs[0])
+    if inputs[0].is_cuda or n <= rows:
+        return network(*inputs)
+    blocks = zip(*(_split(x, rows) for x in inputs), strict=True)
+    if torch.is_grad_enabled():
+        parts = [network(*block) for block in blocks]
+        return tuple(torch.cat(own)[:n] for own in zip(*parts, strict=True))
+    results: Tensors = ()
+    for start, block in zip(range(0, n, rows), blocks, strict=True):
+        parts = network(*block)
+        if not results:
+            results = tuple(part.new_empty(n, *part.shape[1:]) for part in parts)
+        for whole, part in zip(results, parts, strict=True):
+            whole[start : start + rows] = part[: n - start]
+    return results
+
+
+def _split(x: Tensor, rows: int) -> list[Tensor]:
+    """Blocks of ``rows`` rows of ``x``, the last filled up with zeros: a matrix product of a size
+    never seen before costs more."""
+    *whole, last = x.split(rows)
+    return [*whole, functional.pad(last, (0, 0, 0, rows - len(last)))]
+
+
+def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``relu(x @ weight.T + bias)``: ``x (M, I)``, ``weight (O, I)``, ``bias (O,)`` -> (M, O).
+
+    In autocast's type, if it is on; gradients of the weights come in the weights' own.
+    """
+    if not _is_fused(x):
+        return functional.relu(functional.linear(x, weight, bias))
+    x = x.to(torch.bfloat16)
+    if torch.is_grad_enabled():
+        return _LinearReLU.apply(x, weight, bias)
+    return _fused(x, weight.to(x.dtype), bias.to(x.dtype))
+
+
+def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight.T + bias`` in the type of the weights, also under autocast.  The gradients, each
+    a mean over many rows, are computed in the type of ``x``."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled():
+            return _PreciseLinear.apply(x, weight, bias)
+        return functional.linear(x.to(weight.dtype), weight, bias)
+
+
+@torch.no_grad()
+def nan_guard(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
+    """() 0, or NaN where a number in ``inputs`` or in ``layers`` is not finite, or could grow infinite
+    on its way through them: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)`` long.
+    """
+    if not _is_fused(inputs[0]):
+        return torch.zeros((), device=inputs[0].device)
+    parts = [part for layer in layers for part in layer]
+    norms = torch._foreach_norm([*(x.flatten() for x in inputs), *parts])
+    return (torch.stack([norm.float() for norm in norms]) + 1).prod() * 0
+
+
+def _is_fused(x: Tensor) -> bool:
+    """Whether `linear_relu` of ``x`` is one operation."""
+    on = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if on else x.dtype
+    return x.device.type == "cpu" and dtype == torch.bfloat16 and fused_exists()
+
+
+@cache
+def fused_exists() -> bool:
+    """Whether this PyTorch has oneDNN's operation, which `torch.compile` uses, and the processor
+    multiplies bfloat16 matrices."""
+    mkldnn = torch.ops.mkldnn
+    names = ("_linear_pointwise", "_is_mkldnn_bf16_supported")
+    return all(hasattr(mkldnn, name) for name in names) and mkldnn._is_mkldnn_bf16_supported()
+
+
+def _fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+
+
+class _LinearReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN001
+        rounded = weight.to(x.dtype)
+        out = _fused(x, rounded, bias.to(x.dtype))
+        ctx.save_for_backward(x, rounded, out)
+        ctx.dtype = weight.dtype
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+        x, weight, out = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            grad @ weight if of_x else None,
+            (grad.T @ x).to(ctx.dtype) if of_weight else None,
+            grad.sum(0).to(ctx.dtype) if of_bias else None,
+        )
+
+
+class _PreciseLinear(torch.autograd.Function):
+    """Without a second copy of ``x`` for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(x, weight)
+        return functional.linear(x.to(weight.dtype), weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rounded = grad.to(x.dtype)
+        return (
+            rounded @ weight.to(x.dtype) if of_x else None,
+            (rounded.T @ x).to(weight.dtype) if of_weight else None,
+            grad.sum(0) if of_bias else None,
+        )

@@ -1,0 +1,253 @@
+"""Styles, which colour a field: a head reads the features of a place, a decoder makes a colour.
+
+A style is given to a field (`Field.style`) and can be taken apart: fields with heads of one width
+can share a decoder.  `blended` makes one style of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import STYLES
+from models.mlp import MLP, encoded_width, positional_encoding
+
+ParameterGroups = list[dict[str, Any]]
+
+
+class Decoder(nn.Module):
+    """(what the head read, direction, code) -> colour.
+
+    Args:
+        n_in: channels C that the head gives.
+        hidden: widths of the hidden layers.
+        n_frequencies: of the direction's encoding.
+        n_code: channels of a code that the colours are conditioned on; 0: none.
+        view_dependent: whether the colour of a place may depend on where it is seen from; where it
+            may not, a stylised scene cannot flicker.
+        colour_map: whether an affine map of the final colours is to be loaded, see
+            `set_colour_map`.
+    """
+
+    colour_matrix: Tensor | None
+    colour_offset: Tensor | None
+
+    def __init__(
+        self,
+        n_in: int,
+        hidden: Sequence[int],
+        n_frequencies: int,
+        n_code: int = 0,
+        view_dependent: bool = True,
+        colour_map: bool = False,
+        rows: int = 1 << 13,
+    ) -> None:
+        super().__init__()
+        self.n_in, self.n_code, self.n_frequencies = n_in, n_code, n_frequencies
+        self.view_dependent = view_dependent
+        width = n_in + encoded_width(3, n_frequencies) + n_code
+        self.mlp = MLP([width, *hidden, 3], encode=self._encode, rows=rows)
+        self.register_buffer("colour_matrix", torch.eye(3) if colour_map else None)
+        self.register_buffer("colour_offset", torch.zeros(3) if colour_map else None)
+
+    def forward(
+        self, h: Tensor, d: Tensor, code: Tensor | None = None, bottleneck: nn.Linear | None = None
+    ) -> Tensor:
+        """Colours (M, 3) in [0, 1].
+
+        Args:
+            h: (M, C) what the head read.
+            d: (M, 3) unit directions of view.
+            code: (n_code,) one for all samples, or (M, n_code); None: zeros.
+            bottleneck: a linear layer that ``h`` has yet to pass through; nothing bends between it
+                and the first layer here, so the two are multiplied instead.
+        """
+        inputs = [h, d if self.view_dependent else None]
+        inputs.append(code if code is not None and code.ndim == 2 else None)
+        first = self._first_layer(bottleneck, d, code)
+        logits = self.mlp(*(x for x in inputs if x is not None), first=first)
+        rgb = torch.sigmoid(logits)
+        if self.colour_matrix is None:
+            return rgb
+        with torch.autocast(rgb.device.type, enabled=False):
+            return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
+
+    def _encode(self, h: Tensor, *others: Tensor) -> Tensor:
+        """[h, encoded direction, code], of the last two what differs between the samples."""
+        others = list(others)
+        if self.view_dependent:
+            others[0] = positional_encoding(others[0], self.n_frequencies)
+        return torch.cat([h, *(x.to(h.dtype) for x in others)], -1)
+
+    def _first_layer(
+        self, bottleneck: nn.Linear | None, d: Tensor, code: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the first layer, with what is the same for all samples in its bias."""
+        layer = self.mlp.layers[0]
+        widths = [self.n_in, encoded_width(3, self.n_frequencies), self.n_code]
+        with torch.autocast(layer.weight.device.type, enabled=False):
+            of_h, of_direction, of_code = layer.weight.split(widths, 1)
+            bias = layer.bias
+            kept = []
+            if self.view_dependent:
+                kept.append(of_direction)
+            else:
+                bias = bias + of_direction @ positional_encoding(
+                    d.new_zeros(3), self.n_frequencies
+                ).to(bias)
+            if code is not None and code.ndim == 2:
+                kept.append(of_code)
+            elif code is not None:
+                bias = bias + of_code @ code.to(bias)
+            if bottleneck is not None:
+                bias = bias + of_h @ bottleneck.bias
+                of_h = of_h @ bottleneck.weight
+            return torch.cat([of_h, *kept], 1), bias
+
+    @torch.no_grad()
+    def allow_view_dependence(self) -> None:
+        """Makes the colours a function of the direction that has learned nothing of it yet: the
+        same ones as before."""
+        if self.view_dependent:
+            return
+        _, bias = self._first_layer(None, self.mlp.out.weight, None)
+        layer = self.mlp.layers[0]
+        layer.bias.copy_(bias)
+        layer.weight[:, self.n_in : layer.in_features - self.n_code] = 0
+        self.view_dependent = True
+
+    def set_colour_map(self, matrix: Tensor, offset: Tensor) -> None:
+        """The colours become ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
+        like = self.mlp.out.bias
+        self.colour_matrix, self.colour_offset = matrix.to(like), offset.to(like)
+
+
+class Style(nn.Module):
+    """``style(feature, x, d, code=None) -> rgb``: a head and a decoder.
+
+    Attributes:
+        head: ``(feature, x) -> (M, C)``, with ``linear``: an `nn.Linear` that is all it does to
+            the feature, or None.
+        decoder: of C channels.
+
+    Subclasses say what they are made of (``kind``, `spec`) and how fast they learn.
+    """
+
+    kind: str
+    head: nn.Module
+    decoder: Decoder
+
+    def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
+        """Colours (M, 3) in [0, 1].
+
+        Args:
+            feature: (M, ...) what the field's geometry tells of the samples.
+            x: (M, 3) their positions.
+            d: (M, 3) unit directions that they are seen in.
+            code: (n_code,) or (M, n_code) that the style is conditioned on, if it is.
+        """
+        if self.head.linear is not None:
+            return self.decoder(feature, d, code, bottleneck=self.head.linear)
+        return self.decoder(self.head(feature, x), d, code)
+
+    def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
+        """Parameters and learning rates for painting on frozen geometry.
+
+        Args:
+            lr: of the fastest parameters; None: what suits them.
+            every_patch: whether there is a step for every patch instead of every view.
+        """
+        raise NotImplementedError
+
+    def spec(self) -> dict[str, Any]:
+        """Plain values from which `models.STYLES` builds a style of this shape."""
+        decoder = self.decoder
+        return {
+            "kind": self.kind,
+            "n_frequencies": decoder.n_frequencies,
+            "n_code": decoder.n_code,
+            "view_dependent": decoder.view_dependent,
+            "colour_map": decoder.colour_matrix is not None,
+        }
+
+    def twin(self) -> Style:
+        """A copy with parameters of its own, for the same field."""
+        return deepcopy(self)
+
+    def reset(self) -> None:
+        """Starts again: Xavier-uniform weights and zero biases, as styleNeRF does in stage 2."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+
+def build_style(spec: Mapping[str, Any], geometry: nn.Module) -> Style:
+    """A style with random parameters, for fields with this ``geometry``; ``spec`` as of
+    `Style.spec`, of which what is left out takes its default."""
+    arguments = dict(spec)
+    return STYLES[arguments.pop("kind")](geometry, **arguments)
+
+
+class BlendedColours(nn.Module):
+    """Several styles at once: the weighted mean of their colours.
+
+    Args:
+        styles: of one field.
+        weights: one for each, with sum 1.
+    """
+
+    def __init__(self, styles: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.styles, self.weights = nn.ModuleList(styles), _checked(styles, weights)
+
+    def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
+        """As `Style.forward`."""
+        pairs = zip(self.weights, self.styles, strict=True)
+        return sum(weight * style(feature, x, d, code) for weight, style in pairs)
+
+
+def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """One style whose parameters are the weighted mean of those of several of the same kind: as
+    quick as one of them, and no cross-fade of two pictures where they started from the same one.
+
+    Args:
+        styles: of one kind and shape; a missing colour map counts as the identity.
+        weights: one for each, with sum 1.
+    """
+    weights = _checked(styles, weights)
+    styles = [style.twin() for style in styles]
+    view_dependent = [style.decoder.view_dependent for style in styles]
+    if any(view_dependent):
+        for style in styles:
+            style.decoder.allow_view_dependence()
+    mean = styles[0].twin()
+    if any(style.decoder.colour_matrix is not None for style in styles):
+        like = mean.decoder.mlp.out.bias.detach()
+        maps = [
+            (like.new_tensor(torch.eye(3).tolist()), torch.zeros_like(like))
+            if style.decoder.colour_matrix is None
+            else (style.decoder.colour_matrix, style.decoder.colour_offset)
+            for style in styles
+        ]
+        matrix, offset = (
+            sum(w * part for w, part in zip(weights, parts, strict=True))
+            for parts in zip(*maps, strict=True)
+        )
+        mean.decoder.set_colour_map(matrix, offset)
+    states: list[Mapping[str, Tensor]] = [dict(style.named_parameters()) for style in styles]
+    with torch.no_grad():
+        for name, parameter in mean.named_parameters():
+            parts = zip(weights, states, strict=True)
+            parameter.copy_(sum(weight * state[name] for weight, state in parts))
+    return mean
+
+
+def _checked(styles: Sequence[nn.Module], weights: Sequence[float]) -> list[float]:
+    if len(styles) != len(weights) or not styles:
+        raise ValueError(f"{len(styles)} styles, {len(weights)} weights; give one for each")
+    return [float(weight) for weight in weights]

@@ -1,0 +1,170 @@
+"""Everything that reaches into Lightning, tried with 2.4 to 2.6: its steps, processes, progress,
+logs and exits."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from opt import TrainOptions
+from systems.launch import world
+from systems.run import Run
+from systems.system import System
+from utils.machine import trainer_precision
+from utils.team import Team
+
+LOG_EVERY = 20
+
+
+class LightningEngine:
+    """What a system's tasks see of Lightning: see `Engine`."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        self.module = module
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
+    @property
+    def team(self) -> Team:
+        return Team.current()
+
+    def autocast(self) -> AbstractContextManager:
+        return self.module.trainer.precision_plugin.forward_context()
+
+    def scaled(self, x: Tensor) -> Tensor:
+        scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
+        return x if scaler is None else scaler.scale(x)
+
+    def record(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        if step % LOG_EVERY == 0:
+            for name, value in scalars.items():
+                self.record_value(step, name, float(value))
+
+    def record_value(self, step: int, name: str, value: float) -> None:
+        if self.module.logger is not None:
+            self.module.logger.experiment.add_scalar(name, value, step)
+
+    def record_image(self, step: int, name: str, image: Tensor) -> None:
+        if self.module.logger is not None:
+            board = self.module.logger.experiment
+            board.add_image(name, image.clamp(0, 1).cpu(), step, dataformats="HWC")
+
+    def show(self, name: str, value: Tensor | float) -> None:
+        self.module.log(name, value, prog_bar=True, logger=False)
+
+
+class LightningSystem(pl.LightningModule):
+    """A system as Lightning trains it: the batches are step numbers.
+
+    Args:
+        system: to be trained.
+        run: where its checkpoints go.
+    """
+
+    def __init__(self, system: System, run: Run) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.system = system
+        self.run = run
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.system.make_optimizer()
+
+    def train_dataloader(self) -> Iterable[int]:
+        return DataLoader(range(self.system.done, self.system.n_steps), batch_size=None)
+
+    def on_fit_start(self) -> None:
+        self.system.start(LightningEngine(self))
+
+    def training_step(self, step: int, _: int) -> None:
+        if self.system.before_step(step):
+            self.trainer.strategy.optimizers = [self.configure_optimizers()]
+        optimizer = self.optimizers()
+        self.system.step(step, optimizer.optimizer, optimizer.step)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        done = self.system.done
+        if done % self.system.options.checkpoint_every or done == self.system.n_steps:
+            return
+        self.system.gather()
+        if self.trainer.is_global_zero:
+            self.run.save(self.system.unfinished(self.trainer.optimizers[0]))
+
+    def on_train_end(self) -> None:
+        if self.system.done == self.system.n_steps:
+            self.system.finish()
+
+
+class TeamStrategy(DDPStrategy):
+    """Processes whose training steps add up their gradients themselves (`utils/team.py`).
+
+    DistributedDataParallel would do it in hooks on each parameter; ours come and go as a field
+    grows, are sums over a step's chunks, and have to be the same as one process's.
+    """
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def _register_ddp_hooks(self) -> None:
+        pass
+
+
+def processes(num_gpus: int, num_nodes: int) -> dict[str, Any]:
+    """Arguments of Lightning's trainer for the options --num_gpus and --num_nodes."""
+    devices, nodes = world(num_gpus, num_nodes)
+    strategy = TeamStrategy() if devices * nodes > 1 else "auto"
+    return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+
+
+def fit(system: System, run: Run, options: TrainOptions, device: str) -> bool:
+    """Trains ``system`` to its end.
+
+    Args:
+        device: "cuda" or "cpu".
+
+    Returns:
+        Whether this is the process that writes results.
+
+    Raises:
+        UserError, NumericalError: as the system does; what was trained so far is in ``run``.
+    """
+    _quiet()
+    trainer = pl.Trainer(
+        accelerator=device,
+        **processes(options.num_gpus, options.num_nodes),
+        use_distributed_sampler=False,
+        precision=trainer_precision(options.precision, device),
+        max_epochs=1,
+        logger=TensorBoardLogger(options.log_dir, name=run.directory.name, version=""),
+        log_every_n_steps=10,
+        callbacks=[TQDMProgressBar(refresh_rate=10)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(LightningSystem(system, run))
+    system.gather()
+    return trainer.is_global_zero
+
+
+def _quiet() -> None:
+    """Leaves Lightning's progress bar, without its advice."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # the "data loader" yields step numbers: workers would not help
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec.*")

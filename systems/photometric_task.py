@@ -1,0 +1,226 @@
+"""Learning from photos: random rays of all training views, against the colours of their pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.cameras.rays import Cameras, Rays
+from datasets.pixels import TrainingPixels
+from datasets.scene import Scene
+from losses.photometric import photometric_loss, psnr_of, transparency_loss
+from models.appearance import AffineAppearance
+from models.render import Rendering
+from models.renderer import Renderer, render_view
+from models.style import ParameterGroups
+from opt import TrainOptions
+from systems.growth import GrowthSchedule, growth_of
+from systems.system import Plan, Task, Terms
+from utils.chunks import Chunks
+from utils.colormap import depth_to_colour
+from utils.errors import UserError
+from utils.metrics import psnr
+
+# A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
+# It also rids few-view scenes of fog that only rays past the object would meet.
+ENOUGH_RAYS = 1 << 18
+APPEARANCE_RATE = 2e-3
+STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
+N_NAMED = 3  # such photos that are named, at most
+# memory of the finest voxels over that of their parameters: with gradients, the optimiser's moments
+# and the lattice 5, as much again while they are made of coarser ones; measured
+GROWN = 10
+
+
+class PhotometricTask(Task):
+    """Trains a renderer on the photos of a scene.
+
+    Args:
+        options: of the run.
+        scene: with at least one training view.
+        renderer: to be trained.
+        pixels: of the training views.
+        n_steps: length of the run, by which the field grows.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        scene: Scene,
+        renderer: Renderer,
+        pixels: TrainingPixels,
+        n_steps: int,
+    ) -> None:
+        super().__init__(options)
+        self.scene = scene
+        self.renderer = renderer
+        self.pixels = pixels
+        self.n_steps = n_steps
+        self.growth: GrowthSchedule = growth_of(scene)
+        self.cameras = Cameras.within(scene, scene.train)
+        self.val_cameras = Cameras.within(scene, scene.val)
+        self.chunks = Chunks(options.chunk or options.batch_size)
+        self.val_every = options.val_every or max(200, n_steps // 8)
+        self.appearance: AffineAppearance | None = None
+        if options.appearance == "affine":
+            behind = scene.background if scene.has_alpha else None
+            self.appearance = AffineAppearance(len(scene.train), behind)
+
+    def parameter_groups(self) -> ParameterGroups:
+        groups = self.renderer.parameter_groups(self.options.lr)
+        if self.appearance is not None:
+            groups.append({"params": [self.appearance.raw], "lr": APPEARANCE_RATE})
+        return groups
+
+    def start(self) -> Plan:
+        device = self.engine.device
+        self.pixels = self.pixels.to(device)
+        self.cameras = self.cameras.to(device)
+        self.val_cameras = self.val_cameras.to(device)
+        return self._plan()
+
+    def _plan(self) -> Plan:
+        """The plan, from the samples of one batch."""
+        flat = self.pixels.draw(self.options.batch_size, self.generator(0))
+        samples = len(self.renderer.sample(self._rays(flat)[0]))
+        sizes = {(v.width, v.height) for v in self.scene.train}
+        size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
+        field = self.renderer.field
+        growth = 0.0
+        if field.step is not None:  # its cells multiply when the field is refined
+            parameters = sum(p.numel() * p.element_size() for p in field.parameters())
+            growth = parameters * (GROWN * self.growth.resolutions[0][1] ** -2 - 5)
+        return Plan(
+            f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
+            f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
+            f"{self.options.batch_size} rays with {samples} samples at first",
+            field.cost.learning_bytes * samples + growth,
+        )
+
+    def before_step(self, step: int) -> bool:
+        """Prunes and refines the field when it is time for it."""
+        due = self.growth.due(step, self.n_steps)
+        if due is None:
+            return False
+        self.gather()
+        n_rays = due.steps_since * self.options.batch_size
+        lit_only = n_rays >= min(ENOUGH_RAYS, self.pixels.n_candidates)
+        self.renderer.sampler.prune(self.renderer.field, lit_only)
+        if due.resolution is None:
+            return False
+        return self.renderer.refine(round(self.options.voxel_resolution * due.resolution))
+
+    def gradients(self, step: int) -> Iterator[Terms]:
+        crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
+        flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
+        rays, view = self._rays(flat)
+        part = self.engine.team.part(len(rays))
+        shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
+        yield self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
+
+    def _rays(self, flat: Tensor) -> tuple[Rays, Tensor]:
+        """Rays and views (N,) of the pixels ``flat (N,)``."""
+        view, row, column = self.pixels.locate(flat)
+        return self.renderer.clip(self.cameras.rays(view, row, column)), view
+
+    def _learn(self, step: int, rays: Rays, flat: Tensor, view: Tensor, own: slice) -> Terms:
+        """Adds the gradient of the loss that some of a step's rays contribute.
+
+        Args:
+            rays: N rays, of the pixels ``flat (N,)`` of the views ``view (N,)``.
+            own: which of them.
+
+        Returns:
+            The terms, as shares of the whole step's.
+        """
+        rays = all_but_empty(rays, own)
+        target = self.pixels.colours(flat[own])
+        generator = self.generator(step, 1, self.engine.device.type)
+        samples = self.renderer.sample(rays, generator, mark=True, propose=True)
+        share = len(target) / len(rays)
+        near = self.scene.space.gradient_radius
+        renderings = {"fine": self.renderer.render(rays, samples, scale_gradients_within=near)}
+        if samples.proposal is not None:
+            renderings["coarse"] = self.renderer.over_background(samples.proposal)
+        terms = {}
+        for name, rendering in renderings.items():
+            terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
+            if self.scene.surrounds:
+                terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+        self.descend(terms, step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
+        """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""
+        rgb = rendering.rgb[part]
+        if self.appearance is None:
+            return rgb
+        return self.appearance(rgb, rendering.opacity[part], view[part])
+
+    def after_step(self, step: int, terms: Terms) -> None:
+        quality = psnr_of(terms["fine"])
+        self.engine.show("psnr", quality)
+        self.engine.record(step, {"psnr": quality})
+        if self.appearance is not None:
+            maps = self.appearance.departures().abs().mean()
+            self.engine.record(step, {"appearance": maps})
+        if (step + 1) % self.val_every == 0 or step + 1 == self.n_steps:
+            self.validate(step)
+
+    @torch.no_grad()
+    def validate(self, step: int) -> None:
+        """Renders one validation view, each time the next, and records it beside the truth."""
+        index = ((step + 1) // self.val_every) % len(self.scene.val)
+        view = self.scene.val[index]
+        picture = render_view(self.renderer, self.val_cameras, index, self.options.chunk).cpu()
+        truth = view.image.float() / 255
+        quality = psnr(picture.rgb, truth, view.valid)
+        depth = depth_to_colour(picture.depth, picture.opacity, self.scene.near, self.scene.far)
+        beside = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
+        self.engine.record_image(step, "val/truth_prediction_depth", beside)
+        self.engine.record_value(step, "val/psnr", quality)
+        self.engine.show("val_psnr", quality)
+
+    def finish(self) -> None:
+        """Names the photos whose exposure differs most."""
+        if self.appearance is None or self.engine.team.rank > 0:
+            return
+        gains = self.appearance.gains().detach().cpu()
+        departure = gains.clamp(min=1e-6).log().abs()
+        strongest = departure.argsort(descending=True)[:N_NAMED].tolist()
+        words = [
+            f"photo {self.scene.train[i].name} gain {gains[i]:.2f}"
+            for i in strongest
+            if departure[i] > math.log(STRONG_GAIN)
+        ]
+        if words:
+            print("appearance:", ", ".join(words))
+
+    def gather(self) -> None:
+        self.engine.team.unite(self.renderer.sampler.grid.lit)
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.appearance is None else {"appearance": self.appearance.raw}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        maps = state.get("appearance")
+        if (maps is None) != (self.appearance is None):
+            raise UserError(
+                f"--appearance {self.options.appearance}: the unfinished run has another; give "
+                "the same options, or start again without --resume"
+            )
+        if maps is not None:
+            self.appearance.load_state_dict({"raw": maps})
+
+
+def all_but_empty(rays: Rays, part: slice) -> Rays:
+    """The rays, all but ``part`` of them empty: random numbers are drawn for every ray, so that
+    each has the same ones in whichever part it is rendered."""
+    far = rays.near.clone()
+    far[part] = rays.far[part]
+    return replace(rays, far=far)

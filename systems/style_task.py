@@ -1,0 +1,293 @@
+"""Painting: the style of a field with frozen geometry, against a loss on whole pictures.
+
+Every step takes one training view, in one of three modes: `memory_saving` compares the whole view
+with the painting; `patch` steps once for each patch of it; `small` compares a small version of it.
+All of them back-propagate in as many chunks as the memory asks for (`systems/deferred.py`).  Before
+the first of them a photographic start teaches the style the photos in the painting's hues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from datasets.cameras.rays import Cameras
+from datasets.scene import Scene
+from losses.colour_transfer import ColourTransfer, fit_colour_transfer
+from losses.objective import StyleObjective
+from losses.photometric import photometric_loss
+from models.renderer import Renderer
+from models.style import ParameterGroups, Style
+from opt import TrainOptions
+from systems.deferred import deferred_backward
+from systems.frozen import FrozenGeometry, FrozenView
+from systems.system import Plan, Task, Terms, require_finite
+from systems.views import patches, shrunk
+from utils.chunks import Chunks
+from utils.images import resize
+
+RECOLOUR_RAYS = 4096
+RECOLOUR_PASSES = 4  # steps per view of the photographic start
+COLOUR_SAMPLES = 200_000
+OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
+# measured: features of a pixel and their graph
+BYTES_PER_TILE_PIXEL = 2500
+BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
+CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
+
+
+class StyleTask(Task):
+    """Trains the style of a renderer's field; nothing else moves.
+
+    Args:
+        options: of the run.
+        scene: views to paint.
+        renderer: with trained geometry.
+        painting: (H, W, 3) uint8.
+        objective_of: pixels of the shorter side of the pictures -> the loss.
+        frozen: of an earlier task on the same views and geometry, whose memory goes on being used.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        scene: Scene,
+        renderer: Renderer,
+        painting: Tensor,
+        objective_of: Callable[[int], StyleObjective],
+        frozen: FrozenGeometry | None = None,
+    ) -> None:
+        super().__init__(options)
+        self.scene, self.renderer, self.painting = scene, renderer, painting
+        self.views, self.pools = scene.train, [1] * len(scene.train)
+        if options.style_mode == "small":
+            small = [shrunk(view, options.small_size) for view in scene.train]
+            self.views, self.pools = [view for view, _ in small], [pool for _, pool in small]
+        n_views = len(self.views)
+        self.n_recolour = RECOLOUR_PASSES * n_views if options.style_init == "photo" else 0
+        n_style = options.max_steps or options.num_epochs_style * n_views
+        self.n_steps = self.n_recolour + n_style
+        sides = [min(v.height, v.width) // k for v, k in zip(self.views, self.pools, strict=True)]
+        self.objective = objective_of(min(sides))
+        self.frozen = frozen
+        self.transfer: ColourTransfer | None = None
+        self.show_every = options.val_every or max(1, n_style // 10)
+        freeze_geometry(renderer)
+
+    @property
+    def style(self) -> Style:
+        """What is trained."""
+        return self.renderer.field.style
+
+    def parameter_groups(self) -> ParameterGroups:
+        every_patch = self.options.style_mode == "patch"
+        return self.style.parameter_groups(self.options.lr, every_patch)
+
+    def start(self) -> Plan:
+        options, device = self.options, self.engine.device
+        cuda = device.type == "cuda"
+        if self.frozen is None:
+            self.frozen = FrozenGeometry(
+                self.renderer,
+                Cameras.within(self.scene, self.views).to(device),
+                options.cache_gb * 1e9,
+                CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
+                options.chunk,
+                options.sample_threshold,
+            )
+        with self.engine.autocast():
+            first = self.frozen.view(0)
+        samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
+        sizes = self.renderer.field.cost.painting_samples[cuda]
+        self.chunks = Chunks(*(n / samples_per_pixel for n in sizes))
+        if options.chunk:
+            self.chunks = Chunks(options.chunk)
+        return self._plan(first)
+
+    def prepare(self) -> None:
+        if self.options.colour_transfer:
+            self.transfer = fit_colour_transfer(self._colours(self._photo), self._palette())
+
+    def _plan(self, first: FrozenView) -> Plan:
+        """The plan, from what the ``first`` view takes."""
+        n, each = len(self.views), first.nbytes()
+        sizes = self._relative_sizes() * len(first)
+        mean = each * float(sizes.mean()) / max(1, len(first))
+        room = self.frozen.budget + self.frozen.device_budget - sum(self.frozen.used.values())
+        kept = min(n - len(self.frozen.kept), int(room / max(1, mean)))
+        height, width = first.size
+        tile = min(self.objective.tile, max(first.size)) + 2 * self.objective.halo
+        largest = int(sizes.max())
+        cut = not self.chunks.fit(largest)
+        at_once = self.chunks.size if cut else largest
+        samples = round(at_once * len(first.t) / max(1, len(first)))
+        loss = BYTES_PER_TILE_PIXEL * tile * tile
+        graph = self.renderer.field.cost.painting_bytes * samples
+        # what is rendered in one chunk keeps its graph while the loss is taken
+        working = max(loss, graph) if cut else loss + graph
+        on_host = kept * mean if self.engine.device.type == "cpu" else 0
+        return Plan(
+            f"{n} views of {width}x{height}, in one of them {len(first)} pixels that show "
+            f"something with {len(first.t)} samples ({each / 1e6:.1f} MB); "
+            f"{kept + len(self.frozen.kept)} views are kept, {n - kept - len(self.frozen.kept)} "
+            f"computed again; {at_once} pixels' graphs at once; features in tiles of "
+            f"{self.objective.tile}",
+            working + on_host + BYTES_PER_PIXEL * height * width,
+        )
+
+    def _relative_sizes(self) -> Tensor:
+        """(V,) how much of each view the object takes, over what it takes of the first one."""
+        if any(view.alpha is None for view in self.views):
+            return torch.ones(len(self.views))
+        shares = torch.tensor([float((view.alpha > 0).float().mean()) for view in self.views])
+        return shares / shares[0].clamp(min=1e-3)
+
+    def _palette(self) -> Tensor:
+        """The painting's colours (K, 3)."""
+        return self.painting.reshape(-1, 3).float() / 255
+
+    def _colours(self, colours_of: Callable[[int, FrozenView], Tensor]) -> Tensor:
+        """A sample of the object's colours (K, 3) over all views."""
+        share = max(1, COLOUR_SAMPLES // len(self.frozen))
+        colours = []
+        # where frozen views have to be computed for it, this takes minutes
+        quiet = self.engine.team.rank > 0
+        for index in tqdm(range(len(self.frozen)), desc="colours", unit="view", disable=quiet):
+            frozen = self.frozen.view(index)
+            seen = ((frozen.opacity > OPAQUE) & self._valid(index, frozen)).nonzero()[:, 0]
+            seen = seen[:: max(1, len(seen) // share)]
+            colours.append(colours_of(index, frozen.take(seen)))
+        return torch.cat(colours)
+
+    def _photo(self, index: int, pixels: FrozenView) -> Tensor:
+        """Colours (P, 3) in [0, 1] of a training photo at some pixels."""
+        image = self.views[index].image.to(self.engine.device)
+        return image[pixels.row.long(), pixels.column.long()].float() / 255
+
+    def _valid(self, index: int, pixels: FrozenView) -> Tensor:
+        """(P,) bool: which pixels the photo says something of, see `View`."""
+        valid = self.views[index].valid
+        if valid is None:
+            return torch.ones_like(pixels.opacity, dtype=torch.bool)
+        return valid.to(self.engine.device)[pixels.row.long(), pixels.column.long()]
+
+    def _target(self, index: int, pixels: FrozenView) -> Tensor:
+        """As `_photo`, in the painting's colours where colour transfer is on."""
+        photo = self._photo(index, pixels)
+        if self.transfer is None:
+            return photo
+        recoloured = self.transfer.apply(photo).clamp(0, 1)
+        return torch.lerp(photo, recoloured, pixels.opacity[:, None])
+
+    def gradients(self, step: int) -> Iterator[Terms]:
+        index = self._index(step)
+        frozen = self.frozen.view(index)
+        if step < self.n_recolour:
+            usable = self._valid(index, frozen).nonzero()[:, 0]
+            if len(usable):
+                yield self._recolour(step, index, frozen.take(usable))
+            return
+        match self.options.style_mode:
+            case "memory_saving":
+                yield self._paint(step, index, frozen)
+            case "small":
+                yield self._paint(step, index, frozen, self.pools[index])
+            case "patch":
+                for corner, size in patches(frozen.size, self.options.patch_size):
+                    part = frozen.window(corner, size)
+                    if part.opacity.sum() >= 0.01 * size[0] * size[1]:
+                        yield self._paint(step, index, part)
+
+    def _index(self, step: int) -> int:
+        """The view of a step: all of them in a random order, again and again.  The photographic
+        start makes all its steps on a view in a row, whose samples may have to be computed anew."""
+        visit = step // RECOLOUR_PASSES if step < self.n_recolour else step
+        shuffle = self.generator(visit // len(self.views), 2)
+        return int(torch.randperm(len(self.views), generator=shuffle)[visit % len(self.views)])
+
+    def _recolour(self, step: int, index: int, frozen: FrozenView) -> Terms:
+        """The photographic start: random pixels of a view against the recoloured photo."""
+        draw = torch.randint(len(frozen), (RECOLOUR_RAYS,), generator=self.generator(step))
+        part = self.engine.team.part(RECOLOUR_RAYS)
+        pixels = frozen.take(draw.sort().values[part].to(self.engine.device))
+        share = (part.stop - part.start) / RECOLOUR_RAYS
+        loss = photometric_loss(self._render(pixels), self._target(index, pixels))
+        self.descend(terms := {"photo": loss * share}, step)
+        return self.totals(terms)
+
+    def _paint(self, step: int, index: int, frozen: FrozenView, pool: int = 1) -> Terms:
+        """Adds the gradient of the objective of a view or a window of it."""
+        mask = functional.avg_pool2d(frozen.mask(), pool)
+        target = self._target(index, frozen) if self.objective.needs_photo else None
+        valid = self._valid(index, frozen)[:, None]
+
+        def image_gradient(colours: Tensor) -> tuple[Terms, Tensor]:
+            leaf = colours.detach().requires_grad_()
+            image, photo = self._image(frozen, leaf, pool), None
+            if target is not None:
+                # where the photo says nothing, the picture is like it whatever it shows
+                photo = self._image(frozen, torch.where(valid, target, colours.detach()), pool)
+            terms, gradient = self.objective.gradient(image, photo, mask, self.engine.team)
+            return terms, self.engine.scaled(torch.autograd.grad(image, leaf, gradient)[0])
+
+        terms = deferred_backward(
+            lambda part: self._render(frozen, part),
+            len(frozen),
+            self.chunks,
+            image_gradient,
+            list(self.style.parameters()),
+            self.engine.team,
+        )
+        require_finite(self, terms, step)
+        return terms
+
+    def _render(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
+        """Colours of a view's pixels, or of a stretch of them."""
+        return frozen.render(self.renderer.field, self.renderer.background, part)
+
+    def _image(self, frozen: FrozenView, colours: Tensor, pool: int = 1) -> Tensor:
+        """(1, 3, H / pool, W / pool) of a view in the ``colours (P, 3)``."""
+        return functional.avg_pool2d(frozen.image(colours, self.renderer.background), pool)
+
+    def after_step(self, step: int, terms: Terms) -> None:
+        if terms:
+            self.engine.show("loss", sum(terms.values()))
+        n_painted = step - self.n_recolour
+        if n_painted >= 0 and n_painted % self.show_every == 0:
+            self._record_picture(step)
+
+    @torch.no_grad()
+    def _record_picture(self, step: int) -> None:
+        """Photo | stylised | painting."""
+        index = self._index(step)
+        frozen = self.frozen.view(index)
+        parts = self.chunks.over(len(frozen), lambda part: self._render(frozen, part))
+        if not parts:
+            return
+        stylised = self._image(frozen, torch.cat(parts))[0].permute(1, 2, 0)
+        photo = self.views[index].image.to(stylised) / 255
+        height = frozen.size[0]
+        width = round(height * self.painting.shape[1] / self.painting.shape[0])
+        painting = resize(self.painting.float() / 255, width, height).to(photo)
+        beside = torch.cat([photo, stylised, painting], 1)
+        self.engine.record_image(step, "photo_stylised_painting", beside)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Colour transfer once more, from what has been painted to the painting."""
+        if self.transfer is None:
+            return
+        with self.engine.autocast():  # as the features were computed in
+            colours = self._colours(lambda _, pixels: self._render(pixels))
+        last = fit_colour_transfer(colours, self._palette())
+        self.style.decoder.set_colour_map(last.matrix, last.offset)
+
+
+def freeze_geometry(renderer: Renderer) -> None:
+    """Only the style of the rendered field keeps its gradients."""
+    renderer.requires_grad_(False)
+    renderer.field.style.requires_grad_(True)
