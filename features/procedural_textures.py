@@ -1,5 +1,5 @@
-"""Procedural textures, what our own feature network is trained on: a structure (which number stands
-where) and a relief; colours come later, at random, from a palette."""
+"""Procedural textures, the training data of our own feature network: a map of values and a relief,
+to which random palettes give colours."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 @dataclass
 class TextureBank:
-    """Structures without colours.
+    """Textures without colours.
 
-    structure: (N, 2, S, S) uint8; channel 0 looks a colour up in a palette, channel 1 is a height.
+    structure: (N, 2, S, S) uint8; channel 0 is a position in a palette, channel 1 a height.
     kind: (N,) long, the class; textures of one class share all parameters but the random numbers.
     """
 
@@ -144,7 +144,7 @@ def _periodic(count: int, size: int, shape: torch.Generator, generator: torch.Ge
 
 def _cells(count: int, size: int, shape: torch.Generator, generator: torch.Generator) -> Tensor:
     """Worley (1996) cells: flat, outlined, or by distance to the nearest points."""
-    look = _choice(("flat", "outlined", "distance", "edges"), shape)
+    variant = _choice(("flat", "outlined", "distance", "edges"), shape)
     cells = int(2 ** _uniform(3.5, 8.3, shape))
     stretch, angle = _choice((1.0, 1.0, 2.0, 4.0), shape), _uniform(0, math.pi, shape)
     x, y = _grid(size)
@@ -168,7 +168,7 @@ def _cells(count: int, size: int, shape: torch.Generator, generator: torch.Gener
         "outlined": lambda: flat * edge,
         "distance": lambda: 1 - round_,
         "edges": lambda: edge,
-    }[look]()
+    }[variant]()
     return torch.stack([value, edge - 0.5 * round_], 1).view(count, 2, size, size)
 
 
@@ -200,7 +200,7 @@ def _strokes(count: int, size: int, shape: torch.Generator, generator: torch.Gen
 
 
 def _draw(path: Tensor, value: Tensor, width: float, bristle: float, size: int) -> Tensor:
-    """Paint paths (N, strokes, steps, 2); the later stroke covers the earlier.  (N, 2, S, S)."""
+    """Paint paths (N, strokes, steps, 2) as (N, 2, S, S); later strokes cover earlier ones."""
     count, strokes = path.shape[:2]
     reach = math.ceil(width)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
@@ -226,7 +226,7 @@ def _draw(path: Tensor, value: Tensor, width: float, bristle: float, size: int) 
 
 
 def _blobs(count: int, size: int, shape: torch.Generator, generator: torch.Generator) -> Tensor:
-    """Threshold of noise at several levels: patches of flat colour with soft or hard borders."""
+    """Noise quantised to a few levels: patches of flat colour, with or without grain."""
     wavelength, levels = 2 ** _uniform(2.5, 5.2, shape), _choice((2, 3, 4, 6), shape)
     anisotropy, angle = _choice((1.0, 1.0, 3.0), shape), _uniform(0, math.pi, shape)
     grain, bend = _choice((0.0, 0.1, 0.25), shape), _choice((0.0, 0.0, 4.0), shape)
@@ -238,7 +238,7 @@ def _blobs(count: int, size: int, shape: torch.Generator, generator: torch.Gener
     return torch.stack([x * 0.8 + 0.1 + grain * 0.5 * fine, x + 0.3 * grain * fine], 1)
 
 
-# strokes three times: paintings are made of them
+# strokes three times: they matter most in paintings
 FAMILIES: tuple[Callable[..., Tensor], ...] = (
     _strokes, _noise, _strokes, _cells, _turbulence, _strokes, _periodic, _blobs,
 )  # fmt: skip
@@ -248,7 +248,7 @@ def make_bank(kinds: int, per_kind: int, size: int = 96, seed: int = 0) -> Textu
     """Generate `kinds` classes of texture, `per_kind` instances each, the same for the same seed.
 
     Args:
-        kinds: number of classes; their families take turns.
+        kinds: number of classes; families alternate.
         per_kind: instances of each class.
         size: side, pixels.
         seed: classes and instances follow from it.
@@ -273,7 +273,7 @@ def random_palettes(count: int, generator: torch.Generator, colours: int = 5) ->
 
 
 def colourise(structure: Tensor, palettes: Tensor, relief: Tensor) -> Tensor:
-    """Paint structures: palette by channel 0, light from the upper left on the relief.
+    """Colour structures: channel 0 from the palette, light from the upper left on the relief.
 
     Args:
         structure: (B, 2, h, w) uint8 or float in [0, 255].
@@ -285,13 +285,13 @@ def colourise(structure: Tensor, palettes: Tensor, relief: Tensor) -> Tensor:
     """
     value, height = (structure.float() / 255).unbind(1)
     last = palettes.shape[1] - 1
-    place = value.flatten(1) * last
-    low = place.floor().long().clamp(0, last - 1)
+    position = value.flatten(1) * last
+    low = position.floor().long().clamp(0, last - 1)
 
     def look_up(index: Tensor) -> Tensor:
         return palettes.gather(1, index[..., None].expand(-1, -1, 3))
 
-    colour = torch.lerp(look_up(low), look_up(low + 1), (place - low)[..., None])
+    colour = torch.lerp(look_up(low), look_up(low + 1), (position - low)[..., None])
     slope = torch.zeros_like(height)
     slope[:, 1:, 1:] = height[:, 1:, 1:] - height[:, :-1, :-1]
     light = 1 + relief[:, None] * slope.flatten(1)

@@ -21,7 +21,7 @@ from utils.errors import UserError, exits_cleanly
 CHANNELS = convolutions((2, 2, 1), (32, 64, 128))  # VGG's first five, at half their width
 LAYERS = tuple(CHANNELS)
 WEIGHTS = Path(__file__).with_name("texture_encoder.pth")
-CROP = 48  # pixels; twice the field of view of conv3_1
+CROP = 48  # pixels; twice the receptive field of conv3_1
 HEAD_LAYERS = ("conv1_2", "conv2_1", "conv2_2", "conv3_1")
 GRAM_LAYERS = ("conv1_2", "conv2_2", "conv3_1")
 
@@ -49,7 +49,7 @@ def load(_weights: Path | None = None, layers: Sequence[str] = LAYERS) -> Vgg:
 
 
 class TrainingHeads(nn.Module):
-    """What the features are trained through, thrown away afterwards: a classifier of each layer's
+    """What the features are trained through, discarded afterwards: a classifier of each layer's
     statistics, a classifier of small neighbourhoods, and a decoder back to the pixels."""
 
     def __init__(self, kinds: int) -> None:
@@ -103,20 +103,20 @@ def gram_matrices(features: Tensor) -> Tensor:
 
 
 def contrast(features: dict[str, Tensor], temperature: float = 0.1) -> Tensor:
-    """NT-Xent (Chen et al. 2020) on Gram matrices: two crops of one texture, rows i and i + B / 2,
-    shall have Gram matrices more alike than those of two textures."""
+    """NT-Xent (Chen et al. 2020) on Gram matrices: those of two crops of one texture, rows i and
+    i + B / 2, are to be more similar than those of two textures."""
     loss = torch.zeros(())
     for layer in GRAM_LAYERS:
         gram = gram_matrices(features[layer])
         gram = functional.normalize(gram - gram.mean(0).detach(), dim=1)
-        likeness = (gram @ gram.T / temperature).fill_diagonal_(-1e4)
+        similarity = (gram @ gram.T / temperature).fill_diagonal_(-1e4)
         partner = torch.arange(len(gram)).roll(len(gram) // 2)
-        loss = loss + functional.cross_entropy(likeness, partner)
+        loss = loss + functional.cross_entropy(similarity, partner)
     return loss
 
 
 def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
-    """One crop (B, 2, 48, 48) of each of (B, 2, S, S), at a random place, scaled by 0.85-1.2."""
+    """One crop (B, 2, 48, 48) of each of (B, 2, S, S), at a random position, scaled by 0.85-1.2."""
     count, _, size, _ = structure.shape
     scale = 0.85 + 0.35 * torch.rand((count, 1, 1), generator=generator)
     extent = CROP / size * scale
@@ -151,11 +151,11 @@ def draw_batch(
 
 
 def attach_batch_norms(network: Vgg) -> list[Callable[[], None]]:
-    """Start every convolution anew, with a batch normalisation behind it while training lasts.
+    """Initialise every convolution, and normalise its output by batch while training lasts.
 
     Returns:
-        Functions, one per convolution, that remove it and fold its running statistics and its gain
-        into the convolution.
+        Functions, one per convolution, that remove the normalisation and fold its running
+        statistics and gain into the convolution.
     """
     return [_attach_batch_norm(conv) for conv in network.convs.values()]
 
@@ -181,12 +181,12 @@ def _attach_batch_norm(conv: nn.Conv2d) -> Callable[[], None]:
 @torch.no_grad()
 def normalise_activations(network: Vgg, images: Tensor) -> None:
     """Rescale each filter so that its mean activation after the ReLU is 1 over `images` (Gatys et
-    al. 2016); the next layer's weights undo it, so that nothing else changes."""
+    al. 2016); the next layer's weights compensate, so that nothing else changes."""
     incoming = torch.ones(3)
     for layer, conv in network.convs.items():
         conv.weight *= incoming[None, :, None, None]
         mean = functional.relu(network(images, [layer])[layer]).mean((0, 2, 3))
-        # a filter that never fires stays as it is
+        # a filter without any activation stays as it is
         incoming = torch.where(mean > 1e-6, mean, torch.ones_like(mean))
         conv.weight /= incoming[:, None, None, None]
         conv.bias /= incoming
@@ -223,7 +223,7 @@ def train(
     folds = attach_batch_norms(network)
     network.requires_grad_(True)
     heads = TrainingHeads(int(bank.kind.max()) + 1)
-    # a class is seen once in eight steps: its row of a head must move fast
+    # a class occurs once in eight steps: its row of a head needs a high rate
     groups = [{"params": list(module.parameters())} for module in (network, heads)]
     optimiser = torch.optim.AdamW(groups, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -266,7 +266,7 @@ def main() -> None:
     if options.steps < 1:
         raise UserError(f"--steps: {options.steps} is not positive; give 1 or more")
     if not options.out.parent.is_dir():
-        raise UserError(f"--out: no folder {options.out.parent}; make it first")
+        raise UserError(f"--out: {options.out.parent} does not exist; make that directory first")
     start = time.perf_counter()
     bank = make_bank(kinds=384, per_kind=16)
     print(f"{len(bank.kind)} textures in {time.perf_counter() - start:.0f} s", flush=True)

@@ -50,9 +50,7 @@ def step_and_halo(layers: Collection[Layer]) -> tuple[int, int]:
     them where a tile begins with its halo.
     """
     step = math.lcm(*(layer.stride for layer in layers))
-    return step, min(16, step) and math.ceil(
-        min(24, max((layer.halo for layer in layers), default=0)) / step
-    ) * step
+    return step, math.ceil(max((layer.halo for layer in layers), default=0) / step) * step
 
 
 def tiles_of(

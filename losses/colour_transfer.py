@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# a source direction with less variance than this (half an 8-bit step or so) is noise: it is
-# amplified no further than if it had this much
+# about the square of an 8-bit step: a direction of the source with less variance is noise, and is
+# amplified no more than one with this variance
 _VARIANCE_FLOOR = 1e-5
 
 
@@ -46,8 +46,8 @@ def fit_colour_transfer(source: Tensor, target: Tensor) -> ColourTransfer:
     """The map that takes the source's mean and covariance to the target's,
     A = S_t^(1/2) S_s^(-1/2), b = mean_t - A mean_s, with symmetric roots.
 
-    A source without variation in some direction is not stretched in it beyond reason: one flat
-    colour is mapped to the target's mean.
+    A direction without variance in the source is not stretched without bound: one flat colour is
+    mapped to the target's mean.
 
     Args:
         source: (N, 3) colours in [0, 1], N >= 1.
@@ -71,7 +71,7 @@ def fit_colour_transfer(source: Tensor, target: Tensor) -> ColourTransfer:
 
 
 def _moments(colours: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (3,) and covariance (3, 3) in float64 on the CPU, where eigh is exact and at home."""
+    """Mean (3,) and covariance (3, 3) in float64 on the CPU, where eigh is accurate."""
     colours = colours.detach().to("cpu", torch.float64)
     mean = colours.mean(dim=0)
     centred = colours - mean

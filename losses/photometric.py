@@ -1,4 +1,4 @@
-"""How far rendered colours are from the photo's."""
+"""Losses and measures of rendered colours against those of the photo."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
 
 
 def transparency_loss(opacity: Tensor) -> Tensor:
-    """What makes rays end in something where photos show no background of their own.
+    """Makes rays end at a surface, for photos with transparent backgrounds.
 
     Over a background drawn uniformly from [0, 1] for each ray and channel, the expected squared
     error of a colour is its squared error over grey, plus the background's variance 1/12 times the
-    square of what shines through: this, added to the error over grey, is training on random
+    squared transparency: this, added to the error over grey, is training on random
     backgrounds (instant-ngp) without their noise.
 
     Args:
