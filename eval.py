@@ -62,7 +62,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
     scene, photographed = scene_of(options, checkpoint.scenes[field])
-    renderer = checkpoint.renderer(field, style).eval()
+    renderer = checkpoint.renderer(field, style)
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     photos = photos if photographed else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from models.samples import Samples, compositing_weights, segment_sum
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -14,8 +13,7 @@ from assets.density import chunks
 from datasets.cameras.rays import Cameras, Rays
 from datasets.cameras.space import WORLD, Space
 from datasets.scene import View
-from models.field import colours_at
-from models.render import render
+from models.render import Samples, compositing_weights, render, segment_sum
 from models.renderer import Renderer
 
 STEPS = 16  # samples along a normal
@@ -56,7 +54,7 @@ def field_colours(
         samples = samples.take(renderer.sampler.grid.contains(rays.points(ray, t)).nonzero()[:, 0])
         seen = render(renderer.field, rays, samples)
         rgb = seen.rgb / seen.opacity.clamp(min=1e-6)[:, None]
-        here = colours_at(renderer.field, v, d)
+        here = renderer.field.colours(v, d)
         return torch.where((seen.opacity > 1e-3)[:, None], rgb, here)
 
     return torch.cat(chunks(renderer, STEPS).over(len(vertices), colours)).clamp(0, 1)
@@ -80,8 +78,8 @@ def transmittance_between(
     rays = space.warp_rays(Rays(cameras, directions, start, start + torch.inf))
     distance = (points - rays.origins).norm(dim=-1)
     rays = renderer.clip(replace(rays, far=torch.minimum(rays.far, distance)))
-    samples = renderer.samples(rays)
-    density, _ = renderer.field.geometry(rays.points(samples.ray_index, samples.t))
+    samples = renderer.sample(rays)
+    density, _ = renderer.geometry(rays, samples)
     weights = compositing_weights(density, samples)
     return 1 - segment_sum(weights, samples.ray_index, len(cameras))
 

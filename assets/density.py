@@ -8,12 +8,10 @@ from torch import Tensor
 from models.renderer import Renderer
 from utils.chunks import Chunks
 
-POINTS = {"nerf": 1 << 15, "voxels": 1 << 16}  # positions at once that fit into memory easily
-
 
 def chunks(renderer: Renderer, each: int = 1) -> Chunks:
     """Chunks of things with ``each`` positions, as many as fit into memory at once."""
-    return Chunks(POINTS[renderer.spec["field"]] / each)
+    return Chunks(renderer.field.cost.points / each)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from assets.density import chunks, density_of
 from assets.job import SCALE, Job
 from datasets.cameras.space import WORLD, Space
-from models.field import colours_at
 from models.renderer import Renderer
 from utils.errors import UserError
 from utils.files import replacing
@@ -89,7 +88,7 @@ def colours_of(renderer: Renderer, x: Tensor) -> Tensor:
     """Colours (M, 3) in [0, 1] at ``x (M, 3)``, of the direction 0."""
 
     def colours(part: slice) -> Tensor:
-        return colours_at(renderer.field, x[part], torch.zeros_like(x[part])).float()
+        return renderer.field.colours(x[part], torch.zeros_like(x[part])).float()
 
     return torch.cat(chunks(renderer).over(len(x), colours))
 

@@ -185,8 +185,9 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nan_guard(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
-    """() 0, or NaN where a number in ``inputs`` or in ``layers`` is not finite, or could grow infinite
-    on its way through them: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)`` long.
+    """() 0, or NaN where a number in ``inputs`` or in ``layers`` is not finite, or could grow
+    infinite on its way through them: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|,
+    1)`` long.
     """
     if not _is_fused(inputs[0]):
         return torch.zeros((), device=inputs[0].device)

@@ -11,7 +11,6 @@ from torch.nn import functional
 from assets.colours import Surface
 from assets.density import occupied_box
 from assets.job import Job, visible_depth
-from assets.job import visible_depth
 from assets.mesh import level_set
 from assets.mesh_export import export_mesh
 from assets.volume import export_volume, volume_of
