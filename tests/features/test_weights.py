@@ -260,7 +260,7 @@ def test_choice(tmp_path):
 
 
 def test_a_new_network_is_a_line(monkeypatch):
-    monkeypatch.setitem(NETWORKS, "new", f"{load_vgg.__module__}:load_vgg")
+    monkeypatch.setitem(NETWORKS.places, "new", f"{load_vgg.__module__}:load_vgg")
     with pytest.raises(UserError, match="no weights given"):
         load_features("new", layers=FIVE)
 
