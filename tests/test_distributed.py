@@ -82,7 +82,7 @@ def test_two_processes_end_with_the_weights_of_one(field, at):
 
 def test_resuming_with_another_number_of_processes(at):
     line = f"{GEOMETRY} {FIELDS['voxels']} --appearance affine --ckpt_dir c --checkpoint_every 2"
-    line = line.replace("--max_steps 6", "--max_steps 12")
+    line = f"{line} {PLAIN_STEPS}".replace("--max_steps 6", "--max_steps 12")
     run("pipeline.py", f"{line} --suffix g1", at)
     words = [*line.split(), "--suffix", "g2", "--device", "cpu", "--num_gpus", "2"]
     two = subprocess.Popen(

@@ -2,17 +2,17 @@
 
 import errno
 import json
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from eval import evaluate
 from export import export
+from models.checkpoint import Checkpoint
 from opt import parse_eval, parse_export, parse_train
 from pipeline import train
 from tests.utils.test_depth import read_pfm
@@ -100,10 +100,10 @@ def test_options_are_obeyed(at):
 
 
 def test_a_checkpoint_alone_is_enough_for_mesh_and_volume(at, trained):
-    shutil.copytree("ckpts", "alone")
-    content = torch.load("alone/sphere_g.ckpt", weights_only=True)
-    content["options"]["root_dir"] = "gone"
-    torch.save(content, "alone/sphere_g.ckpt")
+    Path("alone").mkdir()
+    read = Checkpoint.read(Path(CKPT))
+    moved = replace(read, options={**read.options, "root_dir": "gone"})
+    moved.write(Path("alone/sphere_g.ckpt"))
     run("mesh --ckpt_path alone/sphere_g.ckpt --resolution 24 --mesh_format ply")
     run("volume --ckpt_path alone/sphere_g.ckpt --resolution 24")
     for line in ("mesh --colour photos", "cameras"):
@@ -139,6 +139,15 @@ def test_eval_renders_the_weights_alone(at, half):
     whole = evaluate(parse_eval(["--ckpt_path", CKPT]))
     alone = evaluate(parse_eval(["--ckpt_path", str(OUT / "sphere_g.safetensors")]))
     assert alone["psnr"] == pytest.approx(whole["psnr"], abs=0.05)
+
+
+def test_weights_are_not_written_over_their_own_file(at):
+    run(f"weights --ckpt_path {CKPT}")
+    path = OUT / "sphere_g.safetensors"
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="would be written over --ckpt_path"):
+        run(f"weights --ckpt_path {path} --half")
+    assert path.read_bytes() == before
 
 
 def test_eval_renders_a_scene_without_its_photos(at, trained):
