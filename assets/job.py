@@ -20,7 +20,7 @@ from datasets.cameras.space import Space, space_from
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
-from models.checkpoint import Checkpoint
+from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Renderer
 from opt import ExportOptions
 from utils.errors import UserError
@@ -66,6 +66,11 @@ class Job:
     def saved_scene(self) -> dict[str, Any]:
         """What the checkpoint tells of the scene."""
         return self.checkpoint.scenes[self.field]
+
+    @property
+    def colours(self) -> str:
+        """Which ones the renderer shows, in words."""
+        return "photographic" if self.style == PHOTO else f"those of the style '{self.style}'"
 
     def path(self, extension: str) -> Path:
         """The file with an extension."""

@@ -48,7 +48,7 @@ def export_mesh(job: Job) -> tuple[list[Path], dict[str, Any]]:
     notes = {
         "axes": axes,
         "scale": SCALE,
-        "colours": f"{job.payload['kind']} checkpoint, from {options.colour}",
+        "colours": "those of the photos" if options.colour == "photos" else job.colours,
     }
     paths = [job.path(extension) for extension in options.mesh_format]
     for path in paths:

@@ -437,7 +437,7 @@ def _read(path: Path, part: str) -> dict[str, Any]:
 
     def current() -> dict[str, Any]:
         if version == 1:
-            return converted(content)
+            return converted(content, path)
         _text(content.get("part"), "part")
         claimed = content.pop("digest", None)
         content.pop("format")
@@ -582,19 +582,16 @@ def _parsed_field(record: object, place: str) -> FieldRecord:
 
 
 def _check_spec(spec: object, place: str) -> None:
-    """Numbers that modules are built from must not be so large that building them never ends."""
-    if isinstance(spec, Mapping):
-        for name, value in spec.items():
-            _need(name != "n_coarse" or value != 0, f"{place}, n_coarse: 0")
-            _check_spec(value, f"{place}, {name}")
-    elif isinstance(spec, list | tuple):
-        for value in spec:
-            _check_spec(value, place)
-    elif type(spec) is int:
-        _whole(spec, 0, LARGEST, place)
-    else:
-        plain = type(spec) in (str, bool, type(None))
-        _need(plain or (type(spec) is float and math.isfinite(spec)), f"{place}: no plain value")
+    """Plain values; numbers that modules are built from must not be so large that building them
+    never ends, and what ``n_...`` counts is counted in whole numbers."""
+    for name, value in _mapping(spec, place).items():
+        where = f"{place}, {name}"
+        if isinstance(value, Mapping):
+            _check_spec(value, where)
+        elif type(value) is int or name.startswith("n_"):
+            _whole(value, 1 if name == "n_coarse" else 0, LARGEST, where)
+        else:
+            _need(type(value) in (str, bool, float, type(None)), f"{where}: no plain value")
 
 
 def _parsed_style(record: object, place: str, fields: Mapping[str, FieldRecord]) -> StyleRecord:
@@ -629,8 +626,7 @@ def _check_scene(value: object, place: str) -> None:
     for distance in (near, far):
         _need(type(distance) in (int, float) and math.isfinite(distance), f"{place}: near, far")
     _need(0 <= near < far <= FARTHEST, f"{place}: near {near:g}, far {far:g}")
-    _check_spec(_mapping(scene.get("space"), f"{place}, space"), f"{place}, space")
-    space_from(scene["space"])
+    space_from(_mapping(scene.get("space"), f"{place}, space"))
     if whole or "bounds" in scene:
         _require_bounds(scene.get("bounds"), f"{place}, bounds")
     if whole or "background" in scene:
@@ -681,20 +677,36 @@ def _check_modules(checkpoint: Checkpoint, name: str) -> None:
     _need(record.photographic or bool(own), f"{place}: no colours")
     first = own[-1] if own else PHOTO
     spec, state = checkpoint._spec(name, first), checkpoint._state(name, first)
+    renderer = _built(lambda: Renderer.from_state(spec, state), place)
+    _require_same(renderer.state_dict(), state, place)
+    step = getattr(renderer.sampler, "step", 1.0)
+    _need(step is not None, f"{place}, sampler, n_steps: 0, and the field has no step of its own")
+    kind = spec["field"]["kind"]
+    _require_kind(spec["style"], kind, place)
+    _require_kind(spec["sampler"].get("style", spec["style"]), kind, f"{place}, sampler")
+    for style in own:
+        place, style = f"style '{style}'", checkpoint.styles[style]
+        _require_kind(style.spec, kind, place)
+        built = _built(lambda own=style.spec: build_style(own, renderer.field.geometry), place)
+        _require_same(built.state_dict(), style.state, place)
+
+
+def _built(make: Callable[[], Any], place: str) -> Any:
+    """The module that ``make`` makes, on a device where it takes no memory, whatever numbers its
+    spec may have."""
     try:
-        # numbers in a spec that do not belong to it cost nothing on this device
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that loading into it does nothing
-            renderer = Renderer.from_state(spec, state)
+            return make()
     except Exception as error:  # as in `_guarded`
         if ran_out_of_memory(error):
             raise
         raise ValueError(f"{place}: spec and tensors do not fit together ({error})") from None
-    _require_same(renderer.state_dict(), state, place)
-    for style in own:
-        with torch.device("meta"):
-            built = build_style(checkpoint.styles[style].spec, renderer.field.geometry)
-        _require_same(built.state_dict(), checkpoint.styles[style].state, f"style '{style}'")
+
+
+def _require_kind(style: Mapping[str, Any], kind: str, place: str) -> None:
+    """A style reads the features of fields of its own kind alone."""
+    _need(style.get("kind") == kind, f"{place}: a style that is not for a field of kind '{kind}'")
 
 
 def _require_same(built: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> None:

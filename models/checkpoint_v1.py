@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.checkpoint import digest
+from utils.errors import UserError
 
 FIELD, STYLE = "scene", "field.style."  # as in `models.checkpoint`
 # what was renamed in a module's state_dict
@@ -23,16 +25,18 @@ RENAMED = (
 )
 
 
-def converted(old: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a finished field's file, as `models.checkpoint` writes it today.
+def converted(old: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a finished field's file ``path``, as `models.checkpoint` writes it today.
 
     Raises:
-        ValueError: it is damaged, or of an unfinished run.
-        KeyError, TypeError, AttributeError: it is damaged.
+        UserError: it is of an unfinished run, or of one network.
+        ValueError, KeyError, TypeError, AttributeError, RuntimeError: it is damaged.
     """
     stage = old["kind"]
     if "step" in old or stage not in ("geometry", "style"):
-        raise ValueError("of version 1 only whole, finished fields are read; train it again")
+        raise UserError(
+            f"{path}: of version 1 only whole, finished fields are read; train it again"
+        )
     if _geometry_digest(old["state"]) != old["digest"]:
         raise ValueError("its geometry is not that of its digest")
     state, style = _state(old["state"]), _style_spec(old["spec"], old["state"])
@@ -67,8 +71,8 @@ def _scene(old: Mapping[str, Any]) -> dict[str, Any]:
     space: dict[str, Any] = {"kind": "world"}
     if old["ndc"]:
         train = old["views"]["train"]
-        focal, size = train["intrinsics"][0, :2], train["sizes"][0].flip(0)
-        space = {"kind": "ndc", "scale": (2.0 * focal / size).tolist()}
+        (fx, fy), (height, width) = train["intrinsics"][0, :2].tolist(), train["sizes"][0].tolist()
+        space = {"kind": "ndc", "scale": [2.0 * fx / width, 2.0 * fy / height]}
     elif old["unbounded"]:
         space = {"kind": "contracted", "foreground": old["bounds"].tolist()}
     return scene | {"space": space}

@@ -51,7 +51,7 @@ class LightningEngine:
     def record(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         if step % LOG_EVERY == 0:
             for name, value in scalars.items():
-                self.record_value(step, name, float(value))
+                self.record_value(step, name, value.item() if isinstance(value, Tensor) else value)
 
     def record_value(self, step: int, name: str, value: float) -> None:
         if self.module.logger is not None:

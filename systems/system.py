@@ -231,9 +231,7 @@ class System(nn.Module):
                 break
             for part in new:
                 terms |= part
-            self._set_rates(optimizer, step)
-            self._share_gradients(optimizer)
-            move()
+            self._move(step, optimizer, move)
         self.done = step + 1
         if terms:
             loss = sum(terms.values())
@@ -245,10 +243,13 @@ class System(nn.Module):
         """Whether any task has new parameters before this step, which takes a new optimiser."""
         return any([task.before_step(step) for task in self.tasks])  # noqa: C419 - all are asked
 
-    def _set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def _move(self, step: int, optimizer: torch.optim.Optimizer, move: Callable[[], None]) -> None:
+        """Moves the parameters along the gradients that are there, at the step's rates."""
         factor = rate_factor(self.options, step, self.n_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+        self._share_gradients(optimizer)
+        move()
 
     def _share_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Sums the gradients over the processes."""

@@ -16,15 +16,16 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning.plugins.precision import MixedPrecision
-from systems.rendering import render_view
 
 import pipeline
 from eval import evaluate
 from models.checkpoint import FIELD, Checkpoint, geometry_digest
+from models.renderer import render_view
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.frozen import FrozenGeometry
-from systems.geometry import GeometrySystem
+from systems.photometric_task import PhotometricTask
+from systems.system import System
 from tests.datasets.conftest import Captures
 from utils.errors import NumericalError
 
@@ -303,21 +304,19 @@ def test_a_resumed_run_ends_with_the_same_weights(at, field):
 
 def run_until(step, run):
     """Runs, and stops it like a crash after ``step`` steps."""
-    from systems.base import TrainingSystem
+    original = System._move
 
-    original = TrainingSystem.apply_gradients
-
-    def crash(self, at_step):
+    def crash(self, at_step, *more):
         if at_step == step:
             raise RuntimeError("crash")
-        original(self, at_step)
+        original(self, at_step, *more)
 
-    TrainingSystem.apply_gradients = crash
+    System._move = crash
     try:
         with pytest.raises(RuntimeError, match="crash"):
             run()
     finally:
-        TrainingSystem.apply_gradients = original
+        System._move = original
 
 
 @pytest.mark.parametrize("stage", ["geometry", "style"])
@@ -371,21 +370,19 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(at, caplog):
 
 
 def test_not_a_number_stops_with_step_term_and_tensor(at):
-    def spoil(self, step):
+    def spoil(self, step, *more):
         if step == 3:
             with torch.no_grad():
-                self.renderer.field.style.features[:] = float("nan")
-        original(self, step)
+                self.tasks[0].renderer.field.style.head.table[:] = float("nan")
+        original(self, step, *more)
 
-    from systems.base import TrainingSystem
-
-    original = TrainingSystem.apply_gradients
-    TrainingSystem.apply_gradients = spoil
+    original = System._move
+    System._move = spoil
     try:
-        with pytest.raises(NumericalError, match=r"step 4: the term 'fine'.*style\.features"):
+        with pytest.raises(NumericalError, match=r"step 4: the term 'fine'.*style\.head\.table"):
             geometry("voxels", 8)
     finally:
-        TrainingSystem.apply_gradients = original
+        System._move = original
 
 
 def test_initial_weights_are_a_function_of_the_seed(at):
@@ -399,7 +396,7 @@ def test_a_batch_that_finds_no_memory_is_learnt_in_chunks(field, at, monkeypatch
     """The random numbers, the loss and the weights are those of the batch at once."""
     plain = "--precision 32 --optimizer sgd --lr 0.01"
     geometry(field, more=f"{plain} --ckpt_dir whole")
-    learn, tried = GeometrySystem._learn, []
+    learn, tried = PhotometricTask._learn, []
 
     def short_of_memory(self, step, rays, flat, view, own):
         tried.append(own.stop - own.start)
@@ -407,7 +404,7 @@ def test_a_batch_that_finds_no_memory_is_learnt_in_chunks(field, at, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         return learn(self, step, rays, flat, view, own)
 
-    monkeypatch.setattr(GeometrySystem, "_learn", short_of_memory)
+    monkeypatch.setattr(PhotometricTask, "_learn", short_of_memory)
     geometry(field, more=f"{plain} --chunk 50 --ckpt_dir parts")
     assert tried[:4] == [50, 25, 12, 12]
     whole, parts = (weights(f"{name}/sphere_g.ckpt") for name in ("whole", "parts"))

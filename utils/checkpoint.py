@@ -33,7 +33,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write plain content, see `replacing`.
 
     Args:
-        path: the file; its directory must exist.
+        path: the file; its directory is made as needed.
         content: tensors, dicts, lists, tuples, str, int, float, bool, None, nested as you like.
 
     Raises:
@@ -42,11 +42,13 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     content = {"format": FORMAT, **content}
     require_plain(content)
-    with replacing(Path(path)) as partial:
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
         try:
-            torch.save(content, partial)
+            torch.save(content, file)
         except RuntimeError as error:  # what torch.save makes of a full disk
-            raise OSError(f"{error.__context__ or error}".splitlines()[0]) from error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

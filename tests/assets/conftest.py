@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.renderer import Renderer
+from tests.renderers import voxel_renderer
 
 CENTRE = torch.tensor([0.1, -0.15, 0.2])
 RADIUS = 0.7
@@ -17,11 +17,11 @@ def voxels(distance, shape=SHAPE, bounds=BOUNDS):
     until a test says otherwise."""
     torch.manual_seed(0)
     active = torch.ones(shape, dtype=torch.bool)
-    renderer = Renderer.voxels(bounds, torch.ones(3), active, active).eval()
+    renderer = voxel_renderer(bounds, active)
     geometry = renderer.field.geometry
     d = distance(geometry.lattice.vertices())
     with torch.no_grad():
-        geometry.raw[:, 0] = (-d / renderer.field.cell * STEEP).clamp(-20, 200)
+        geometry.raw[:, 0] = (-d / float(geometry.lattice.cell.min()) * STEEP).clamp(-20, 200)
     return renderer
 
 
@@ -33,7 +33,7 @@ def position_colour(feature, x, d):
 class Painted(torch.nn.Module):
     """A style module with `position_colour`."""
 
-    def forward(self, feature, x, d):
+    def forward(self, feature, x, d, code=None):
         return position_colour(feature, x, d)
 
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from systems.rendering import render_view
 from torch.nn import functional
 
 from assets.colours import Surface
@@ -18,6 +17,7 @@ from datasets.cameras.rays import Cameras, Rays
 from datasets.cameras.space import NDC, WORLD
 from datasets.scene import Scene, View
 from models.checkpoint import FIELD, PHOTO, Checkpoint
+from models.renderer import render_view
 from opt import parse_export
 from tests.assets.conftest import voxels
 from tests.assets.raster import project, rasterised
@@ -46,7 +46,7 @@ def colour_at(x):
 class Painted(torch.nn.Module):
     """A style module with `colour_at`, which is told places in warped space."""
 
-    def forward(self, feature, x, d):
+    def forward(self, feature, x, d, code=None):
         return colour_at(SPACE.to_world(x))
 
 

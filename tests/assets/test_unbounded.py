@@ -10,8 +10,8 @@ from assets.volume import volume_of
 from datasets.cameras.rays import Rays
 from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
-from models.renderer import Renderer
 from tests.assets.conftest import voxels
+from tests.renderers import voxel_renderer
 from utils.errors import UserError
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -28,8 +28,8 @@ def job_of(scene, bounds=None):
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[3:8, 3:5, 3:5] = True
     grey = torch.full((3,), 0.5)
-    renderer = Renderer.voxels(scene.box, grey, occupied, occupied)
-    job = Job(SimpleNamespace(bounds=bounds), {}, renderer, None)
+    renderer = voxel_renderer(scene.box, occupied, background=grey)
+    job = Job(SimpleNamespace(bounds=bounds), None, "", "", renderer, None)
     job.scene = scene
     return job
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datasets.cameras.rays import Cameras, Rays
+from datasets.cameras.space import NDC, WORLD, Contracted
 from datasets.portable import place_as, scene_from, scene_state
 from datasets.scene import Scene, View
 from models.checkpoint import (
@@ -23,7 +24,7 @@ from models.checkpoint import (
     restore_optimizers,
     style_name,
 )
-from models.renderer import Renderer
+from tests.renderers import nerf_renderer, voxel_renderer
 from utils.checkpoint import FORMAT, content_digest, require_plain, save_checkpoint
 from utils.errors import NumericalError, UserError
 
@@ -39,20 +40,21 @@ def renderer_of(kind, seed=0, n_fine=2):
     torch.manual_seed(seed)
     occupied = torch.rand(6, 6, 5) < 0.5
     if kind == "nerf":
-        return Renderer.nerf(BOUNDS, torch.ones(3), occupied, n_coarse=3, n_fine=n_fine)
-    renderer = Renderer.voxels(BOUNDS, torch.ones(3), occupied, torch.rand(4, 4, 3) < 0.5, 2)
+        return nerf_renderer(BOUNDS, occupied, 3, n_fine)
+    renderer = voxel_renderer(BOUNDS, occupied, torch.rand(4, 4, 3) < 0.5, n_features=2)
     torch.nn.init.normal_(renderer.field.geometry.raw, 0.0, 3.0)
     renderer.field.style.reset()
     return renderer
 
 
-def scene():
+def scene(space=WORLD):
     def view(i):
         c2w = torch.eye(4)[:3] + torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 3.0 + i]])
         image = torch.zeros(3, 4, 3, dtype=torch.uint8)
         return View(image, None, c2w, 5.0, 5.0, 2.0, 1.5, f"r_{i}")
 
-    return Scene("ball", [view(0), view(1)], [view(2)], [view(2)], 1.0, 5.0, BOUNDS)
+    views = [view(0), view(1)], [view(2)], [view(2)]
+    return Scene("ball", *views, 1.0, 5.0, BOUNDS, space=space)
 
 
 def geometry_of(kind, **more):
@@ -60,11 +62,15 @@ def geometry_of(kind, **more):
     return Checkpoint("geometry", {FIELD: field}, {FIELD: scene_state(scene())}, options=OPTIONS)
 
 
-def painted(checkpoint, name, seed=5):
-    """One more style, as if it had been trained."""
+def painted(checkpoint, name, seed=5, other_shape=False):
+    """One more style, as if it had been trained; of another specification than the photographic
+    colours with ``other_shape``."""
     renderer = checkpoint.renderer()
     torch.manual_seed(seed)
     renderer.field.style.reset()
+    if other_shape:
+        renderer.field.style.decoder.view_dependent = False
+        renderer.field.style.decoder.set_colour_map(torch.rand(3, 3), torch.rand(3))
     return checkpoint.with_style(name, renderer, {**OPTIONS, "stage": "style", "suffix": name})
 
 
@@ -88,6 +94,17 @@ def optimizer_of(renderer, steps=1):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def ordered(content):
+    """With the names of every mapping in order."""
+    if isinstance(content, dict):
+        return {name: ordered(content[name]) for name in sorted(content)}
+    return content
+
+
+def same_content(a, b):
+    return content_digest(ordered(a.content())) == content_digest(ordered(b.content()))
 
 
 def picture(renderer):
@@ -147,6 +164,31 @@ def test_photographic_and_painted_colours_of_one_field(kind, n_fine):
     assert digests == {checkpoint.fields[FIELD].digest}
 
 
+@pytest.mark.parametrize("kind", ["nerf", "voxels"])
+def test_a_style_of_another_specification(kind, tmp_path):
+    checkpoint = painted(painted(geometry_of(kind), "flat", other_shape=True), "wave", 6)
+    photographic, flat = checkpoint.fields[FIELD].spec["style"], checkpoint.styles["flat"].spec
+    assert flat == photographic | {"view_dependent": False, "colour_map": True}
+    checkpoint.write(tmp_path / "x.ckpt")
+    read = Checkpoint.read(tmp_path / "x.ckpt")
+    assert read.renderer(style="photo").spec["style"] == photographic
+    renderer = read.renderer(style="flat")
+    assert renderer.spec["style"] == flat
+    assert torch.equal(picture(renderer), picture(checkpoint.renderer(style="flat")))
+    x, d = torch.zeros(2, 3), torch.eye(3)[:2]
+    with torch.no_grad():
+        assert torch.equal(*renderer.field.colours(x, d))
+    field = read.fields[FIELD]
+    state = {k: x for k, x in field.state.items() if not k.startswith("field.style.")}
+    bare = replace(read, fields={FIELD: replace(field, state=state)})  # without photographic ones
+    bare.write(tmp_path / "x.ckpt")
+    again = Checkpoint.read(tmp_path / "x.ckpt")
+    for style in ("flat", "wave"):
+        states = [c.renderer(style=style) for c in (read, again)]
+        assert states[0].spec == states[1].spec
+        assert same(*(renderer.state_dict() for renderer in states))
+
+
 def test_several_fields_scenes_and_styles(tmp_path):
     fields = {"a": FieldRecord.of(renderer_of("voxels")), "b": FieldRecord.of(renderer_of("nerf"))}
     scenes = dict.fromkeys(fields, scene_state(scene()))
@@ -160,7 +202,7 @@ def test_several_fields_scenes_and_styles(tmp_path):
     assert read.chosen("b") == ("b", "night")
     assert read.chosen("b", "photo") == ("b", "photo")
     assert read.chosen(style="wave") == ("a", "wave")
-    assert read.renderer("b").spec["field"] == "nerf"
+    assert read.renderer("b").spec["field"]["kind"] == "nerf"
     refused(lambda: read.chosen("c"), "'c'", "'a', 'b'")
     refused(lambda: read.chosen("b", "wave"), "--style wave", "'photo', 'night'")
     refused(lambda: read.renderer(style="waves"), "'photo', 'wave', 'night', 'scream'")
@@ -227,20 +269,53 @@ def test_a_file_for_each_network(tmp_path):
     assert not geometry_of("voxels").has_networks
 
 
+# what the modules of version 1 called what has another name today
+OLD_NAMES = {
+    "geometry.mlp.layers.": "geometry.layers.",
+    "geometry.mlp.out.": "geometry.density.",
+    "style.head.linear.": "style.bottleneck.",
+    "style.head.table": "style.features",
+    "style.decoder.mlp.layers.": "style.hidden.",
+    "style.decoder.mlp.out.": "style.rgb.",
+    "style.decoder.colour_": "style.colour_",
+}
+
+
 def first_version(checkpoint, style=None, part=""):
     """What version 1 wrote of a field in one style."""
     field, style = checkpoint.chosen(style=style)
-    state = checkpoint.renderer(field, style).state_dict()
-    digest = checkpoint.fields[field].digest
+    renderer = checkpoint.renderer(field, style)
+    state = renderer.state_dict()
+    spec, old_spec = renderer.spec, {"field": "voxels"}
+    if spec["field"]["kind"] == "voxels":
+        old_spec["n_features"] = spec["style"]["n_features"]
+    else:
+        counts = {name: spec["sampler"].get(name) for name in ("n_coarse", "n_fine")}
+        frequencies = {"n_xyz": spec["field"]["n_frequencies"]}
+        frequencies["n_dir"] = spec["style"]["n_frequencies"]
+        old_spec = {"field": "nerf", **counts, **frequencies, "sampling": spec["sampler"]["kind"]}
+        if counts["n_fine"] == 0:  # one network under two names
+            own = {k: x for k, x in state.items() if k.startswith("field.")}
+            state |= {k.replace("field.", "sampler.coarse.", 1): x for k, x in own.items()}
+    for now, then in OLD_NAMES.items():
+        state = {name.replace(now, then): x for name, x in state.items()}
+    for prefix in {name.split("style.")[0] for name in state if ".style." in name}:
+        depends = renderer.field.style.decoder.view_dependent or prefix != "field."
+        every = {"view_dependent": torch.tensor(float(depends))}
+        every |= {"colour_matrix": torch.eye(3), "colour_offset": torch.zeros(3)}
+        state = {f"{prefix}style.{name}": x for name, x in every.items()} | state
+    scene = dict(checkpoint.scenes[field])
+    space = scene.pop("space")["kind"]
+    scene |= {"ndc": space == "ndc", "unbounded": space == "contracted"}
     other = {"": "no", "-coarse": "field.", "-fine": "sampler.coarse."}[part]
     content = {
         "version": 1,
         "kind": checkpoint.stage + part,
         "options": checkpoint.options,
-        "scene": checkpoint.scenes[field],
-        "spec": checkpoint.fields[field].spec,
+        "scene": scene,
+        "spec": old_spec,
         "state": {k: x for k, x in state.items() if not k.startswith(other)},
-        "digest": digest,
+        "digest": geometry_digest(state),
         "versions": checkpoint.versions,
     }
     if progress := checkpoint.progress:
@@ -249,18 +324,19 @@ def first_version(checkpoint, style=None, part=""):
     return content
 
 
+@pytest.mark.parametrize("other_shape", [False, True])
 @pytest.mark.parametrize(("kind", "n_fine"), [("nerf", 2), ("nerf", 0), ("voxels", 2)])
-def test_version_1(kind, n_fine, tmp_path):
+def test_version_1(kind, n_fine, other_shape, tmp_path):
     path = tmp_path / "x.ckpt"
-    checkpoint = unfinished(geometry_of(kind, n_fine=n_fine))
+    checkpoint = geometry_of(kind, n_fine=n_fine)
     save_checkpoint(path, first_version(checkpoint))
-    read = Checkpoint.read(path)
-    assert content_digest(read.content()) == content_digest(checkpoint.content())
+    assert same_content(Checkpoint.read(path), checkpoint)
 
-    checkpoint = painted(checkpoint, "wave")
+    checkpoint = painted(checkpoint, "wave", other_shape=other_shape)
     save_checkpoint(path, first_version(checkpoint))
     read = Checkpoint.read(path)
     assert read.chosen() == (FIELD, "wave")
+    assert read.styles["wave"].spec == checkpoint.styles["wave"].spec
     assert torch.equal(picture(read.renderer()), picture(checkpoint.renderer()))
     assert read.fields[FIELD].digest == checkpoint.fields[FIELD].digest
     refused(lambda: read.renderer(style="photo"), "--style photo", "which has 'wave'")
@@ -269,13 +345,34 @@ def test_version_1(kind, n_fine, tmp_path):
     assert content_digest(again.content()) == content_digest(read.content())
 
 
-def test_networks_of_version_1(tmp_path):
+def test_version_1_of_a_nerf_with_an_occupancy_grid(tmp_path):
+    renderer = nerf_renderer(BOUNDS, torch.rand(6, 6, 5) < 0.5, 3, 2, sampling="occupancy")
+    scenes = {FIELD: scene_state(scene())}
+    checkpoint = Checkpoint("geometry", {FIELD: FieldRecord.of(renderer)}, scenes, options=OPTIONS)
+    content = first_version(checkpoint)
+    content["spec"] |= {"n_coarse": 3, "n_fine": 2}
+    save_checkpoint(tmp_path / "x.ckpt", content)
+    assert same_content(Checkpoint.read(tmp_path / "x.ckpt"), checkpoint)
+
+
+@pytest.mark.parametrize("space", [WORLD, NDC.of(scene().train[0]), Contracted(BOUNDS)])
+def test_spaces_of_version_1(space, tmp_path):
+    checkpoint = geometry_of("voxels")
+    checkpoint = replace(checkpoint, scenes={FIELD: scene_state(scene(space))})
+    save_checkpoint(tmp_path / "x.ckpt", first_version(checkpoint))
+    assert same_content(Checkpoint.read(tmp_path / "x.ckpt"), checkpoint)
+
+
+def test_of_version_1_only_whole_finished_fields_are_read(tmp_path):
     paths = [tmp_path / "coarse.pt", tmp_path / "fine.pt"]
-    checkpoint = painted(geometry_of("nerf"), "wave")
+    words = "of version 1 only whole, finished fields are read; train it again"
+    checkpoint = geometry_of("nerf")
     for part, path in zip(("-coarse", "-fine"), paths, strict=True):
         save_checkpoint(path, first_version(checkpoint, part=part))
-    read = Checkpoint.read_networks(*paths)
-    assert torch.equal(picture(read.renderer()), picture(checkpoint.renderer()))
+        refused(lambda path=path: Checkpoint.read(path), f"{path}: {words}")
+    refused(lambda: Checkpoint.read_networks(*paths), f"{paths[0]}: {words}")
+    save_checkpoint(paths[0], first_version(unfinished(checkpoint)))
+    refused(lambda: Checkpoint.read(paths[0]), f"{paths[0]}: {words}")
 
 
 def test_another_version(tmp_path):
@@ -364,9 +461,13 @@ def _refreshed(content):
     ("place", "value", "words"),
     [
         ("fields", {}, "fields: none"),
-        ("fields.scene.spec.n_features", 10**12, "field 'scene', n_features"),
-        ("fields.scene.spec.n_features", 60_000, "field 'scene': spec and tensors do not fit"),
-        ("fields.scene.spec.field", "cube", "field 'scene'"),
+        ("fields.scene.spec.style.n_features", 10**12, "field 'scene', style, n_features"),
+        ("fields.scene.spec.style.n_features", 60_000, "field 'scene': spec and tensors do not"),
+        ("fields.scene.spec.style.depth", 2, "unexpected keyword argument 'depth'"),
+        ("fields.scene.spec.field", "voxels", "field 'scene'"),
+        ("fields.scene.spec.field.kind", "cube", "no field 'cube'; there are nerf, voxels"),
+        ("fields.scene.spec.sampler.n_steps", 1.5, "field 'scene', sampler, n_steps: 1.5"),
+        ("fields.scene.spec.sampler.n_steps", None, "field 'scene', sampler, n_steps: None"),
         ("fields.scene.state.bounds", torch.zeros(2, 3), "no box"),
         ("fields.scene.state.bounds", BOUNDS.flip(0), "no box"),
         ("fields.scene.state.background", torch.ones(4), "no tensor of shape (3,)"),
@@ -374,13 +475,31 @@ def _refreshed(content):
         ("fields.scene.state.extra", torch.zeros(2), "scene"),
         ("fields.scene.state.sampler.grid.occupied", torch.ones(2, 2, 2), "no grid of cells"),
         ("styles.wave.field", "b", "of a field that is not there"),
-        ("styles.wave.state.rgb.bias", torch.zeros(4), "style 'wave': rgb.bias"),
-        ("styles.wave.state.rgb.bias", torch.zeros(3).double(), "style 'wave': rgb.bias"),
-        ("styles.wave.state.rgb.bias", torch.tensor([0.0, 0, float("nan")]), "not finite"),
-        ("styles.wave.spec", {"kind": "head"}, "of an unknown kind"),
+        ("styles.wave.state.decoder.mlp.out.bias", torch.zeros(4), "style 'wave': decoder.mlp.out"),
+        (
+            "styles.wave.state.decoder.mlp.out.bias",
+            torch.zeros(3).double(),
+            "style 'wave': decoder.mlp.out",
+        ),
+        (
+            "styles.wave.state.decoder.mlp.out.bias",
+            torch.tensor([0.0, 0, float("nan")]),
+            "not finite",
+        ),
+        ("styles.wave.spec", {"kind": "head"}, "style 'wave': a style that is not for a field of"),
+        ("styles.wave.spec", {}, "style 'wave': a style that is not for a field of"),
+        ("styles.wave.spec.kind", "nerf", "style 'wave': a style that is not for a field of"),
+        ("styles.wave.spec.depth", 2, "style 'wave': spec and tensors do not fit together"),
+        ("styles.wave.spec.kind", ["nerf"], "style 'wave', kind: no plain value"),
+        ("styles.wave.spec.n_code", 2, "style 'wave': decoder.mlp.layers.0.weight"),
+        ("styles.wave.spec.colour_map", True, "style 'wave': tensors are missing"),
+        ("styles.wave.spec.view_dependent", {"a": 1}, "style 'wave'"),
         ("scenes", {}, "scenes: not one for each field"),
         ("scenes.scene.near", 5.0, "near 5, far 5"),
         ("scenes.scene.far", "far", "near, far"),
+        ("scenes.scene.space", None, "scene 'scene', space: missing"),
+        ("scenes.scene.space.kind", "hyperbolic", "no space: 'hyperbolic'"),
+        ("scenes.scene.space", {"kind": "ndc", "scale": [0, 1]}, "no space: scale 0.0 1.0"),
         ("scenes.scene.views.train.names", [], "views of train"),
         ("scenes.scene.views.train.sizes", torch.full((2, 2), 1 << 40), "impossible sizes"),
         ("options", {}, "options, root_dir"),

@@ -260,18 +260,7 @@ def test_no_bad_number_is_hidden_by_a_relu(kind, bad, make_field, points):
         ), name
 
 
-@pytest.mark.parametrize(
-    "which",
-    [
-        0,
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(
-                fused_exists(), strict=True, reason="the guard looks at the first input alone"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("which", [0, 1])
 def test_no_bad_input_is_hidden_by_a_relu(which):
     torch.manual_seed(0)
     mlp = MLP([5, 8, 8, 2], encode=lambda a, b: torch.cat([a, b], -1))

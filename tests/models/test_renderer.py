@@ -23,14 +23,7 @@ SYSTEMS = {
     "voxels-coarse": ("voxels", HIERARCHICAL | {"n_fine": 0}),
 }
 VOXELS = [name for name in SYSTEMS if name.startswith("voxels")]
-HIERARCHICAL_SYSTEMS = [name for name in SYSTEMS if name.endswith(("hierarchical", "coarse"))]
 NERFS = [name for name in SYSTEMS if name.startswith("nerf")]
-
-
-def unless(broken, names, reason):
-    """``names`` as parameters, those in ``broken`` marked as known to fail."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(name, marks=[mark] if name in broken else []) for name in names]
 
 
 @pytest.fixture
@@ -100,14 +93,7 @@ def test_a_renderer_comes_back_from_its_state(system, make):
     assert_comes_back(renderer)
 
 
-@pytest.mark.parametrize(
-    "system",
-    unless(
-        ["voxels-hierarchical", "voxels-steps"],
-        VOXELS,
-        "refining leaves the coarse field as it is, and forgets a given number of steps",
-    ),
-)
+@pytest.mark.parametrize("system", VOXELS)
 def test_a_refined_renderer_comes_back_from_its_state(system, make):
     renderer = make(system)
     assert renderer.refine(12)
@@ -176,14 +162,12 @@ def test_refining_makes_cells_finer_where_something_is(make):
     assert renderer.field.style.head.table.shape[0] == lattice.n_vertices
 
 
-@pytest.mark.xfail(strict=True, reason="refining leaves the coarse field as it is")
 def test_refining_makes_what_proposes_finer_too(make):
     renderer = make("voxels-hierarchical")
     assert renderer.refine(16)
     assert renderer.sampler.coarse.geometry.lattice.active.shape == (16, 16, 12)
 
 
-@pytest.mark.xfail(strict=True, reason="refining takes the field's own step")
 def test_a_number_of_steps_that_was_asked_for_stays(make):
     renderer = make("voxels-steps")
     step = renderer.sampler.step
@@ -229,14 +213,7 @@ def test_marks_and_proposals_are_asked_for(make):
     assert samples.proposal.rgb.requires_grad
 
 
-@pytest.mark.parametrize(
-    "system",
-    unless(
-        HIERARCHICAL_SYSTEMS,
-        SYSTEMS,
-        "hierarchical samples carry no geometry, so the field is asked with a graph",
-    ),
-)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_picture_is_differentiable_in_the_style_alone(system, make):
     renderer = make(system, n_code=2)
     code = torch.zeros(2, requires_grad=True)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from systems.base import TrainingSystem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import systems.system
 from eval import evaluate
 from models.checkpoint import FIELD, Checkpoint
 from opt import parse_eval, parse_train
 from pipeline import train
+from systems.lightning import LightningEngine
+from systems.system import System
 from utils.errors import UserError
 from utils.team import Team
 
@@ -59,29 +61,29 @@ def same(a, b):
 
 def run_until(step, run, look=lambda system: None):
     """Runs, and stops it like a crash when the gradients of ``step`` are there, after a look."""
-    original = TrainingSystem.apply_gradients
+    original = System._move
 
-    def apply(system, at_step):
+    def move(system, at_step, *more):
         if at_step == step:
             look(system)
             raise Stop
-        original(system, at_step)
+        original(system, at_step, *more)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(TrainingSystem, "apply_gradients", apply)
+        patch.setattr(System, "_move", move)
         run()
 
 
 @pytest.mark.parametrize("field", QUICK)
 def test_the_first_step_is_the_one_without(at, field, monkeypatch):
     losses = []
-    original = TrainingSystem.require_finite
+    original = systems.system.require_finite
 
-    def note(system, terms, step):
+    def note(task, terms, step):
         losses.append({name: float(term.detach()) for name, term in terms.items()})
-        original(system, terms, step)
+        original(task, terms, step)
 
-    monkeypatch.setattr(TrainingSystem, "require_finite", note)
+    monkeypatch.setattr(systems.system, "require_finite", note)
     without, with_maps = (
         weights(geometry(field, 1, f"--appearance {kind}")[0]) for kind in ("none", "affine")
     )
@@ -132,11 +134,12 @@ def test_gradients_sum_over_the_processes(at, field, monkeypatch):
 
     def gradient(team):
         kept = []
-        monkeypatch.setattr(TrainingSystem, "team", property(lambda _: team))
+        monkeypatch.setattr(LightningEngine, "team", property(lambda _: team))
+        monkeypatch.setattr(Team, "add", lambda *_: None)  # there are no others
         run_until(
             0,
             lambda: geometry(field, 3, "--appearance affine --batch_size 65"),
-            lambda system: kept.append(system.appearance.raw.grad),
+            lambda system: kept.append(system.tasks[0].appearance.raw.grad),
         )
         return kept[0]
 
@@ -154,7 +157,7 @@ def test_a_resumed_run_has_the_same_maps(at, field):
     finished = weights(geometry(field, 12, more)[0])
     run_until(11, lambda: geometry(field, 12, more))
     whole = Checkpoint.read(last)
-    maps = whole.progress.task["appearance"]
+    maps = whole.progress.task["0"]["appearance"]
     assert maps.shape == (8, 3, 4)
     assert maps.abs().max() > 0
     run_until(7, lambda: geometry(field, 12, more))

@@ -8,11 +8,11 @@ from datasets.scene import View
 from features.vgg import Vgg, convolutions
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES
-from models.renderer import Renderer
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
-from systems.style import freeze_geometry
+from systems.style_task import freeze_geometry
 from systems.views import patches, shrunk
+from tests.renderers import nerf_renderer, voxel_renderer
 from utils.chunks import Chunks
 
 BOUNDS = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -25,17 +25,17 @@ def scene_of(kind, dtype):
     x = torch.linspace(-1, 1, 12)
     ball = torch.stack(torch.meshgrid(x, x, x, indexing="ij")).norm(dim=0) < 0.8
     if kind == "nerf":
-        renderer = Renderer.nerf(BOUNDS, torch.ones(3), ball, 12, 12)
-        renderer.field.geometry.density.bias.data.fill_(1.0)
+        renderer = nerf_renderer(BOUNDS, ball, 12, 12)
+        renderer.field.geometry.mlp.out.bias.data.fill_(1.0)
     else:
-        renderer = Renderer.voxels(BOUNDS, torch.ones(3), ball, ball)
+        renderer = voxel_renderer(BOUNDS, ball)
         torch.nn.init.normal_(renderer.field.geometry.raw, mean=-1.0)
-        torch.nn.init.normal_(renderer.field.style.features)
+        torch.nn.init.normal_(renderer.field.style.head.table)
     c2w = torch.tensor([[[1.0, 0, 0, 0.1], [0, 1, 0, -0.1], [0, 0, 1, 3]]])
     intrinsics = torch.tensor([[16.0, 17.0, SIZE[1] / 2, SIZE[0] / 2]])
     cameras = Cameras(c2w.to(dtype), intrinsics.to(dtype), torch.tensor([SIZE]), 1.0, 5.0)
-    renderer = renderer.to(dtype).eval()
-    renderer.threshold = 0.0
+    renderer = renderer.to(dtype)
+    renderer.field.colour_threshold = 0.0
     freeze_geometry(renderer)
     return renderer, cameras
 
@@ -50,7 +50,7 @@ def objective_of(name, dtype):
 
 def whole_image(renderer, frozen):
     """(H * W, 3) of a frozen view."""
-    colours = frozen.shade(renderer.field, renderer.background)
+    colours = frozen.render(renderer.field, renderer.background)
     return frozen.image(colours, renderer.background)[0].permute(1, 2, 0).reshape(-1, 3)
 
 
@@ -87,7 +87,7 @@ def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
 
     for chunk in (37, 1000):
         deferred_backward(
-            lambda part: frozen.shade(renderer.field, background, part),
+            lambda part: frozen.render(renderer.field, background, part),
             len(frozen),
             Chunks(chunk),
             image_gradient,
@@ -138,13 +138,13 @@ def test_dropping_least_samples_changes_nearly_nothing(kind, name):
 def test_a_view_can_be_taken_apart():
     renderer, cameras = scene_of("voxels", torch.float64)
     frozen = FrozenGeometry(renderer, cameras, 1e9).view(0)
-    whole = frozen.shade(renderer.field, renderer.background)
+    whole = frozen.render(renderer.field, renderer.background)
     pixels = torch.tensor([50, 3, 41, 42, len(frozen) - 1])
-    taken = frozen.take(pixels).shade(renderer.field, renderer.background)
+    taken = frozen.take(pixels).render(renderer.field, renderer.background)
     assert torch.allclose(taken, whole[pixels])
     corner, size = (3, 5), (6, 9)
     window = frozen.window(corner, size)
-    cut = window.image(window.shade(renderer.field, renderer.background), renderer.background)
+    cut = window.image(window.render(renderer.field, renderer.background), renderer.background)
     image = whole_image(renderer, frozen).view(*SIZE, 3).permute(2, 0, 1)[None]
     assert torch.allclose(cut, image[..., 3:9, 5:14])
     assert torch.equal(window.mask(), frozen.mask()[..., 3:9, 5:14])
@@ -247,15 +247,15 @@ def test_kept_features_change_nothing():
     assert kept.feature is not None
     assert bare.feature is None
     again = bare.with_features(renderer.field, Chunks(7))
-    images = [view.shade(renderer.field, renderer.background) for view in (kept, bare, again)]
+    images = [view.render(renderer.field, renderer.background) for view in (kept, bare, again)]
     gradients = [torch.autograd.grad(image.square().sum(), parameters) for image in images]
     for image, gradient in zip(images[1:], gradients[1:], strict=True):
         torch.testing.assert_close(image, images[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(gradient, gradients[0], rtol=0, atol=1e-10)
     part = kept.window((2, 3), (5, 6))
     torch.testing.assert_close(
-        part.shade(renderer.field, renderer.background),
-        bare.window((2, 3), (5, 6)).shade(renderer.field, renderer.background),
+        part.render(renderer.field, renderer.background),
+        bare.window((2, 3), (5, 6)).render(renderer.field, renderer.background),
         rtol=0,
         atol=1e-12,
     )

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from systems.base import TrainingSystem
 
 from models.checkpoint import FIELD, Checkpoint, FieldRecord, Progress
-from models.renderer import Renderer
 from opt import parse_train
 from pipeline import train
 from systems.run import HARMLESS, Run
+from systems.system import System
+from tests.renderers import nerf_renderer, voxel_renderer
 from utils.checkpoint import digest
 from utils.errors import UserError
 
@@ -38,9 +38,9 @@ def checkpoint_of(step=None, seed=0):
     """A tiny field, as if from a run that had come to ``step``."""
     torch.manual_seed(seed)
     grid = torch.ones(3, 3, 3).bool()
-    renderer = Renderer.voxels(BOUNDS, torch.ones(3), grid, grid, 2)
+    renderer = voxel_renderer(BOUNDS, grid, n_features=2)
     renderer.field.style.reset()
-    place = {"name": "sphere", "near": 1.0, "far": 4.0}
+    place = {"name": "sphere", "near": 1.0, "far": 4.0, "space": {"kind": "world"}}
     progress = step and Progress(step, 1 << 40, [{"state": {}, "param_groups": []}])
     field = FieldRecord.of(renderer)
     return Checkpoint("geometry", {FIELD: field}, {FIELD: place}, progress=progress or None)
@@ -71,7 +71,7 @@ def test_the_newest_is_by_number_not_by_name(at):
 
 def test_two_checkpoints_are_kept(at):
     run = leave([3])
-    (run.directory / ".step_2.ckpt.77.tmp").touch()
+    (run.directory / ".77.step_2.ckpt").touch()
     (run.directory / "notes.txt").touch()
     leave([6, 9, 12], "--resume")
     assert names(run.directory) == ["notes.txt", "step_12.ckpt", "step_9.ckpt"]
@@ -172,7 +172,7 @@ def test_finished_already(at, capsys):
 
 def test_a_finished_nerf_has_a_file_for_each_network(at):
     torch.manual_seed(0)
-    renderer = Renderer.nerf(BOUNDS, torch.ones(3), torch.ones(3, 3, 3).bool())
+    renderer = nerf_renderer(BOUNDS, torch.ones(3, 3, 3).bool())
     checkpoint = replace(checkpoint_of(), fields={FIELD: FieldRecord.of(renderer)})
     with run_of() as run:
         paths = run.finish(checkpoint)
@@ -293,15 +293,15 @@ def test_resume_never_takes_another_runs_weights(tmp_path, monkeypatch, tiny_sce
         return digest(Checkpoint.read(Path("ckpts/sphere_s.ckpt")).renderer().state_dict())
 
     def crash_at(step):
-        apply = TrainingSystem.apply_gradients
+        move = System._move
 
-        def apply_or_crash(system, at_step):
+        def move_or_crash(system, at_step, *more):
             if at_step == step:
                 raise ZeroDivisionError
-            apply(system, at_step)
+            move(system, at_step, *more)
 
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-            patch.setattr(TrainingSystem, "apply_gradients", apply_or_crash)
+            patch.setattr(System, "_move", move_or_crash)
             go("--seed 7")
 
     go("--seed 7")

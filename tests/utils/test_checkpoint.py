@@ -22,9 +22,9 @@ from utils.checkpoint import (
     load_checkpoint,
     require_other_file,
     save_checkpoint,
-    write_whole,
 )
 from utils.errors import UserError
+from utils.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,8 +133,8 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     assert ended.returncode == -signal.SIGKILL
     assert load_checkpoint(path)["step"] == 1
     left, _ = names(tmp_path)
-    assert left.startswith(".x.ckpt.")
-    assert left.endswith(".tmp")
+    assert left.startswith(".")
+    assert left.endswith(".x.ckpt")
 
 
 def test_a_full_disk_is_one_line(tmp_path):
@@ -151,9 +151,10 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_missing_directory_is_one_line(tmp_path):
+def test_an_impossible_directory_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        save_checkpoint(tmp_path / "none" / "x.ckpt", payload())
+        save_checkpoint(tmp_path / "file" / "x.ckpt", payload())
 
 
 def test_missing_and_directory(tmp_path):
@@ -239,8 +240,9 @@ def test_what_cannot_be_cleaned_up_does_not_hide_why(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", denied)
     monkeypatch.setattr(Path, "unlink", denied)
-    with pytest.raises(UserError, match=r"x: cannot be written \(Permission denied\)"):
-        write_whole(tmp_path / "x", lambda file: file.write(b"x"))
+    words = r"x: cannot be written \(Permission denied\)"
+    with pytest.raises(UserError, match=words), replacing(tmp_path / "x") as partial:
+        partial.write_bytes(b"x")
 
 
 def test_a_file_is_not_written_over_what_it_is_made_from(tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ def raising(error):
     [
         (UserError("a file\nis missing"), 2, "error: a file is missing"),
         (NumericalError("step 3: NaN"), 3, "error: step 3: NaN"),
-        (MemoryError(), 4, "error: the memory does not suffice"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4, "give smaller images"),
+        (MemoryError(), 4, "error: there is not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4, "use smaller images"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
