@@ -13,12 +13,15 @@ from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import NETWORKS
 from losses.registry import OBJECTIVES, TERMS
+from models import FIELDS, SAMPLERS
+from systems import STAGES
 from utils.options import (
     EIGHT,
     FILE_NAME,
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
+    SCHEDULE_NOT_NEGATIVE,
     SEED,
     SHARE,
     UNIT,
@@ -29,6 +32,10 @@ from utils.options import (
     options_of,
     parse_options,
 )
+from utils.schedule import Schedule
+
+# the stages that read an option, where not all do
+GEOMETRY, PAINTING = ("geometry",), ("style",)
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -128,9 +135,15 @@ class Weights(Options):
             lambda o: o.ckpt_path is not None and o.coarse_path is not None,
         ),
     )
-    ckpt_path: Path | None = option(None, "checkpoint of a trained field, or its .safetensors")
-    coarse_path: Path | None = option(None, "weights of the coarse network, with --fine_path")
-    fine_path: Path | None = option(None, "weights of the fine network, with --coarse_path")
+    ckpt_path: Path | None = option(
+        None, "checkpoint of a trained field, or its .safetensors", stages=PAINTING
+    )
+    coarse_path: Path | None = option(
+        None, "weights of the coarse network, with --fine_path", stages=PAINTING
+    )
+    fine_path: Path | None = option(
+        None, "weights of the fine network, with --coarse_path", stages=PAINTING
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,20 +160,25 @@ class Colours(Options):
 class FieldShape(Options):
     """field"""
 
-    field: str = option(
-        "nerf", "the paper's networks, or sparse voxels", choices=("nerf", "voxels")
+    field: str = option("nerf", "the paper's networks, or sparse voxels", choices=tuple(FIELDS))
+    N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE, stages=GEOMETRY)
+    N_importance: int = option(
+        64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE, stages=GEOMETRY
     )
-    N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE)
-    N_importance: int = option(64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE)
     sampling: str = option(
         "hierarchical",
         "nerf: where a coarse network points, or in even steps where the occupancy grid is",
-        choices=("hierarchical", "occupancy"),
+        choices=tuple(SAMPLERS),
+        stages=GEOMETRY,
     )
-    N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE)
-    N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE)
+    N_emb_xyz: int = option(
+        10, "nerf: frequencies of the position", check=NOT_NEGATIVE, stages=GEOMETRY
+    )
+    N_emb_dir: int = option(
+        4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, stages=GEOMETRY
+    )
     voxel_resolution: int = option(
-        256, "voxels: their final number along the longest side", check=EIGHT
+        256, "voxels: their final number along the longest side", check=EIGHT, stages=GEOMETRY
     )
 
 
@@ -168,7 +186,7 @@ class FieldShape(Options):
 class Run(Options):
     """run"""
 
-    stage: str = option(MISSING, "learn the scene, or a style on it", choices=("geometry", "style"))
+    stage: str = option(MISSING, "learn the scene, or a style on it", choices=tuple(STAGES))
     prefix: str | None = option(
         None,
         "first part of file names (default: the scene's name)",
@@ -184,8 +202,12 @@ class Run(Options):
     resume: bool = option(False, "continue from the run's newest checkpoint")
     ckpt_dir: Path = option(Path("ckpts"), "directory of the checkpoints")
     log_dir: Path = option(Path("runs"), "directory of the TensorBoard logs")
-    num_epochs_density: int = option(1, "geometry: passes over all pixels", check=POSITIVE)
-    num_epochs_style: int = option(1, "style: passes over the training views", check=POSITIVE)
+    num_epochs_density: int = option(
+        1, "geometry: passes over all pixels", check=POSITIVE, stages=GEOMETRY
+    )
+    num_epochs_style: int = option(
+        1, "style: passes over the training views", check=POSITIVE, stages=PAINTING
+    )
     max_steps: int | None = option(
         None, "end after so many steps (default: by epochs)", check=POSITIVE
     )
@@ -206,7 +228,7 @@ class Optimisation(Options):
             lambda o: o.lr_scheduler == "steplr" and not o.decay_step,
         ),
     )
-    batch_size: int = option(1024, "geometry: rays per step", check=POSITIVE)
+    batch_size: int = option(1024, "geometry: rays per step", check=POSITIVE, stages=GEOMETRY)
     lr: float | None = option(None, "learning rate (default: by field and stage)", check=POSITIVE)
     optimizer: str = option("adam", "optimiser", choices=("adam", "radam", "sgd"))
     lr_scheduler: str = option(
@@ -221,9 +243,11 @@ class Optimisation(Options):
     poly_exp: float = option(0.9, "poly: exponent", check=POSITIVE)
     warmup_steps: int = option(0, "steps in which the rate rises from 0", check=NOT_NEGATIVE)
     crop_steps: int = option(
-        0, "geometry: first steps, on the images' centre only", check=NOT_NEGATIVE
+        0, "geometry: first steps, on the images' centre only", check=NOT_NEGATIVE, stages=GEOMETRY
     )
-    crop_fraction: float = option(0.5, "geometry: width and height of that centre", check=FRACTION)
+    crop_fraction: float = option(
+        0.5, "geometry: width and height of that centre", check=FRACTION, stages=GEOMETRY
+    )
     data_perturb: tuple[str, ...] = option(
         (),
         "geometry: perturb the training images, in colour or by occluders",
@@ -233,6 +257,7 @@ class Optimisation(Options):
         "none",
         "geometry: photos of one exposure, or a map of colour learned for each",
         choices=("none", "affine"),
+        stages=GEOMETRY,
     )
 
 
@@ -246,29 +271,48 @@ class Style(Options):
             lambda o: o.vgg_weights is not None and o.features == "own",
         ),
     )
-    style_dir: Path | None = option(None, "file of the painting, or a folder of paintings")
+    style_dir: Path | None = option(
+        None, "file of the painting, or a folder of paintings", stages=PAINTING
+    )
     style_mode: str = option(
         "memory_saving",
         "loss on the whole view, on patches of it, or on a small rendering",
         choices=("memory_saving", "patch", "small"),
+        stages=PAINTING,
     )
-    patch_size: int = option(50, "patch: side in pixels", check=EIGHT)
-    small_size: int = option(100, "small: shorter side in pixels", check=EIGHT)
-    objective: str = option("gram", "preset of the style's terms", choices=tuple(OBJECTIVES))
+    patch_size: int = option(50, "patch: side in pixels", check=EIGHT, stages=PAINTING)
+    small_size: int = option(100, "small: shorter side in pixels", check=EIGHT, stages=PAINTING)
+    objective: str = option(
+        "gram", "preset of the style's terms", choices=tuple(OBJECTIVES), stages=PAINTING
+    )
     features: str = option(
         AUTO_FEATURES,
         "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
+        stages=PAINTING,
     )
     vgg_weights: Path | None = option(
-        None, "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)"
+        None,
+        "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
+        stages=PAINTING,
     )
-    style_init: str = option("photo", "colours to start from", choices=("photo", "random"))
-    colour_transfer: bool = option(True, "first match the scene's colours to the painting's")
-    view_dependent: bool = option(False, "styled colours may depend on the direction of view")
-    cache_gb: float = option(0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE)
+    style_init: str = option(
+        "photo", "colours to start from", choices=("photo", "random"), stages=PAINTING
+    )
+    colour_transfer: bool = option(
+        True, "first match the scene's colours to the painting's", stages=PAINTING
+    )
+    view_dependent: bool = option(
+        False, "styled colours may depend on the direction of view", stages=PAINTING
+    )
+    cache_gb: float = option(
+        0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE, stages=PAINTING
+    )
     sample_threshold: float = option(
-        0.01, "share of a ray that its least frozen samples are dropped for; 0: none", check=SHARE
+        0.01,
+        "share of a ray that its least frozen samples are dropped for; 0: none",
+        check=SHARE,
+        stages=PAINTING,
     )
 
 
@@ -276,11 +320,18 @@ class Style(Options):
 TermWeights = make_dataclass(
     "TermWeights",
     [
-        (f"{name}_weight", float | None, option(None, term.help, check=NOT_NEGATIVE))
+        (
+            f"{name}_weight",
+            Schedule | None,
+            option(None, term.help, check=SCHEDULE_NOT_NEGATIVE, stages=PAINTING),
+        )
         for name, term in TERMS.items()
     ],
     bases=(Options,),
-    namespace={"__doc__": "weights of the style's terms (default: the objective's)"},
+    namespace={
+        "__doc__": "weights of the style's terms: a number, or STEP:VALUE,STEP:VALUE,... "
+        "(default: the objective's)"
+    },
     frozen=True,
     kw_only=True,
 )
@@ -425,8 +476,13 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainOptions:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
-    usage = "pipeline.py --stage geometry|style --root_dir PATH [options]"
-    return parse_options(TrainOptions, usage, "Learn a scene, or a style on a learned scene.", argv)
+    usage = f"pipeline.py --stage {'|'.join(STAGES)} --root_dir PATH [options]"
+    return parse_options(
+        TrainOptions,
+        usage,
+        "Learn a scene, or a style on it.  With --stage NAME the help shows what that stage reads.",
+        argv,
+    )
 
 
 def parse_eval(argv: Sequence[str] | None = None) -> EvalOptions:

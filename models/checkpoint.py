@@ -37,6 +37,7 @@ PARTS = {
 LARGEST = 1 << 16  # whole number in a spec, side of an image
 FARTHEST = 1e9  # scene units
 SHORTEST = 1e-9
+SWITCHES = ("view_dependent", "colour_map")  # in the spec of a style
 SPLITS = ("train", "val", "test")
 
 
@@ -582,14 +583,16 @@ def _parsed_field(record: object, place: str) -> FieldRecord:
 
 
 def _check_spec(spec: object, place: str) -> None:
-    """Plain values; numbers that modules are built from must not be so large that building them
-    never ends, and what ``n_...`` counts is counted in whole numbers."""
+    """Plain values; counts that modules are built from must not be so large that building them
+    never ends."""
     for name, value in _mapping(spec, place).items():
         where = f"{place}, {name}"
-        if isinstance(value, Mapping):
-            _check_spec(value, where)
+        if name in SWITCHES:
+            _need(type(value) is bool, f"{where}: {value!r:.40}, neither True nor False")
         elif type(value) is int or name.startswith("n_"):
             _whole(value, 1 if name == "n_coarse" else 0, LARGEST, where)
+        elif isinstance(value, Mapping):
+            _check_spec(value, where)
         else:
             _need(type(value) in (str, bool, float, type(None)), f"{where}: no plain value")
 

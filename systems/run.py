@@ -135,8 +135,10 @@ class Run:
         ours, saved = self.options.to_dict(), checkpoint.options
         items = options_of(type(self.options))
         words = []
-        for name in [name for name in ours if name not in HARMLESS]:
-            default = items[name].default
+        for name, item in items.items():
+            if name in HARMLESS or not item.read_by(self.options.stage):
+                continue
+            default = item.default
             before = saved.get(name, list(default) if isinstance(default, tuple) else default)
             if not _same(name, before, ours[name]):
                 words.append(f"--{name} {ours[name]} was {before}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from systems.system import System
 from utils.checkpoint import digest
 from utils.errors import UserError
 from utils.images import read_image
+from utils.schedule import Schedule
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -53,8 +54,9 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             if found is None and run.finished():
                 continue
             renderer = found[1].renderer(style=name) if found else start_colours(field, own)
-            objective_of = partial(make_objective, own, painting)
-            task = StyleTask(own, scene, renderer, painting, objective_of, frozen)
+            weights = term_weights(own)
+            objective_of = partial(make_objective, own, weights, painting)
+            task = StyleTask(own, scene, renderer, painting, objective_of, weights, frozen)
             add_style = partial(field.with_style, name, renderer, own.to_dict())
             checkpoint = partial(add_style, scene=scene_state(scene))
             system = System(own, [task], task.n_steps, checkpoint)
@@ -104,25 +106,27 @@ def start_colours(field: Checkpoint, options: TrainOptions) -> Renderer:
     return renderer
 
 
-def term_weights(options: TrainOptions) -> dict[str, float]:
+def term_weights(options: TrainOptions) -> dict[str, Schedule]:
     """The objective's weights, with those that the user gave in their place."""
-    weights = dict(OBJECTIVES[options.objective])
+    weights = {n: Schedule.constant(w) for n, w in OBJECTIVES[options.objective].items()}
     for term in TERMS:
         given = getattr(options, f"{term}_weight")
         if given is not None:
             weights[term] = given
-    return {term: weight for term, weight in weights.items() if weight > 0}
+    return {term: weight for term, weight in weights.items() if weight.greatest > 0}
 
 
-def make_objective(options: TrainOptions, painting: Tensor, size: int) -> StyleObjective:
+def make_objective(
+    options: TrainOptions, weights: Mapping[str, Schedule], painting: Tensor, size: int
+) -> StyleObjective:
     """The objective of the options for renders with a shorter side of ``size`` pixels.
 
     Args:
+        weights: of its terms.
         painting: (H, W, 3) uint8.
     """
-    weights = term_weights(options)
-    layers = layers_needed(weights)
-    network = (
-        load_features(options.features, options.vgg_weights, layers=layers) if layers else None
-    )
-    return StyleObjective(prepare_style(painting, size), network, weights, seed=options.seed)
+    most = {term: weight.greatest for term, weight in weights.items()}
+    layers, network = layers_needed(most), None
+    if layers:
+        network = load_features(options.features, options.vgg_weights, layers=layers)
+    return StyleObjective(prepare_style(painting, size), network, most, seed=options.seed)

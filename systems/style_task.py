@@ -8,7 +8,7 @@ the first of them a photographic start teaches the style the photos in the paint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from systems.system import Plan, Task, Terms, require_finite
 from systems.views import patches, shrunk
 from utils.chunks import Chunks
 from utils.images import resize
+from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the photographic start
@@ -49,6 +50,7 @@ class StyleTask(Task):
         renderer: with trained geometry.
         painting: (H, W, 3) uint8.
         objective_of: pixels of the shorter side of the pictures -> the loss.
+        weights: of its terms, by the steps after the photographic start.
         frozen: of an earlier task on the same views and geometry, whose memory goes on being used.
     """
 
@@ -59,6 +61,7 @@ class StyleTask(Task):
         renderer: Renderer,
         painting: Tensor,
         objective_of: Callable[[int], StyleObjective],
+        weights: Mapping[str, Schedule],
         frozen: FrozenGeometry | None = None,
     ) -> None:
         super().__init__(options)
@@ -73,6 +76,7 @@ class StyleTask(Task):
         self.n_steps = self.n_recolour + n_style
         sides = [min(v.height, v.width) // k for v, k in zip(self.views, self.pools, strict=True)]
         self.objective = objective_of(min(sides))
+        self.weights = weights
         self.frozen = frozen
         self.transfer: ColourTransfer | None = None
         self.show_every = options.val_every or max(1, n_style // 10)
@@ -191,6 +195,8 @@ class StyleTask(Task):
             if len(usable):
                 yield self._recolour(step, index, frozen.take(usable))
             return
+        at = step - self.n_recolour
+        self.objective.weights = {term: weight.at(at) for term, weight in self.weights.items()}
         match self.options.style_mode:
             case "memory_saving":
                 yield self._paint(step, index, frozen)

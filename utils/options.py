@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 import yaml
 
 from utils.errors import UserError
+from utils.schedule import Schedule
 
 # -- what an option is --------------------------------------------------------------------------
 
@@ -36,6 +39,7 @@ class Rule(NamedTuple):
 POSITIVE = Check("must be greater than 0", lambda value: value > 0)
 NOT_NEGATIVE = Check("must be at least 0", lambda value: value >= 0)
 EIGHT = Check("must be at least 8", lambda value: value >= 8)
+SCHEDULE_NOT_NEGATIVE = Check("must be at least 0", lambda schedule: schedule.least >= 0)
 UNIT = Check("must be from 0 to 1", lambda value: 0 <= value <= 1)
 SHARE = Check("must be at least 0 and less than 1", lambda value: 0 <= value < 1)
 FRACTION = Check("must be greater than 0 and at most 1", lambda value: 0 < value <= 1)
@@ -53,6 +57,7 @@ class Spec(NamedTuple):
     choices: tuple[str, ...]
     check: Check | None
     derive: Callable[[Any], Any] | None
+    stages: tuple[str, ...]
 
 
 def option(
@@ -62,6 +67,7 @@ def option(
     choices: tuple[str, ...] = (),
     check: Check | None = None,
     derive: Callable[[Any], Any] | None = None,
+    stages: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -70,8 +76,10 @@ def option(
         help: one line for ``--help``.
         choices, check: what each of its values must be.
         derive: computes the value from the other options where it is None.
+        stages: those of pipeline.py that read it; none given: all.
     """
-    return field(default=default, metadata={"option": Spec(help, choices, check, derive)})
+    spec = Spec(help, choices, check, derive, stages)
+    return field(default=default, metadata={"option": spec})
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,10 @@ class Item:
     default: object
     group: str
     spec: Spec
+
+    def read_by(self, stage: str | None) -> bool:
+        """Whether a stage of pipeline.py reads the option; None: whether any does."""
+        return stage is None or not self.spec.stages or stage in self.spec.stages
 
     def checked(self, value: Any) -> Any:
         """``value`` itself, one of the option's; ValueError says what is wrong with it."""
@@ -134,6 +146,7 @@ _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
     float: (_finite, "a number"),
     str: (str, "a text"),
     Path: (lambda text: Path(text).expanduser(), "a path"),
+    Schedule: (Schedule.parse, "a number, or STEP:VALUE,STEP:VALUE,..."),
 }
 
 
@@ -148,7 +161,7 @@ def options_of(cls: type[Options]) -> dict[str, Item]:
             continue
         hint, optional = hints[entry.name], type(None) in typing.get_args(hints[entry.name])
         if optional:
-            hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+            hint = next(part for part in typing.get_args(hint) if part is not type(None))
         kind, count = hint, None
         if typing.get_origin(hint) is tuple:
             kind, *rest = typing.get_args(hint)
@@ -223,7 +236,7 @@ class Options:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(single) for single in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Schedule) else value
 
 
 # -- from text to options -----------------------------------------------------------------------
@@ -236,7 +249,8 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message.removeprefix("argument "))
 
 
-def _parser(cls: type[Options], usage: str, about: str) -> _Parser:
+def _parser(cls: type[Options], usage: str, about: str, stage: str | None) -> _Parser:
+    """Options that ``stage`` does not read are known, and not in the help."""
     parser = _Parser(
         usage=usage,
         description=about,
@@ -249,6 +263,9 @@ def _parser(cls: type[Options], usage: str, about: str) -> _Parser:
     )
     groups: dict[str, Any] = {}
     for item in options_of(cls).values():
+        if not item.read_by(stage):
+            parser.add_argument(f"--{item.name}", **_argument(item) | {"help": argparse.SUPPRESS})
+            continue
         if item.group not in groups:
             groups[item.group] = parser.add_argument_group(item.group)
         groups[item.group].add_argument(f"--{item.name}", **_argument(item))
@@ -268,7 +285,7 @@ def _argument(item: Item) -> dict[str, Any]:
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    metavar = {int: "N", float: "X", Path: "PATH", str: "NAME"}[item.kind]
+    metavar = {int: "N", float: "X", Path: "PATH", str: "NAME", Schedule: "X"}[item.kind]
     if item.spec.choices:
         metavar = "{" + ",".join(item.spec.choices) + "}"
     return {"type": read, "nargs": item.count, "metavar": metavar, "help": help}
@@ -288,7 +305,9 @@ def parse_options(
     cls: type[OptionsT], usage: str, about: str, argv: Sequence[str] | None
 ) -> OptionsT:
     known = options_of(cls)
-    flags, strangers = _parser(cls, usage, about).parse_known_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    stage = _stage_in(argv) if "stage" in known else None
+    flags, strangers = _parser(cls, usage, about, stage).parse_known_args(argv)
     for stranger in strangers:
         if not stranger.startswith("-"):
             raise UserError(f"{stranger}: belongs to no option; see --help")
@@ -304,6 +323,16 @@ def parse_options(
             choices = f" {'|'.join(item.spec.choices)}" if item.spec.choices else ""
             raise UserError(f"--{item.name}: missing; give --{item.name}{choices}")
     return cls(**values, given=frozenset(values))
+
+
+def _stage_in(argv: Sequence[str]) -> str | None:
+    """The stage that the arguments name, before they are parsed: the help depends on it."""
+    for flag, value in pairwise([*argv, ""]):
+        if flag == "--stage":
+            return value
+        if flag.startswith("--stage="):
+            return flag.removeprefix("--stage=")
+    return None
 
 
 def _read_yaml(cls: type[Options], path: Path) -> dict[str, Any]:

@@ -493,7 +493,12 @@ def _refreshed(content):
         ("styles.wave.spec.kind", ["nerf"], "style 'wave', kind: no plain value"),
         ("styles.wave.spec.n_code", 2, "style 'wave': decoder.mlp.layers.0.weight"),
         ("styles.wave.spec.colour_map", True, "style 'wave': tensors are missing"),
-        ("styles.wave.spec.view_dependent", {"a": 1}, "style 'wave'"),
+        (
+            "styles.wave.spec.view_dependent",
+            {"a": 1},
+            "style 'wave', view_dependent: {'a': 1}, nei",
+        ),
+        ("styles.wave.spec.view_dependent", 1, "style 'wave', view_dependent: 1, neither"),
         ("scenes", {}, "scenes: not one for each field"),
         ("scenes.scene.near", 5.0, "near 5, far 5"),
         ("scenes.scene.far", "far", "near, far"),
@@ -519,6 +524,26 @@ def test_each_damage_has_its_line(place, value, words, tmp_path):
     at[key] = value
     written(content, tmp_path / "x.ckpt")
     refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "x.ckpt", words)
+
+
+def test_a_style_of_a_field_of_another_kind(tmp_path):
+    fields = {"a": FieldRecord.of(renderer_of("voxels")), "b": FieldRecord.of(renderer_of("nerf"))}
+    both = Checkpoint("joint", fields, dict.fromkeys(fields, scene_state(scene())), options=OPTIONS)
+    both = both.with_style("wave", both.renderer("b"), OPTIONS, "b")
+    content = both.content()
+    content["styles"]["wave"]["field"] = "a"
+    written(content, tmp_path / "x.ckpt")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "'wave': a style that is not for a field")
+
+
+def test_even_steps_of_no_length(tmp_path):
+    renderer = nerf_renderer(BOUNDS, torch.rand(6, 6, 5) < 0.5, sampling="occupancy")
+    fields = {FIELD: FieldRecord.of(renderer)}
+    content = Checkpoint("geometry", fields, {FIELD: scene_state(scene())}, options=OPTIONS)
+    content = content.content()
+    content["fields"][FIELD]["spec"]["sampler"]["n_steps"] = 0
+    written(content, tmp_path / "x.ckpt")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "field 'scene', sampler, n_steps: 0")
 
 
 def test_a_changed_value_is_seen_by_the_digest(tmp_path):
@@ -648,24 +673,49 @@ def use(checkpoint):
         optimizer.step()
 
 
+def ends_in_one_line_or_loads(content, path, refresh):
+    """Whether it loads."""
+    written(content, path, refresh)
+    try:
+        use(Checkpoint.read(path))
+    except UserError as error:
+        assert "\n" not in str(error)
+        return False
+    return True
+
+
 @pytest.mark.parametrize("kind", ["voxels", "nerf", "version 1"])
 def test_random_changes_end_in_one_line_or_load(kind, tmp_path):
     """Values replaced, left out, renamed, of another type or shape, moved; with digests that
     belong to the change, so that it is looked at, or without."""
     rng = random.Random(0)
     share = {"voxels": 0.6, "nerf": 0.1, "version 1": 0.3}[kind]
-    checkpoint = unfinished(painted(geometry_of("nerf" if kind == "nerf" else "voxels"), "wave"))
-    path = tmp_path / "x.ckpt"
+    checkpoint = painted(geometry_of("nerf" if kind == "nerf" else "voxels"), "wave")
+    if kind != "version 1":
+        checkpoint = unfinished(painted(checkpoint, "flat", 6, other_shape=True))
     loaded = 0
     for _ in range(round(CHANGES * share)):
         content = first_version(checkpoint) if kind == "version 1" else checkpoint.content()
         content = copy.deepcopy(content)
         for _ in range(rng.choice([1, 1, 2, 4])):
             change(content, rng)
-        written(content, path, refresh=rng.random() < 0.8)
-        try:
-            use(Checkpoint.read(path))
-            loaded += 1
-        except UserError as error:
-            assert "\n" not in str(error)
+        loaded += ends_in_one_line_or_loads(content, tmp_path / "x.ckpt", rng.random() < 0.8)
+    assert 0 < loaded < 0.6 * CHANGES * share
+
+
+@pytest.mark.parametrize("kind", ["voxels", "nerf"])
+def test_random_changes_of_specs(kind, tmp_path):
+    """As above, in nothing but what modules are built from."""
+    rng = random.Random(0)
+    share = {"voxels": 0.15, "nerf": 0.05}[kind]
+    checkpoint = painted(painted(geometry_of(kind), "wave"), "flat", 6, other_shape=True)
+    loaded = 0
+    for _ in range(round(CHANGES * share)):
+        content = copy.deepcopy(checkpoint.content())
+        specs = {name: style["spec"] for name, style in content["styles"].items()}
+        specs["field"] = content["fields"][FIELD]["spec"]
+        for _ in range(rng.choice([1, 1, 2])):
+            if (spec := rng.choice(list(specs.values()))) and isinstance(spec, dict):
+                change(spec, rng)
+        loaded += ends_in_one_line_or_loads(content, tmp_path / "x.ckpt", True)
     assert 0 < loaded < 0.6 * CHANGES * share
