@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench environment clean
+.PHONY: demo test test-slow bench environment clean
 
 demo: environment
 	$(BIN)/python demo.py
@@ -11,6 +11,9 @@ test: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-slow: environment
+	$(BIN)/python -m pytest -m slow
 
 bench: environment
 	$(BIN)/python -m benchmarks

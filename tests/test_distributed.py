@@ -65,6 +65,7 @@ def difference(a, b):
 
 
 @pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(field, at):
     for n in (1, 2):
         run("pipeline.py", f"{GEOMETRY} {FIELDS[field]} --suffix g{n} --ckpt_dir c", at, n)
@@ -80,6 +81,7 @@ def test_two_processes_end_with_the_weights_of_one(field, at):
     assert difference(at / "c/sphere_s1.ckpt", at / "c/sphere_s2.ckpt") < 1e-5
 
 
+@pytest.mark.slow
 def test_resuming_with_another_number_of_processes(at):
     line = f"{GEOMETRY} {FIELDS['voxels']} --appearance affine --ckpt_dir c --checkpoint_every 2"
     line = f"{line} {PLAIN_STEPS}".replace("--max_steps 6", "--max_steps 12")
@@ -102,6 +104,7 @@ def test_resuming_with_another_number_of_processes(at):
     assert difference(at / "c/sphere_g1.ckpt", at / "c/sphere_g2.ckpt") < 1e-5
 
 
+@pytest.mark.slow
 def test_frames_are_shared_among_processes(at):
     run("pipeline.py", f"{GEOMETRY} {FIELDS['voxels']} --suffix g --ckpt_dir c", at)
     reports = []

@@ -13,11 +13,11 @@ from pathlib import Path
 import imageio
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-import pipeline
 from eval import evaluate
 from models.checkpoint import FIELD, Checkpoint, geometry_digest
 from models.renderer import render_view
@@ -143,6 +143,7 @@ def test_learning_learns(at):
     assert Image.open("results/blender/sphere/000.png").size == (24, 20)
 
 
+@pytest.mark.slow
 def test_the_seeds_commands_verbatim(at):
     common = "--dataset_name blender --root_dir sphere --img_wh 18 16"
     small = "--max_steps 2 --N_samples 8 --N_importance 8"
@@ -319,6 +320,30 @@ def run_until(step, run):
         System._move = original
 
 
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_in_training_says_how_to_go_on(at, number, said):
+    """With the exit code that shells expect, and what was trained so far."""
+    line = "--stage geometry --root_dir sphere --suffix k --checkpoint_every 5 --max_steps 100000"
+    line = [*line.split(), *QUICK["voxels"].split(), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "pipeline.py"), *line],
+        **{"cwd": at, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True},
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE},
+    )
+    unfinished = at / "ckpts/sphere_geometry_k"
+    while not list(unfinished.glob("step_*.ckpt")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"{said}; to continue from the newest checkpoint" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert list(unfinished.glob("step_*.ckpt"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["geometry", "style"])
 def test_killed_at_random_moments_and_resumed(at, stage):
     """SIGKILL of the real command, several times, whatever it is doing; then it finishes."""
@@ -430,9 +455,7 @@ def test_float16_learns_what_float32_does(stage, at, monkeypatch):
     rate = {"geometry": 0.05, "style": 1e-5}[stage]
     start, exact = run("nothing", 1e-12), run("float32", rate)
     half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0**-4))
-    trainer = pipeline.pl.Trainer
-    monkeypatch.setattr(
-        pipeline.pl, "Trainer", lambda precision, **more: trainer(plugins=[half], **more)
-    )
+    trainer = pl.Trainer
+    monkeypatch.setattr(pl, "Trainer", lambda precision, **more: trainer(plugins=[half], **more))
     assert (exact - start).norm() > 1e-3
     assert (run("float16", rate) - exact).norm() < 0.05 * (exact - start).norm()

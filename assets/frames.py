@@ -1,0 +1,55 @@
+"""Rendered frames as files: colour, depth, GIF and MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.renderer import Picture
+from utils.colormap import depth_to_colour, write_depth_png16
+from utils.depth import write_pfm, write_raw
+from utils.images import read_image, write_image
+from utils.video import write_gif, write_mp4
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of one rendering in a folder.
+
+    Attributes:
+        directory: the folder.
+        near, far: range of depths that colours stand for, scene units.
+        depth_formats: of png (16 bits), pfm, raw.
+    """
+
+    directory: Path
+    near: float
+    far: float
+    depth_formats: Sequence[str]
+
+    @staticmethod
+    def name(index: int) -> str:
+        """What the files of a frame are called, without extension."""
+        return f"{index:03d}"
+
+    def write(self, index: int, picture: Picture) -> None:
+        """Writes a frame, its depth in colours, and its depth in numbers."""
+        name, rgb = self.name(index), picture.rgb.cpu()
+        depth, opacity = picture.depth.cpu(), picture.opacity.cpu()
+        write_image(self.directory / f"{name}.png", rgb)
+        colours = depth_to_colour(depth, opacity, self.near, self.far)
+        write_image(self.directory / f"depth_{name}_colour.png", colours)
+        path = self.directory / f"depth_{name}"
+        if "png" in self.depth_formats:
+            write_depth_png16(path.with_suffix(".png"), depth, opacity, self.near, self.far)
+        if "pfm" in self.depth_formats:
+            write_pfm(path.with_suffix(".pfm"), depth, opacity)
+        if "raw" in self.depth_formats:
+            write_raw(path.with_suffix(".raw"), depth, opacity)
+
+    def write_videos(self, indices: Sequence[int], gif: Path, mp4: Path, fps: float) -> None:
+        """Writes the frames ``indices``, which are in the folder, one after the other."""
+        frames = [read_image(self.directory / f"{self.name(i)}.png")[0] for i in indices]
+        write_gif(gif, frames, fps)
+        write_mp4(mp4, frames, fps)
