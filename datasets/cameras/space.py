@@ -362,7 +362,8 @@ def space_from(state: Mapping[str, Any]) -> Space:
 
 def corners(box: Tensor) -> Tensor:
     """(8, 3) the corners of a ``box (2, 3)``."""
-    return torch.stack([box[list(c), range(3)] for c in itertools.product((0, 1), repeat=3)])
+    upper = torch.tensor(list(itertools.product((False, True), repeat=3)), device=box.device)
+    return torch.where(upper, box[1], box[0])
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
