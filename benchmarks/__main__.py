@@ -23,7 +23,6 @@ import torch
 from benchmarks import table
 from benchmarks.settings import FIELDS, MODES, RESULTS, ROOT, Settings
 from benchmarks.work import best_rates, short
-from pipeline import quiet_lightning
 from utils.errors import exits_cleanly
 from utils.machine import accelerator, keep_memory, product_type
 
@@ -166,7 +165,7 @@ def main() -> None:
         sys.exit(min(1, run_several(names, passed_on(arguments), arguments.out)))
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     warnings.filterwarnings("ignore")
-    quiet_lightning()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     keep_memory()
     run_one(names[0], settings_of(arguments), arguments.out)
 

@@ -22,10 +22,11 @@ from datasets.embedded.scene import surface_distance, write_demo_scene
 from datasets.load import load_scene
 from datasets.scene import Scene
 from features.vgg import Vgg, convolutions, torchvision_indices
+from models.occupancy import grid_shape
 from models.renderer import Renderer
-from models.voxels import grid_shape
+from models.voxels import VoxelField
 from opt import TrainOptions, parse_train
-from systems.geometry import new_renderer
+from systems.growth import new_renderer
 
 # such that an object pixel of the voxels has as many samples with weight (23) as after training on
 # the demo scene's photos for minutes (24)
@@ -79,14 +80,20 @@ def one_view(settings: Settings, size: int) -> Scene:
     return replace(scene, train=[view])
 
 
+def opacity(density: Tensor) -> Tensor:
+    """Of ``density (M,)`` over `INTERVAL`."""
+    return -torch.expm1(-density * INTERVAL)
+
+
 def density(x: Tensor) -> Tensor:
     """Density (M,) per scene unit of the demo scene at ``x (M, 3)``."""
     return PEAK * torch.sigmoid(-surface_distance(x) / SOFT)
 
 
 @torch.no_grad()
-def voxel_renderer(settings: Settings, scene: Scene) -> Renderer:
+def voxel_renderer(settings: Settings) -> Renderer:
     """A voxel field with the demo scene's geometry and random colours."""
+    root, scene = learning_scene(settings)
     shape = grid_shape(scene.bounds, 24 if settings.quick else RESOLUTION)
     axes = [(torch.arange(n) + 0.5) / n for n in shape]
     unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
@@ -94,7 +101,8 @@ def voxel_renderer(settings: Settings, scene: Scene) -> Renderer:
     distance = surface_distance(scene.bounds[0] + unit * extent).view(shape)
     cell = float(extent.max()) / max(shape)
     active = (distance < CELL_REACH * cell) & (distance > -CELL_DEPTH * cell)
-    renderer = Renderer.voxels(scene.bounds, scene.background, active, active)
+    spec = VoxelField.specs_of(options_for(settings, "geometry", "voxels", root))
+    renderer = Renderer.build(spec, scene.bounds, scene.background, active)
     geometry = renderer.field.geometry
     wanted = (density(geometry.lattice.vertices()) * geometry.unit).clamp(min=1e-4)
     geometry.raw[:, 0] = wanted.expm1().log()  # the inverse of softplus
@@ -104,11 +112,11 @@ def voxel_renderer(settings: Settings, scene: Scene) -> Renderer:
     return renderer
 
 
-def nerf_renderer(settings: Settings, root: Path, scene: Scene) -> Renderer:
+def nerf_renderer(settings: Settings) -> Renderer:
     """A NeRF whose two networks have been fitted to the demo scene's density; kept on disk."""
-    renderer = _new_nerf(settings, "nerf", root, scene)
+    renderer = _new_nerf(settings, "nerf")
     steps, points = (3, 64) if settings.quick else (STEPS, POINTS)
-    kept = settings.data / f"nerf_{steps}_{points}_{PEAK:g}_{SOFT:g}.pt"
+    kept = settings.data / f"fitted_nerf_{steps}_{points}_{PEAK:g}_{SOFT:g}.pt"
     if kept.is_file():
         renderer.load_state_dict(torch.load(kept, weights_only=True))
         return renderer
@@ -120,7 +128,15 @@ def nerf_renderer(settings: Settings, root: Path, scene: Scene) -> Renderer:
     return renderer
 
 
-def _new_nerf(settings: Settings, field: str, root: Path, scene: Scene) -> Renderer:
+def occupancy_nerf_renderer(settings: Settings) -> Renderer:
+    """The fine network of `nerf_renderer` alone, sampled evenly where the hull is."""
+    renderer = _new_nerf(settings, "nerf_occupancy")
+    renderer.field.load_state_dict(nerf_renderer(settings).field.state_dict())
+    return renderer
+
+
+def _new_nerf(settings: Settings, field: str) -> Renderer:
+    root, scene = learning_scene(settings)
     counts = ["--N_samples", "8", "--N_importance", "8"] if settings.quick else []
     return new_renderer(options_for(settings, "geometry", field, root, *counts), scene)
 
@@ -140,27 +156,22 @@ def fit(renderer: Renderer, steps: int, points: int) -> None:
         chosen = torch.cat([near, torch.arange(points - points // 2)])
         x, wanted = x[chosen].to(bounds), density(x[chosen]).to(bounds)
         optimizer.param_groups[0]["lr"] = rate * 0.1 ** (step / steps)
-        opacity = -torch.expm1(-geometry(x)[0] * INTERVAL)
-        loss = functional.mse_loss(opacity, -torch.expm1(-wanted * INTERVAL))
+        loss = functional.mse_loss(opacity(geometry(x)[0]), opacity(wanted))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     renderer.sampler.coarse.geometry.load_state_dict(geometry.state_dict())
 
 
-def renderer_of(settings: Settings, field: str) -> Renderer:
-    """One of `FIELDS` with the demo scene's geometry."""
-    root, scene = learning_scene(settings)
-    if field == "voxels":
-        return voxel_renderer(settings, scene)
-    fitted = nerf_renderer(settings, root, scene)
-    if field == "nerf":
-        return fitted
-    renderer = _new_nerf(settings, field, root, scene)
-    renderer.field.load_state_dict(fitted.field.state_dict())
-    return renderer
+# of each of `FIELDS`, with the demo scene's geometry
+RENDERERS = {
+    "voxels": voxel_renderer,
+    "nerf": nerf_renderer,
+    "nerf_occupancy": occupancy_nerf_renderer,
+}
 
 
+@cache
 def painting() -> Tensor:
     """The embedded painting, (H, W, 3) uint8."""
     return torch.from_numpy(paint((256, 192)))

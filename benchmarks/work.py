@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from math import prod
 
@@ -14,12 +15,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Contest, bandwidth, clock, matrix_rate
 from benchmarks.settings import Settings
-from models.layers import fused_exists
+from datasets.scene import Scene
+from models.checkpoint import Checkpoint
+from models.field import Field
+from models.mlp import fused_exists
 from models.renderer import Renderer
-from systems.base import TrainingSystem
+from opt import TrainOptions
+from systems.geometry import length_of, training_pixels
+from systems.lightning import LightningSystem
+from systems.photometric_task import PhotometricTask
+from systems.run import Run
+from systems.system import System, Task
 from utils.machine import trainer_precision
 
-Pieces = Mapping[str, Callable[[], object]]
+Work = Callable[[], object]  # a piece of it that can be timed
+Pieces = Mapping[str, Work]
 SINGLE = 4  # bytes of a number
 CORNERS = 8  # of a voxel
 
@@ -46,7 +56,7 @@ class WorkCounter:
         self._counted = True
         with ExitStack() as stack:
             for module in self.renderer.modules():
-                if hasattr(module, "geometry") and hasattr(module, "style"):
+                if isinstance(module, Field):
                     for part in (module.geometry, module.style):
                         stack.callback(part.register_forward_pre_hook(self._see).remove)
             counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=_fused()))
@@ -60,12 +70,19 @@ class WorkCounter:
             self.colours += len(inputs[0])
 
     def table_bytes(self, training: bool) -> int:
-        """Bytes of a voxel field's tables that have to move: eight corners of each sample, thrice
-        when training (read; read and written by the gradient), and then Adam over all of them."""
-        if self.renderer.spec["field"] != "voxels":
-            return 0
+        """Bytes that have to move of tables on a grid's vertices, where the field has any: eight
+        corners of each sample, thrice when training (read; read and written by the gradient), and
+        then Adam over all of them."""
         field = self.renderer.field
-        numbers = CORNERS * (self.positions + self.colours * field.style.features.shape[1])
+        groups = [group for group in field.parameter_groups(None) if group.get("sparse")]
+        tables = {id(p) for group in groups for p in group["params"]}
+        if not tables:
+            return 0
+        of_geometry, of_style = (
+            sum(p.shape[1] for p in part.parameters() if id(p) in tables)
+            for part in (field.geometry, field.style)
+        )
+        numbers = CORNERS * (self.positions * of_geometry + self.colours * of_style)
         if not training:
             return SINGLE * numbers
         # Adam reads and writes the parameter and two moments, reads the gradient that was zeroed
@@ -119,7 +136,7 @@ class Turns(pl.Callback):
     def __init__(
         self,
         contest: Contest,
-        others: Callable[[pl.Trainer, TrainingSystem], Pieces],
+        others: Callable[[], Pieces],
         counter: WorkCounter | None = None,
     ) -> None:
         self.contest = contest
@@ -132,9 +149,9 @@ class Turns(pl.Callback):
     def on_fit_start(self, *_: object) -> None:
         self.preparation = -clock(self.contest.device)
 
-    def on_train_start(self, trainer: pl.Trainer, system: TrainingSystem) -> None:
+    def on_train_start(self, *_: object) -> None:
         self.preparation += clock(self.contest.device)
-        self.others = self.make_others(trainer, system)
+        self.others = self.make_others()
 
     def on_train_batch_start(self, *_: object) -> None:
         if self.counter is not None:
@@ -154,7 +171,24 @@ class Turns(pl.Callback):
         trainer.should_stop = self.contest.over()
 
 
-def run(system: TrainingSystem, settings: Settings, *callbacks: pl.Callback) -> None:
+def system_of(options: TrainOptions, task: Task) -> System:
+    """A system of one task; nothing of it is saved."""
+
+    def checkpoint() -> Checkpoint:
+        raise NotImplementedError("a benchmark saves nothing")
+
+    options = replace(options, checkpoint_every=task.n_steps)
+    return System(options, [task], task.n_steps, checkpoint)
+
+
+def geometry_system(options: TrainOptions, scene: Scene, renderer: Renderer) -> System:
+    """The system of stage 1."""
+    scene, pixels = training_pixels(scene)
+    n_steps = length_of(options, pixels)
+    return system_of(options, PhotometricTask(options, scene, renderer, pixels, n_steps))
+
+
+def train(system: System, settings: Settings, *callbacks: pl.Callback) -> None:
     """Trains ``system`` as `pipeline.py` does, until a callback has seen enough."""
     trainer = pl.Trainer(
         accelerator=settings.device,
@@ -168,4 +202,4 @@ def run(system: TrainingSystem, settings: Settings, *callbacks: pl.Callback) -> 
         enable_progress_bar=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(system)
+    trainer.fit(LightningSystem(system, Run(system.options)))

@@ -16,13 +16,15 @@ from benchmarks.measure import clock
 from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import ROOT, Settings
 from benchmarks.table import Row
-from benchmarks.work import run
+from benchmarks.work import geometry_system, train
 from datasets.cameras.rays import Cameras, Rays
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene, View
+from models.renderer import Renderer
 from opt import parse_train
-from systems.geometry import GeometrySystem, new_renderer
+from systems.growth import new_renderer
+from systems.system import System
 
 TARGETS = (20.0, 25.0, 28.0, 30.0, 32.0)  # dB
 DEMO_SIZE = 128  # as in `make demo`
@@ -47,11 +49,20 @@ def run_case(settings: Settings) -> list[Row]:
 class Curve(pl.Callback):
     """Quality against the seconds of training, looking left out.
 
+    Args:
+        system: that is trained.
+        renderer: its renderer.
+        rays: N rays on the device.
+        truth: (N, 3) their colours.
+
     Attributes:
         points: (step, seconds, dB).
     """
 
-    def __init__(self, rays: Rays, truth: Tensor, device: str) -> None:
+    def __init__(
+        self, system: System, renderer: Renderer, rays: Rays, truth: Tensor, device: str
+    ) -> None:
+        self.system, self.renderer = system, renderer
         self.rays, self.truth, self.device = rays, truth, device
         self.points: list[tuple[int, float, float]] = []
         self.next = 10
@@ -59,16 +70,15 @@ class Curve(pl.Callback):
     def on_train_start(self, *_: object) -> None:
         self.begun = clock(self.device)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, system: GeometrySystem, *_: object) -> None:
-        if system.done < self.next and system.done != system.n_steps:
+    def on_train_batch_end(self, *_: object) -> None:
+        done = self.system.done
+        if done < self.next and done != self.system.n_steps:
             return
-        self.next = math.ceil(system.done * GROWTH)
+        self.next = math.ceil(done * GROWTH)
         now = clock(self.device)
-        renderer = system.renderer.eval()
         with torch.no_grad():
-            seen = torch.cat([renderer(self.rays[part]).rgb for part in _parts(self.rays)])
-        renderer.train()
-        self.points.append((system.done, now - self.begun, decibels(seen, self.truth)))
+            seen = torch.cat([self.renderer(self.rays[part]).rgb for part in _parts(self.rays)])
+        self.points.append((done, now - self.begun, decibels(seen, self.truth)))
         self.begun += clock(self.device) - now
 
     def seconds_to(self, quality: float) -> float | None:
@@ -100,9 +110,10 @@ def _rows(settings: Settings, name: str, root: Path, config: str, steps: list[st
     words += ["--config", str(ROOT / "configs" / f"{config}.yaml"), "--val_every", NEVER]
     options = parse_train([*words, *steps])
     scene = load_scene(options)
-    system = GeometrySystem(options, scene, new_renderer(options, scene))
-    curve = Curve(*_pixels(scene.test, scene, JUDGED, device), device)
-    run(system, settings, curve)
+    renderer = new_renderer(options, scene)
+    system = geometry_system(options, scene, renderer)
+    curve = Curve(system, renderer, *_pixels(scene.test, scene, JUDGED, device), device)
+    train(system, settings, curve)
     step, seconds, quality = curve.points[-1]
     details = {"curve": curve.points}
     rows = []

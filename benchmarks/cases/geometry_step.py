@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
 import torch
 
-from benchmarks.inputs import learning_scene, options_for, renderer_of
+from benchmarks.inputs import RENDERERS, learning_scene, options_for
 from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainGeometry, PlainScene
 from benchmarks.settings import Settings
 from benchmarks.table import Row
-from benchmarks.work import Pieces, Turns, WorkCounter, floor_of, run
+from benchmarks.work import Pieces, Turns, Work, WorkCounter, floor_of, geometry_system, train
 from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene
-from systems.geometry import GeometrySystem
 from utils.machine import product_type
 
 RAYS = 1024
@@ -30,15 +28,15 @@ def _row(settings: Settings, field: str) -> Row:
     batch = settings.share if settings.quick else RAYS
     more = ["--batch_size", str(batch), "--max_steps", ENDLESS]
     options = options_for(settings, "geometry", field, root, *more)
-    renderer = renderer_of(settings, field)
-    system = GeometrySystem(options, scene, renderer)
+    renderer = RENDERERS[field](settings)
+    system = geometry_system(options, scene, renderer)
     contest = Contest(settings.device, settings.turns, settings.budget)
     counter = WorkCounter(renderer)
 
-    def others(trainer: pl.Trainer, system: GeometrySystem) -> Pieces:
+    def others() -> Pieces:
         return {"plain": plain_step(scene, settings.device, batch)} if settings.plain else {}
 
-    run(system, settings, Turns(contest, others, counter))
+    train(system, settings, Turns(contest, others, counter))
     dtype = product_type("auto", settings.device)
     row = Row("geometry_step", f"{field}, {batch} rays", contest.median("ours"))
     row.floor = floor_of(counter, settings, dtype, training=True)
@@ -52,7 +50,7 @@ def _row(settings: Settings, field: str) -> Row:
     return row
 
 
-def plain_step(scene: Scene, device: str, batch: int) -> object:
+def plain_step(scene: Scene, device: str, batch: int) -> Work:
     """A step of the plain twin on random pixels, whose rays are all in memory, as there."""
     cameras = Cameras.within(scene, scene.train).to(device)
     views = [cameras.view_rays(index) for index in range(len(cameras))]

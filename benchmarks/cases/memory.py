@@ -11,11 +11,11 @@ from torch import Tensor
 from benchmarks.inputs import options_for
 from benchmarks.settings import Settings
 from benchmarks.table import Row
-from datasets.cameras.rays import Cameras
+from benchmarks.work import geometry_system
 from datasets.embedded.scene import FIELD_OF_VIEW, camera
 from datasets.scene import Scene, View
 from models.renderer import Renderer
-from systems.geometry import GeometrySystem
+from models.voxels import VoxelField
 
 VIEWS, SIZE = 100, 800
 BOUND = 400e6  # bytes that the training data must stay under
@@ -29,11 +29,12 @@ def run_case(settings: Settings) -> list[Row]:
     n_views, size = (3, 32) if settings.quick else (VIEWS, SIZE)
     scene = disc_scene(n_views, size)
     box = torch.ones(4, 4, 4, dtype=torch.bool)
-    renderer = Renderer.voxels(scene.bounds, scene.background, box, box)
     options = options_for(settings, "geometry", "voxels", settings.data)
-    system = GeometrySystem(options, scene, renderer)
-    parts = {"views": scene.train, "pixels to draw from": system.pixels}
-    parts["cameras"] = (system.cameras, Cameras.within(scene, scene.train))
+    spec = VoxelField.specs_of(options)
+    renderer = Renderer.build(spec, scene.bounds, scene.background, box)
+    (task,) = geometry_system(options, scene, renderer).tasks
+    parts = {"views": task.scene.train, "pixels to draw from": task.pixels}
+    parts["cameras"] = (task.cameras, task.val_cameras)
     total = tensor_bytes(*parts.values())
     plain = n_views * size**2 * (RAY + COLOUR) * SINGLE
     what = f"{n_views} views of {size} x {size}, RGBA"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.inputs import one_view, renderer_of
+from benchmarks.inputs import RENDERERS, one_view
 from benchmarks.measure import Contest, ratio
 from benchmarks.plain import PlainScene
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
 from benchmarks.work import WorkCounter, floor_of
 from datasets.cameras.rays import Cameras
-from systems.rendering import render_view
+from models.renderer import render_view
 from utils.machine import mixed_precision, product_type
 
 # what a laptop's CPU does in minutes; the rest with --full
@@ -34,7 +34,7 @@ def _row(settings: Settings, field: str, size: int) -> Row:
     device = settings.device
     scene = one_view(settings, size)
     cameras = Cameras.within(scene, scene.train).to(device)
-    renderer = renderer_of(settings, field).to(device).eval()
+    renderer = RENDERERS[field](settings).to(device)
     plain = PlainScene().to(device)
     rays = cameras.view_rays(0)
     n_pixels = len(rays)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from benchmarks.inputs import one_view, options_for, painting, renderer_of, vgg_file
+from benchmarks.inputs import RENDERERS, one_view, options_for, painting, vgg_file
 from benchmarks.measure import MEGA, Contest, ratio
 from benchmarks.plain import PATCH, PlainLoss, PlainScene, PlainStyle, gram
 from benchmarks.settings import SIZES, Settings
 from benchmarks.table import Row
-from benchmarks.work import Pieces, Turns, run
+from benchmarks.work import Pieces, Turns, Work, system_of, train
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
 from features.network import FeatureNetwork
 from features.registry import load_features
 from losses.gram import GramTerm
 from losses.style_image import prepare_style
-from systems.style import StyleSystem
+from systems.style import make_objective
+from systems.style_task import StyleTask
 
 ENDLESS = "1000000"
 QUICK_SIZE = 32
@@ -53,7 +55,8 @@ def sizes_of(settings: Settings, field: str, mode: str) -> tuple[int, ...]:
 
 def _row(settings: Settings, field: str, mode: str, size: int) -> Row:
     scene = one_view(settings, size)
-    system = style_system(settings, field, mode, size, scene)
+    task = style_task(settings, field, mode, size, scene)
+    system = system_of(task.options, task)
     contest = Contest(settings.device, settings.turns, settings.budget)
     alpha = scene.train[0].alpha.float() / 255
     tiles = [tile for rows in alpha.split(PATCH) for tile in rows.split(PATCH, 1)]
@@ -61,21 +64,21 @@ def _row(settings: Settings, field: str, mode: str, size: int) -> Row:
     facts = {"object": int((alpha > 0.5).sum()), "patches": full, "empty": len(tiles) - full}
     facts["patch_side"] = min(PATCH, size)
 
-    def others(trainer: pl.Trainer, system: StyleSystem) -> Pieces:
-        frozen = system.frozen.view(0)
+    def others() -> Pieces:
+        frozen = task.frozen.view(0)
         facts["samples"] = len(frozen.t) / max(1, facts["object"])
         facts["cache"] = frozen.nbytes()
         loss = loss_alone(settings, mode, alpha > 0, facts)
 
         def floor() -> None:
-            with trainer.precision_plugin.forward_context():
+            with system.engine.autocast():
                 loss()
 
         plain = plain_pieces(settings, mode, scene, facts["patch_side"]) if settings.plain else {}
         return {"floor": floor, **plain}
 
     turns = Turns(contest, others)
-    run(system, settings, turns)
+    train(system, settings, turns)
     row = Row("style_step", f"{field}, {mode}, {size} x {size}", contest.median("ours"))
     row.floor, row.memory = contest.median("floor"), contest.bytes["ours"]
     row.note = (
@@ -90,8 +93,8 @@ def _row(settings: Settings, field: str, mode: str, size: int) -> Row:
     return row
 
 
-def style_system(settings: Settings, field: str, mode: str, size: int, scene: Scene) -> StyleSystem:
-    """Our stage 2 on the demo scene's geometry, with styleNeRF's objective and start."""
+def style_task(settings: Settings, field: str, mode: str, size: int, scene: Scene) -> StyleTask:
+    """Our stage 2 on the demo scene's geometry, with styleNeRF's objective, from random colours."""
     more = [
         *("--style_dir", "the-embedded-painting", "--ckpt_path", "written-by-the-benchmark"),
         *("--style_mode", mode, "--small_size", str(size), "--style_init", "random"),
@@ -99,9 +102,10 @@ def style_system(settings: Settings, field: str, mode: str, size: int, scene: Sc
         *("--max_steps", ENDLESS, "--cache_gb", str(CACHE_GB)),
     ]
     options = options_for(settings, "style", field, settings.data, *more)
-    system = StyleSystem(options, scene, renderer_of(settings, field), painting())
-    system.start_from_photo()
-    return system
+    renderer = RENDERERS[field](settings)
+    renderer.field.style.decoder.view_dependent = options.view_dependent
+    image = painting()
+    return StyleTask(options, scene, renderer, image, partial(make_objective, options, image))
 
 
 def vgg(settings: Settings) -> FeatureNetwork:
@@ -110,7 +114,7 @@ def vgg(settings: Settings) -> FeatureNetwork:
     return load_features("vgg19", vgg_file(settings), layers=layers).to(settings.device)
 
 
-def loss_alone(settings: Settings, mode: str, shown: Tensor, facts: dict[str, float]) -> object:
+def loss_alone(settings: Settings, mode: str, shown: Tensor, facts: dict[str, float]) -> Work:
     """The least that a step needs: VGG-19 and Gram matrices of the part of the image that shows
     something, ``shown (H, W)``, forward, and backward to the pixels."""
     network = vgg(settings)

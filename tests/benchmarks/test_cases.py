@@ -7,13 +7,22 @@ from benchmarks import __main__ as command
 from benchmarks import inputs, settings, table
 from benchmarks.settings import FIELDS, MODES, Settings
 from datasets.cameras.rays import Cameras
-from systems.rendering import render_view
+from models import nerf
+from models.renderer import render_view
+
+# Lightning's own, of a newer PyTorch
+pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")
+
+QUICK = Settings(quick=True)
 
 
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Inputs go to a folder of the test."""
-    monkeypatch.setattr(settings, "DATA", tmp_path / "bench")
+@pytest.fixture(autouse=True, scope="module")
+def apart(tmp_path_factory):
+    """Inputs go to a folder of these tests, which make them once, on coarse grids."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "DATA", tmp_path_factory.mktemp("bench"))
+        patch.setattr(nerf, "GRID", 32)
+        yield
 
 
 def run(tmp_path, *words):
@@ -80,25 +89,44 @@ def test_default_selection_is_every_case():
         assert (settings.ROOT / "benchmarks" / "cases" / f"{name}.py").is_file()
 
 
-@pytest.mark.parametrize("field", ["voxels", "nerf"])
-def test_benchmark_fields_show_the_demo_scene(field):
+def test_voxels_show_the_demo_scene():
     """The geometry is the scene's own: opacity is the photo's alpha, but for a soft edge."""
-    few = Settings(quick=field == "nerf")
-    scene = inputs.one_view(Settings(quick=True), 24)
-    root, learning = inputs.learning_scene(Settings(quick=True))
-    if field == "voxels":
-        renderer = inputs.voxel_renderer(few, learning)
-    else:
-        renderer = inputs.nerf_renderer(few, root, learning)
-        inputs.fit(renderer, 60, 512)
-    cameras = Cameras.within(scene, scene.train)
-    opacity = render_view(renderer.eval(), cameras, 0).opacity
-    error = (opacity - scene.train[0].alpha.float() / 255).abs().mean()
-    assert error < (0.05 if field == "voxels" else 0.2)
+    renderer = inputs.voxel_renderer(QUICK)
+    geometry = renderer.field.geometry
+    x = geometry.lattice.vertices()
+    density, cell = geometry(x)
+    inside = cell >= 0
+    least = 1.01e-4 / float(geometry.unit)
+    torch.testing.assert_close(density[inside], inputs.density(x[inside]), rtol=1e-4, atol=least)
+    assert inside.float().mean() > 0.5
+    scene = inputs.one_view(QUICK, 24)
+    opacity = render_view(renderer, Cameras.within(scene, scene.train), 0).opacity
+    assert (opacity - scene.train[0].alpha.float() / 255).abs().mean() < 0.05
+
+
+def test_fitting_a_nerf_learns_the_demo_scene():
+    renderer = inputs.nerf_renderer(QUICK)
+    generator = torch.Generator().manual_seed(1)
+    low, high = renderer.bounds
+    x = low + torch.rand(5000, 3, generator=generator) * (high - low)
+    wanted = inputs.opacity(inputs.density(x))
+
+    def error():
+        with torch.no_grad():
+            return (inputs.opacity(renderer.field.geometry(x)[0]) - wanted).square().mean()
+
+    # to know nothing is to say the mean everywhere
+    nothing = wanted.var()
+    assert error() > nothing
+    inputs.fit(renderer, 60, 128)
+    assert error() < 0.75 * nothing
+    coarse = renderer.sampler.coarse.geometry.state_dict()
+    for name, tensor in renderer.field.geometry.state_dict().items():
+        assert torch.equal(coarse[name], tensor)
 
 
 def test_random_weights_have_the_shape_of_vgg():
-    path = inputs.vgg_file(Settings(quick=True))
+    path = inputs.vgg_file(QUICK)
     state = torch.load(path, weights_only=True)
     assert state["features.10.weight"].shape == (256, 128, 3, 3)
     assert inputs.vgg_file(Settings(vgg_weights=path)) == path

@@ -95,16 +95,16 @@ def nerf_flops(n, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_counted_work_of_a_nerf(training):
-    everywhere = torch.ones(4, 4, 4, dtype=torch.bool)
-    renderer = Renderer.nerf(BOUNDS, torch.ones(3), everywhere, 6, 0)
+def test_counted_work_of_a_nerf(training, make_nerf):
+    renderer = make_nerf(BOUNDS, 6)
     near = torch.full((5,), 0.1)
     directions = torch.eye(3)[[0, 1, 2, 0, 1]]
     rays = Rays(torch.zeros(5, 3), directions, near, torch.full((5,), 0.9))
     counter = WorkCounter(renderer)
     for _ in range(2):  # the second time is not counted
         with counter.once(), torch.set_grad_enabled(training):
-            rgb = renderer(rays).rgb
+            clipped = renderer.clip(rays)
+            rgb = renderer.render(clipped, renderer.sample(clipped)).rgb
             if training:
                 rgb.sum().backward()
     assert (counter.positions, counter.colours) == (30, 30)
@@ -114,7 +114,12 @@ def test_counted_work_of_a_nerf(training):
 
 def test_bytes_of_a_voxel_field():
     everywhere = torch.ones(4, 4, 4, dtype=torch.bool)
-    renderer = Renderer.voxels(BOUNDS, torch.ones(3), everywhere, everywhere, n_features=5)
+    spec = {
+        "field": {"kind": "voxels"},
+        "style": {"kind": "voxels", "n_features": 5},
+        "sampler": {"kind": "occupancy", "n_steps": 0},
+    }
+    renderer = Renderer.build(spec, BOUNDS, torch.ones(3), everywhere)
     counter = WorkCounter(renderer)
     counter.positions, counter.colours = 10, 3
     read = 4 * 8 * (10 + 3 * 5)

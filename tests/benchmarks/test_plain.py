@@ -18,12 +18,10 @@ from features.vgg import Vgg, convolutions
 from losses.content import content_loss
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES
-from models.nerf import FOG, NerfField
-from models.renderer import Renderer
+from models.nerf import FOG
 
 HALF = 2.0
 BOUNDS = torch.tensor([[-HALF] * 3, [HALF] * 3])
-EVERYWHERE = torch.ones(4, 4, 4, dtype=torch.bool)
 N_SAMPLES = 24
 
 
@@ -41,11 +39,11 @@ def twin_of(field):
     """The plain network with the weights of a `NerfField`."""
     twin = PlainNerf(torch.pi / HALF, FOG / HALF).to(torch.float64)
     pairs = [
-        (twin.trunk, field.geometry.layers),
-        (twin.density, field.geometry.density),
-        (twin.bottleneck, field.style.bottleneck),
-        (twin.hidden, field.style.hidden),
-        (twin.rgb, field.style.rgb),
+        (twin.trunk, field.geometry.mlp.layers),
+        (twin.density, field.geometry.mlp.out),
+        (twin.bottleneck, field.style.head.linear),
+        (twin.hidden, field.style.decoder.mlp.layers),
+        (twin.rgb, field.style.decoder.mlp.out),
     ]
     for mine, theirs in pairs:
         mine.load_state_dict(theirs.state_dict())
@@ -56,14 +54,13 @@ def gradients(*modules):
     return [p.grad for m in modules for p in m.parameters()]
 
 
-def test_plain_rendering_is_ours():
-    torch.manual_seed(0)
-    renderer = Renderer.nerf(BOUNDS, torch.ones(3), EVERYWHERE, N_SAMPLES, 0).to(torch.float64)
-    field, rays = renderer.field, rays_of(40)
+def test_plain_rendering_is_ours(make_nerf):
+    renderer = make_nerf(BOUNDS, N_SAMPLES).to(torch.float64)
+    field, rays = renderer.field, renderer.clip(rays_of(40))
     twin = twin_of(field)
     t = stratified(rays.near, rays.far, torch.full((40, N_SAMPLES), 0.5, dtype=torch.float64))
     rgb, depth, opacity, weights = shade(twin, rays, t, last=1.2 / N_SAMPLES)
-    ours = renderer(rays)
+    ours = renderer.render(rays, renderer.sample(rays))
     assert 0.01 < opacity.mean() < 0.99
     torch.testing.assert_close(rgb, ours.rgb, rtol=1e-7, atol=0)
     torch.testing.assert_close(depth / opacity, ours.depth, rtol=1e-7, atol=0)
@@ -74,8 +71,7 @@ def test_plain_rendering_is_ours():
     (rgb * beside).sum().backward()
     (ours.rgb * beside).sum().backward()
     plain = [twin.trunk, twin.density, twin.bottleneck, twin.hidden, twin.rgb]
-    other = [field.geometry.layers, field.geometry.density, field.style]
-    for a, b in zip(gradients(*plain), gradients(*other), strict=True):
+    for a, b in zip(gradients(*plain), gradients(field.geometry, field.style), strict=True):
         assert (a - b).norm() <= 1e-6 * b.norm()
 
 
@@ -91,8 +87,8 @@ def test_plain_importance_sampling_inverts_the_cumulative_density():
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
-def test_plain_networks_are_as_large_as_ours():
-    assert sum(p.numel() for p in NerfField(BOUNDS).parameters()) == sum(
+def test_plain_networks_are_as_large_as_ours(make_nerf):
+    assert sum(p.numel() for p in make_nerf(BOUNDS, N_SAMPLES).field.parameters()) == sum(
         p.numel() for p in PlainNerf().parameters()
     )
 
