@@ -19,7 +19,7 @@ from features.network import FeatureNetwork
 from features.registry import load_features
 from losses.gram import GramTerm
 from losses.style_image import prepare_style
-from systems.style import make_objective
+from systems.style import make_objective, term_weights
 from systems.style_task import StyleTask
 
 ENDLESS = "1000000"
@@ -105,7 +105,9 @@ def style_task(settings: Settings, field: str, mode: str, size: int, scene: Scen
     renderer = RENDERERS[field](settings)
     renderer.field.style.decoder.view_dependent = options.view_dependent
     image = painting()
-    return StyleTask(options, scene, renderer, image, partial(make_objective, options, image))
+    weights = term_weights(options)
+    objective_of = partial(make_objective, options, weights, image)
+    return StyleTask(options, scene, renderer, image, objective_of, weights)
 
 
 def vgg(settings: Settings) -> FeatureNetwork:
