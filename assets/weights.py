@@ -15,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.checkpoint import (
-    COARSE,
+    COARSE_PREFIX,
     PHOTO,
-    STYLE,
+    STYLE_PREFIX,
     VERSION,
     Checkpoint,
     geometry_digest,
@@ -176,8 +176,10 @@ def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str,
     state, field, style = completed(state), rest["field"], rest["style"]
     claimed, styles = geometry_digest(state), {}
     if style is not None:
-        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
-        state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
+        own = {
+            k.removeprefix(STYLE_PREFIX): x for k, x in state.items() if k.startswith(STYLE_PREFIX)
+        }
+        state = {k: x for k, x in state.items() if not k.startswith(STYLE_PREFIX)}
         styles[style] = {"field": field, "state": own}
         styles[style] |= {"spec": spec["style"], "options": rest["style_options"]}
     return {
@@ -192,21 +194,23 @@ def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str,
     }
 
 
-COARSE_STYLE = f"{COARSE}style."  # a coarse network proposes by density alone
+COARSE_STYLE_PREFIX = f"{COARSE_PREFIX}style."  # a coarse network proposes by density alone
 
 
 def slim(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state without what rendering does not need."""
-    return {k: x for k, x in state.items() if k != LIT and not k.startswith(COARSE_STYLE)}
+    return {k: x for k, x in state.items() if k != LIT and not k.startswith(COARSE_STYLE_PREFIX)}
 
 
 def completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `slim`: the style that the coarse network lacks it gets from the field."""
     state = {**state, LIT: torch.zeros_like(state["sampler.grid.occupied"])}
-    if any(name.startswith(COARSE) for name in state):
-        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
+    if any(name.startswith(COARSE_PREFIX) for name in state):
+        own = {
+            k.removeprefix(STYLE_PREFIX): x for k, x in state.items() if k.startswith(STYLE_PREFIX)
+        }
         own = {k: x for k, x in own.items() if not k.startswith("decoder.colour_")}
-        state |= {COARSE_STYLE + name: x.clone() for name, x in own.items()}
+        state |= {COARSE_STYLE_PREFIX + name: x.clone() for name, x in own.items()}
     return state
 
 

@@ -1,4 +1,4 @@
-"""Photos with differing exposure: a map of colour for each of them, in training only."""
+"""Photos with differing exposure: a learned affine colour map per photo, in training only."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from torch import Tensor, nn
 
 
 class AffineAppearance(nn.Module):
-    """What each photo's exposure and white balance made of the scene's colour, ``A_v c + b_v``:
-    an affine map per view, as in Urban Radiance Fields (Rematas et al. 2022); NeRF in the Wild
-    (Martin-Brualla et al. 2021) learns a network's input per view for the same end.
+    """Models each photo's exposure and white balance by an affine map of the scene's colours,
+    ``A_v c + b_v``, as in Urban Radiance Fields (Rematas et al. 2022); NeRF in the Wild
+    (Martin-Brualla et al. 2021) uses a latent code per view for the same purpose.
 
-    Photos alone do not tell field and maps apart: the colours ``G c`` with the maps ``A_v G^-1``
-    make the same pictures, for any ``G``, so that a dark field with bright maps fits as well.
-    Therefore the maps are ``(I, 0) + D_v - mean(D)``: their mean over the views is the identity,
-    whatever the parameters ``D`` are.  It holds at every step, needs no weight, and says which
-    scene is meant, the one without any map: ``mean_v(A_v c + b_v) = c``, each colour as the photos
-    show it on average.
+    Photos alone do not determine field and maps: the colours ``G c`` with the maps ``A_v G^-1``
+    give the same images for any ``G``, so a dark field with bright maps fits equally well.
+    Therefore the maps are ``(I, 0) + D_v - mean(D)``: their mean over the views is the identity for
+    any parameters ``D``, at every step and without a regularisation weight.  The field's colours
+    are thus those of the average photo: ``mean_v(A_v c + b_v) = c``.
 
     Args:
         n_views: training views V.
-        background: (3,) colour that the photos were laid over by their alpha.  That was after they
-            had been exposed: it is the same in all of them, and only what covers it is mapped.
-            None for photos without alpha, of which all is mapped.
+        background: (3,) colour that photos with alpha were composited over.  It was added after the
+            exposure, so it is the same in all photos and only the foreground is mapped.  None: the
+            photos have no alpha, and all of each photo is mapped.
     """
 
     def __init__(self, n_views: int, background: Tensor | None = None) -> None:
@@ -35,20 +34,20 @@ class AffineAppearance(nn.Module):
         return self.raw - self.raw.mean(0)
 
     def gains(self) -> Tensor:
-        """(V,) how many times brighter than the average photo each view shows a medium grey.
+        """(V,) brightness of a medium grey in each view, relative to the average photo.
 
-        One number for matrix and offset, which little contrast in a scene does not tell apart.
+        One number for matrix and offset, which a scene of low contrast does not distinguish.
         """
         grey = self.raw.new_tensor([0.5, 0.5, 0.5, 1.0])
         return 1 + (self.departures() @ grey).mean(1) / 0.5
 
     def forward(self, rgb: Tensor, opacity: Tensor, view: Tensor) -> Tensor:
-        """Colours as the photos of ``view`` show them; to the bit ``rgb`` before any training.
+        """Colours as they appear in the photos of ``view``; before any training exactly ``rgb``.
 
         Args:
             rgb: (N, 3) rendered over the background.
             opacity: (N,) of the same pixels.
-            view: (N,) int64 number of the training view.
+            view: (N,) int64 index of the training view.
 
         Returns:
             (N, 3).
@@ -56,7 +55,7 @@ class AffineAppearance(nn.Module):
         exposed, cover = rgb, torch.ones_like(opacity)
         if self.background is not None:
             exposed, cover = rgb - (1 - opacity)[:, None] * self.background, opacity
-        # colours times coverage, and coverage: what an affine map of a part of a pixel is linear in
+        # the mapped colour of a partly covered pixel is linear in premultiplied colour and coverage
         partial = torch.cat([exposed, cover[:, None]], 1)
         # not a matrix product, which autocast would round to half precision
         return rgb + (self.departures()[view] * partial[:, None]).sum(-1)

@@ -1,5 +1,6 @@
-"""Checkpoints: fields, scenes and styles by name, with all that it takes to render them or to train
-on.  The only file that knows the format; what is read is checked before anything is made of it."""
+"""Checkpoints: fields, scenes and styles by name, with everything needed to render them or to
+resume training.  The only file that knows the format.  Files are untrusted: their content is
+checked before any module is built from it."""
 
 from __future__ import annotations
 
@@ -16,52 +17,52 @@ import torch
 from torch import Tensor
 
 from datasets.cameras.space import space_from
-from models.checkpoint_v1 import converted
+from models.checkpoint_v1 import convert
 from models.renderer import Renderer
 from models.style import build_style
 from utils.checkpoint import content_digest, digest, load_checkpoint, save_checkpoint
 from utils.errors import NumericalError, UserError, ran_out_of_memory
 
 VERSION = 2
-FIELD = "scene"  # the name of the field, and of its scene, where there is but one
-PHOTO = "photo"  # the name of the colours that stage geometry learned
-STYLE = "field.style."
-COARSE = "sampler.coarse."
-# what the names of a hierarchical NeRF's tensors start with, by the file that they are in
-NETWORKS = {"coarse": COARSE, "fine": "field."}
+ONLY_FIELD = "scene"  # name of the field, and of its scene, in a checkpoint of a single field
+PHOTO = "photo"  # name of the photographic colours, which stage geometry learned
+STYLE_PREFIX = "field.style."
+COARSE_PREFIX = "sampler.coarse."
+# prefix of the names of a hierarchical NeRF's tensors, by the file that holds them
+NETWORKS = {"coarse": COARSE_PREFIX, "fine": "field."}
 PARTS = {
     "whole": "a whole field (--ckpt_path)",
     "coarse": "a coarse network (--coarse_path)",
     "fine": "a fine network (--fine_path)",
 }
-LARGEST = 1 << 16  # whole number in a spec, side of an image
+LARGEST = 1 << 16  # of the integers in a spec, and of the sides of an image
 FARTHEST = 1e9  # scene units
-SHORTEST = 1e-9
-SWITCHES = ("view_dependent", "colour_map")  # in the spec of a style
+SHORTEST = 1e-9  # scene units
+SWITCHES = ("view_dependent", "colour_map")  # booleans in the spec of a style
 SPLITS = ("train", "val", "test")
 
 
 def geometry_digest(state: Mapping[str, Tensor]) -> str:
-    """Digest of everything but the style modules: proof that the geometry has not moved."""
+    """Digest of all tensors outside the style modules: proves that the geometry has not changed."""
     return digest({name: t for name, t in state.items() if ".style." not in name})
 
 
 def style_name(painting: Path) -> str:
-    """The name of the style that is trained on a painting.
+    """The name of the style that is trained on the image file ``painting``.
 
     Raises:
         UserError: it is the name of the photographic colours.
     """
     if painting.stem == PHOTO:
         raise UserError(
-            f"--style_dir {painting}: '{PHOTO}' is what the photographic colours are called; "
+            f"--style_dir {painting}: '{PHOTO}' is the name of the photographic colours; "
             "rename the file"
         )
     return painting.stem
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a field was trained with."""
+    """Versions of Python and PyTorch."""
     return {"torch": str(torch.__version__), "python": platform.python_version()}
 
 
@@ -71,7 +72,8 @@ class FieldRecord:
 
     Attributes:
         spec: plain values from which the modules are built.
-        state: their tensors; those of `STYLE` are the photographic colours, and may be missing.
+        state: their tensors; those that start with `STYLE_PREFIX` are the photographic colours, and
+            may be missing.
         digest: `geometry_digest` of ``state``.
     """
 
@@ -81,14 +83,14 @@ class FieldRecord:
 
     @classmethod
     def of(cls, renderer: Renderer) -> FieldRecord:
-        """A renderer as it is now."""
+        """A copy of a renderer's current state."""
         state = _on_cpu(renderer.state_dict())
         return cls(renderer.spec, state, geometry_digest(state))
 
     @property
-    def photographic(self) -> bool:
-        """Whether the photographic colours are there."""
-        return any(name.startswith(STYLE) for name in self.state)
+    def has_photo_colours(self) -> bool:
+        """Whether the state includes the photographic colours."""
+        return any(name.startswith(STYLE_PREFIX) for name in self.state)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class StyleRecord:
         field: name of the field.
         spec: plain values from which the module is built, see `Style.spec`.
         state: the module's tensors.
-        options: of the run that trained it.
+        options: options of the run that trained it.
     """
 
     field: str
@@ -114,8 +116,8 @@ class Progress:
 
     Attributes:
         step: steps done, of ``n_steps``.
-        optimizers: the state dict of each optimiser.
-        task: what else the tasks need, in plain containers.
+        optimizers: state dict of each optimiser.
+        task: further state of the tasks, in plain containers.
     """
 
     step: int
@@ -126,17 +128,30 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Several fields, scenes and styles.
+    """One or more fields with their scenes and styles.
 
     Attributes:
-        stage: that wrote it.
+        stage: the training stage that wrote it.
         fields: by name, at least one.
         scenes: `datasets.portable.scene_state` of each field, by the field's name.
         styles: by name, in the order of their training.
-        options: of the run that wrote it.
-        inputs: digests of what the run was given, by name.
-        progress: of an unfinished run; None for a finished one.
-        versions: of what it was trained with.
+        options: options of the run that wrote it.
+        inputs: digests of the run's inputs, by name.
+        progress: progress of an unfinished run; None: the run is finished.
+        versions: versions of Python and the packages used.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> spec = {"field": {"kind": "voxels"}, "style": {"kind": "voxels"}}
+    >>> spec["sampler"] = {"kind": "occupancy", "n_steps": 0}
+    >>> bounds, cells = torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.ones(4, 4, 4, dtype=torch.bool)
+    >>> field = FieldRecord.of(Renderer.build(spec, bounds, torch.ones(3), cells))
+    >>> scene = {"name": "toy", "near": 2.0, "far": 6.0, "space": {"kind": "world"}}
+    >>> options = {"root_dir": "data/toy", "dataset_name": "blender", "scene_name": "toy"}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "toy.ckpt"
+    ...     Checkpoint("geometry", {"toy": field}, {"toy": scene}, options=options).write(path)
+    ...     Checkpoint.read(path).chosen()
+    ('toy', 'photo')
     """
 
     stage: str
@@ -148,38 +163,42 @@ class Checkpoint:
     progress: Progress | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
-    # -- what is in it --------------------------------------------------------------------------
+    # -- contents -------------------------------------------------------------------------------
 
     def chosen(self, field: str | None = None, style: str | None = None) -> tuple[str, str]:
-        """Names of the field and of the colours that are meant.
+        """Resolves defaults to the names of a field and a style.
 
         Args:
-            field: None for that of the style, or the only one.
-            style: `PHOTO` for the photographic colours; None for the style that was trained last,
-                and where there is none for the photographic colours.
+            field: name of a field; None: the style's field, or the first one.
+            style: name of a style, or `PHOTO` for the photographic colours; None: the style that
+                was trained last, or the photographic colours if there is no style.
+
+        Returns:
+            Name of the field, name of the style or `PHOTO`.
 
         Raises:
             UserError: there is no such field or style.
         """
         if field is not None and field not in self.fields:
             raise UserError(f"no field '{field}' in the checkpoint; it has {_listed(self.fields)}")
-        own = [n for n, s in self.styles.items() if field is None or s.field == field]
-        style = style or (own[-1] if own else PHOTO)
-        if style in own:
+        styles = [n for n, s in self.styles.items() if field is None or s.field == field]
+        style = style or (styles[-1] if styles else PHOTO)
+        if style in styles:
             return self.styles[style].field, style
         name = field or next(iter(self.fields))
-        photographic = self.fields[name].photographic
-        if style == PHOTO and photographic:
+        has_photo = self.fields[name].has_photo_colours
+        if style == PHOTO and has_photo:
             return name, PHOTO
-        names = [PHOTO, *own] if photographic else own
+        names = [PHOTO, *styles] if has_photo else styles
         raise UserError(f"--style {style}: not in the checkpoint, which has {_listed(names)}")
 
     def renderer(self, field: str | None = None, style: str | None = None) -> Renderer:
-        """A field in the colours of a style, see `chosen`, on the CPU."""
+        """Builds the renderer of a field in the colours of a style, on the CPU; for the arguments
+        see `chosen`."""
         field, style = self.chosen(field, style)
         renderer = Renderer.from_state(self._spec(field, style), self._state(field, style))
         if style != PHOTO:
-            _dress(renderer, self.styles[style].spec, self.styles[style].state)
+            _set_style(renderer, self.styles[style].spec, self.styles[style].state)
         return renderer
 
     def with_style(
@@ -190,23 +209,26 @@ class Checkpoint:
         field: str | None = None,
         scene: dict[str, Any] | None = None,
     ) -> Checkpoint:
-        """This checkpoint and one more style, that of ``renderer``.
+        """A copy of this checkpoint with one more style, the current one of ``renderer``.
 
         Args:
-            name: of the style; one of the same name is replaced.
-            renderer: the field, on which a style was trained.
-            options: of the run.
-            field: name of the field; None where there is but one.
-            scene: what it was trained on, in place of the field's.
+            name: name of the style; a style of the same name is replaced.
+            renderer: the field, on which the style was trained.
+            options: options of the run that trained it.
+            field: name of the field; None: as in `chosen`.
+            scene: `datasets.portable.scene_state` that replaces the field's; None: keep it.
 
         Raises:
-            RuntimeError: training has moved the geometry.
+            RuntimeError: training has changed the geometry.
         """
         field, state = field or self.chosen()[0], renderer.state_dict()
         if geometry_digest(state) != self.fields[field].digest:
-            raise RuntimeError(f"the geometry of '{field}' has moved while '{name}' was trained")
+            raise RuntimeError(f"the geometry of '{field}' changed while '{name}' was trained")
         style = StyleRecord(
-            field, renderer.field.style.spec(), _on_cpu(_without_prefix(state, STYLE)), options
+            field,
+            renderer.field.style.spec(),
+            _on_cpu(_without_prefix(state, STYLE_PREFIX)),
+            options,
         )
         others = {n: s for n, s in self.styles.items() if n != name}
         return replace(
@@ -220,39 +242,45 @@ class Checkpoint:
         )
 
     def _spec(self, field: str, style: str) -> dict[str, Any]:
-        """Of what `_state` is the state."""
+        """Specification of the modules whose tensors `_state` returns."""
         spec = self.fields[field].spec
-        if self.fields[field].photographic:
+        if self.fields[field].has_photo_colours:
             return spec
         return spec | {"style": self.styles[style].spec}
 
     def _state(self, field: str, style: str) -> dict[str, Tensor]:
-        """The field's tensors, complete: without photographic colours in those of ``style``."""
+        """All tensors of the field; its colours are those of ``style`` if the photographic ones are
+        missing."""
         state = self.fields[field].state
-        if self.fields[field].photographic:
+        if self.fields[field].has_photo_colours:
             return state
-        return {**state, **{STYLE + k: x for k, x in self.styles[style].state.items()}}
+        return {**state, **{STYLE_PREFIX + k: x for k, x in self.styles[style].state.items()}}
 
     # -- files ----------------------------------------------------------------------------------
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Raises a `UserError` where a file is missing, damaged, or not as `write` writes it."""
+        """Reads a file that `write` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged, or holds anything that `write` does not
+            write.
+        """
         return cls.checked(_read(path, "whole"), path)
 
     @classmethod
     def read_networks(cls, coarse_path: Path, fine_path: Path) -> Checkpoint:
-        """As `read`, from a file for each network.
+        """Like `read`, from the two files that `write_networks` wrote.
 
         Raises:
-            UserError: a file is missing or damaged, or the two are not of one field.
+            UserError: a file is missing or damaged, or the two belong to different fields.
         """
         coarse, fine = _read(coarse_path, "coarse"), _read(fine_path, "fine")
 
         def merged() -> dict[str, Any]:
             for name, record in _mapping(fine.get("fields"), "fields").items():
                 other = _mapping(_mapping(coarse.get("fields"), "fields").get(name), "fields")
-                _need(other.get("digest") == record["digest"], "of another field")
+                _require(other.get("digest") == record["digest"], "different fields")
                 record["state"] = {**other["state"], **record["state"]}
             return fine
 
@@ -264,11 +292,11 @@ class Checkpoint:
 
     @classmethod
     def checked(cls, content: dict[str, Any], path: Path) -> Checkpoint:
-        """The checkpoint that plain ``content``, read from ``path``, describes.
+        """The checkpoint with the plain ``content`` that was read from ``path``.
 
         Raises:
-            UserError: a part is missing, of a wrong type or shape or not finite, or parts do not
-                fit together.
+            UserError: a part is missing, not finite, or of a wrong type or shape, or the parts do
+                not fit together.
         """
         return _guarded(
             lambda: _parsed(content),
@@ -276,17 +304,17 @@ class Checkpoint:
         )
 
     def write(self, path: Path) -> None:
-        """Writes everything to one file, whole or not at all.
+        """Writes everything to one file, atomically.
 
         Raises:
-            UserError: the place cannot be written.
+            UserError: the file cannot be written.
             NumericalError: a number is not finite.
         """
         _write(path, self.content())
 
     def write_networks(self, coarse_path: Path, fine_path: Path) -> None:
-        """Writes the networks of hierarchical NeRFs to a file each, as styleNeRF does; the rest
-        is in both."""
+        """Writes the coarse and the fine network of hierarchical NeRFs to a file each, as styleNeRF
+        does; both files hold the rest."""
         for network, path in (("coarse", coarse_path), ("fine", fine_path)):
             other = NETWORKS["fine" if network == "coarse" else "coarse"]
             content = self.content() | {"part": network}
@@ -296,12 +324,12 @@ class Checkpoint:
             _write(path, content)
 
     @property
-    def has_networks(self) -> bool:
-        """Whether `write_networks` has anything to part."""
-        return any(name.startswith(COARSE) for f in self.fields.values() for name in f.state)
+    def is_hierarchical(self) -> bool:
+        """Whether a field has a coarse network, so that `write_networks` can write two files."""
+        return any(name.startswith(COARSE_PREFIX) for f in self.fields.values() for name in f.state)
 
     def content(self) -> dict[str, Any]:
-        """Everything in plain containers, from which `checked` makes it again."""
+        """Everything in plain containers, the inverse of `checked`."""
         return {
             "version": VERSION,
             "part": "whole",
@@ -317,8 +345,8 @@ class Checkpoint:
 
 
 def plain_state(value: object) -> Any:
-    """A state dict, an optimiser's for example, in plain containers and on the CPU; tensors that
-    are there already are shared, not copied."""
+    """Converts a state dict, for example an optimiser's, to plain containers and CPU tensors;
+    tensors that are already on the CPU are shared, not copied."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, Mapping):
@@ -334,11 +362,11 @@ def restore_optimizers(
     """Loads the optimisers' states from a checkpoint's `Progress`.
 
     Raises:
-        UserError: they are of optimisers of another kind, or for other parameters.
+        UserError: the states belong to a different kind of optimiser, or to other parameters.
     """
 
     def restored() -> None:
-        _need(len(optimizers) == len(saved), f"{len(saved)} optimisers, not {len(optimizers)}")
+        _require(len(optimizers) == len(saved), f"{len(saved)} optimisers, not {len(optimizers)}")
         for optimizer, state in zip(optimizers, saved, strict=True):
             _restore(optimizer, state)
 
@@ -352,54 +380,57 @@ def restore_optimizers(
 
 
 def _restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Loads a state that is the optimiser's; a ValueError says why it is not."""
+    """Loads an optimiser's state; ValueError: it does not fit the optimiser."""
     groups = [set(group) for group in optimizer.param_groups]
     found = [set(group) for group in saved["param_groups"]]
-    _need(found == groups, "settings are missing, or new")
-    numbers = [n for group in saved["param_groups"] for n in group["params"]]
+    _require(found == groups, "missing or unexpected settings")
+    indices = [i for group in saved["param_groups"] for i in group["params"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    _need(numbers == list(range(len(parameters))), "it is for other parameters")
-    _need(set(saved["state"]) <= set(numbers), "it is for other parameters")
-    for number, moments in saved["state"].items():
-        _need(set(moments) == _moments_of(optimizer), "its moments are of another kind")
-        shape = parameters[number].shape
+    _require(indices == list(range(len(parameters))), "a different number of parameters")
+    _require(set(saved["state"]) <= set(indices), "state of unknown parameters")
+    for index, moments in saved["state"].items():
+        _require(set(moments) == _moments_of(optimizer), "a different kind of optimiser")
+        shape = parameters[index].shape
         for name, x in moments.items():
             scalar = name == "step"
             fits = isinstance(x, Tensor) and x.shape == (() if scalar else shape)
-            _need(fits and x.is_floating_point(), f"'{name}' of {number} is of another shape")
+            _require(
+                fits and x.is_floating_point(),
+                f"'{name}' of parameter {index} has a wrong shape or type",
+            )
     for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         for name, value in ours.items():
-            _need(name == "params" or _alike(value, theirs[name]), f"'{name}' is no such value")
+            _require(name == "params" or _alike(value, theirs[name]), f"'{name}' has a wrong type")
     optimizer.load_state_dict(saved)
 
 
 def _moments_of(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Names of what the optimiser remembers of each parameter."""
+    """Names of the values that the optimiser keeps for each parameter."""
     if isinstance(optimizer, torch.optim.SGD):
         return {"momentum_buffer"}
     return {"step", "exp_avg", "exp_avg_sq"}
 
 
 def _alike(a: object, b: object) -> bool:
-    """Whether two settings of an optimiser are of the same type."""
+    """Whether two settings of an optimiser have the same type."""
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(_alike, a, b))
     numbers = type(a) in (int, float) and type(b) in (int, float)
     return numbers or type(a) is type(b)
 
 
-# -- the modules of a record --------------------------------------------------------------------
+# -- modules ------------------------------------------------------------------------------------
 
 
-def _dress(renderer: Renderer, spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Gives the field of a renderer the style that was saved as (spec, state)."""
+def _set_style(renderer: Renderer, spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Replaces the style of a renderer's field by the one that was saved as (spec, state)."""
     style = build_style(spec, renderer.field.geometry)
     style.load_state_dict(state)
     renderer.field.style = style
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of tensors, which goes on being what it is while they are trained."""
+    """Detached CPU copies, unaffected by further training."""
     return {name: x.detach().to("cpu", copy=True) for name, x in state.items()}
 
 
@@ -426,7 +457,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(path: Path, part: str) -> dict[str, Any]:
-    """The content of a file, of any version, as this version would have written it."""
+    """The content of a file of any version, converted to the current one."""
     content = load_checkpoint(path)
     version = content.get("version")
     if type(version) is not int or version not in (1, VERSION):
@@ -438,11 +469,11 @@ def _read(path: Path, part: str) -> dict[str, Any]:
 
     def current() -> dict[str, Any]:
         if version == 1:
-            return converted(content, path)
-        _text(content.get("part"), "part")
+            return convert(content, path)
+        _string(content.get("part"), "part")
         claimed = content.pop("digest", None)
         content.pop("format")
-        _need(claimed == content_digest(content), "its content is not what was written")
+        _require(claimed == content_digest(content), "checksum mismatch")
         return content
 
     content = _guarded(
@@ -454,16 +485,16 @@ def _read(path: Path, part: str) -> dict[str, Any]:
     return content
 
 
-# -- checks: a ValueError says in a few words what is wrong ----------------------------------------
+# -- checks: each raises a ValueError that says in a few words what is wrong -------------------
 
 
 def _guarded(make: Callable[[], Any], line: Callable[[str], str]) -> Any:
-    """What ``make`` returns; if it fails a `UserError`, with the ``line`` made of the reason."""
+    """The result of ``make()``; if it fails, a `UserError` with the message ``line(reason)``."""
     try:
         return make()
     except (UserError, MemoryError):
         raise
-    # what others wrote can make the building of modules fail in any way whatever
+    # an untrusted file can make the building of modules fail in any way
     except Exception as error:
         if ran_out_of_memory(error):
             raise
@@ -471,63 +502,63 @@ def _guarded(make: Callable[[], Any], line: Callable[[str], str]) -> Any:
         raise UserError(line(" ".join(words.split())[:200])) from None
 
 
-def _need(holds: bool, words: str) -> None:
+def _require(holds: bool, words: str) -> None:
     if not holds:
         raise ValueError(words)
 
 
-def _mapping(value: object, place: str) -> dict[str, Any]:
-    _need(type(value) in (dict, OrderedDict), f"{place}: missing, or no mapping")
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    _require(type(value) in (dict, OrderedDict), f"{where}: missing, or not a mapping")
     fits = all(type(k) is str and 0 < len(k) <= 255 and min(k) >= " " for k in value)
-    _need(fits, f"{place}: a name that is none")
+    _require(fits, f"{where}: invalid name")
     return value
 
 
-def _text(value: object, place: str) -> str:
-    _need(type(value) is str, f"{place}: missing, or no text")
+def _string(value: object, where: str) -> str:
+    _require(type(value) is str, f"{where}: missing, or not a string")
     return value
 
 
-def _whole(value: object, least: int, most: int, place: str) -> int:
-    _need(type(value) is int and least <= value <= most, f"{place}: {value!r:.40}")
+def _integer(value: object, least: int, most: int, where: str) -> int:
+    _require(type(value) is int and least <= value <= most, f"{where}: {value!r:.40}")
     return value
 
 
-def _tensors(value: object, place: str) -> dict[str, Tensor]:
-    state = _mapping(value, place)
+def _tensors(value: object, where: str) -> dict[str, Tensor]:
+    state = _mapping(value, where)
     for name, x in state.items():
-        _need(isinstance(x, Tensor), f"{place}: {name} is no tensor")
+        _require(isinstance(x, Tensor), f"{where}: {name} is not a tensor")
     return state
 
 
-def _array(value: object, shape: tuple[int, ...], dtype: torch.dtype, place: str) -> Tensor:
+def _array(value: object, shape: tuple[int, ...], dtype: torch.dtype, where: str) -> Tensor:
     fits = isinstance(value, Tensor) and value.shape == shape and value.dtype == dtype
-    _need(fits, f"{place}: no tensor of shape {shape} and type {dtype}")
+    _require(fits, f"{where}: not a tensor of shape {shape} and type {dtype}")
     return value
 
 
-def _require_finite(value: object, place: str) -> None:
+def _require_finite(value: object, where: str) -> None:
     if isinstance(value, Tensor):
         finite = not value.is_floating_point() or bool(value.isfinite().all())
-        _need(finite, f"{place}: a number that is not finite")
+        _require(finite, f"{where}: a value is not finite")
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            _require_finite(item, f"{place}.{name}" if place else f"{name}")
+            _require_finite(item, f"{where}.{name}" if where else f"{name}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _require_finite(item, f"{place}[{index}]")
+            _require_finite(item, f"{where}[{index}]")
 
 
-def _require_bounds(x: Tensor, place: str) -> None:
-    _array(x, (2, 3), torch.float32, place)
+def _require_bounds(x: Tensor, where: str) -> None:
+    _array(x, (2, 3), torch.float32, where)
     sides = x[1] - x[0]
     fits = bool((sides >= SHORTEST).all()) and bool((x.abs() <= FARTHEST).all())
-    _need(fits, f"{place}: no box, from its lower corner to its upper")
+    _require(fits, f"{where}: not a box (lower corner, upper corner)")
 
 
-def _require_background(x: object, place: str) -> None:
-    _array(x, (3,), torch.float32, place)
-    _need(bool(((x >= 0) & (x <= 1)).all()), f"{place}: no colour from 0 to 1")
+def _require_background(x: object, where: str) -> None:
+    _array(x, (3,), torch.float32, where)
+    _require(bool(((x >= 0) & (x <= 1)).all()), f"{where}: colour outside [0, 1]")
 
 
 def _parsed(content: dict[str, Any]) -> Checkpoint:
@@ -536,22 +567,22 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
         name: _parsed_field(record, f"field '{name}'")
         for name, record in _mapping(content.get("fields"), "fields").items()
     }
-    _need(len(fields) > 0, "fields: none")
+    _require(len(fields) > 0, "no fields")
     styles = {
         name: _parsed_style(record, f"style '{name}'", fields)
         for name, record in _mapping(content.get("styles"), "styles").items()
     }
-    _need(PHOTO not in styles, f"styles: one is called '{PHOTO}'")
+    _require(PHOTO not in styles, f"styles: '{PHOTO}' is reserved for the photographic colours")
     scenes = _mapping(content.get("scenes"), "scenes")
-    _need(scenes.keys() == fields.keys(), "scenes: not one for each field")
+    _require(scenes.keys() == fields.keys(), "scenes: there must be one for each field")
     for name, scene in scenes.items():
         _check_scene(scene, f"scene '{name}'")
     inputs = _mapping(content.get("inputs"), "inputs")
     known = _mapping(content.get("versions"), "versions")
     for name, value in {**inputs, **known}.items():
-        _text(value, name)
+        _string(value, name)
     checkpoint = Checkpoint(
-        _text(content.get("stage"), "stage"),
+        _string(content.get("stage"), "stage"),
         fields,
         scenes,
         styles,
@@ -565,156 +596,156 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
     return checkpoint
 
 
-def _parsed_field(record: object, place: str) -> FieldRecord:
-    record = _mapping(record, place)
-    spec, state = _mapping(record.get("spec"), place), _tensors(record.get("state"), place)
-    _check_spec(spec, place)
+def _parsed_field(record: object, where: str) -> FieldRecord:
+    record = _mapping(record, where)
+    spec, state = _mapping(record.get("spec"), where), _tensors(record.get("state"), where)
+    _check_spec(spec, where)
     for name, x in state.items():
         if name.split(".")[-1] == "bounds":
-            _require_bounds(x, f"{place}, {name}")
+            _require_bounds(x, f"{where}, {name}")
         if name.split(".")[-1] in ("occupied", "lit", "active"):
             grid = x.dtype == torch.bool and x.ndim == 3 and x.numel() > 0
-            _need(grid, f"{place}, {name}: no grid of cells")
-    _require_bounds(state.get("bounds"), f"{place}, bounds")
-    _require_background(state.get("background"), f"{place}, background")
-    claimed = _text(record.get("digest"), f"{place}, digest")
-    _need(claimed == geometry_digest(state), f"{place}: its geometry is not that of its digest")
+            _require(grid, f"{where}, {name}: not a boolean grid of cells")
+    _require_bounds(state.get("bounds"), f"{where}, bounds")
+    _require_background(state.get("background"), f"{where}, background")
+    claimed = _string(record.get("digest"), f"{where}, digest")
+    _require(claimed == geometry_digest(state), f"{where}: its geometry does not match its digest")
     return FieldRecord(spec, state, claimed)
 
 
-def _check_spec(spec: object, place: str) -> None:
-    """Plain values; counts that modules are built from must not be so large that building them
-    never ends."""
-    for name, value in _mapping(spec, place).items():
-        where = f"{place}, {name}"
+def _check_spec(spec: object, where: str) -> None:
+    """Plain values; the integers that determine the size of modules are bounded, so that building
+    them takes a bounded time."""
+    for name, value in _mapping(spec, where).items():
+        here = f"{where}, {name}"
         if name in SWITCHES:
-            _need(type(value) is bool, f"{where}: {value!r:.40}, neither True nor False")
+            _require(type(value) is bool, f"{here}: {value!r:.40}, neither True nor False")
         elif type(value) is int or name.startswith("n_"):
-            _whole(value, 1 if name == "n_coarse" else 0, LARGEST, where)
+            _integer(value, 1 if name == "n_coarse" else 0, LARGEST, here)
         elif isinstance(value, Mapping):
-            _check_spec(value, where)
+            _check_spec(value, here)
         else:
-            _need(type(value) in (str, bool, float, type(None)), f"{where}: no plain value")
+            _require(type(value) in (str, bool, float, type(None)), f"{here}: not a plain value")
 
 
-def _parsed_style(record: object, place: str, fields: Mapping[str, FieldRecord]) -> StyleRecord:
-    record = _mapping(record, place)
-    field = _text(record.get("field"), place)
-    _need(field in fields, f"{place}: of a field that is not there")
-    spec = _mapping(record.get("spec"), place)
-    _check_spec(spec, place)
-    state = _tensors(record.get("state"), place)
-    return StyleRecord(field, spec, state, _parsed_options(record.get("options"), place))
+def _parsed_style(record: object, where: str, fields: Mapping[str, FieldRecord]) -> StyleRecord:
+    record = _mapping(record, where)
+    field = _string(record.get("field"), where)
+    _require(field in fields, f"{where}: unknown field")
+    spec = _mapping(record.get("spec"), where)
+    _check_spec(spec, where)
+    state = _tensors(record.get("state"), where)
+    return StyleRecord(field, spec, state, _parsed_options(record.get("options"), where))
 
 
-def _parsed_options(value: object, place: str) -> dict[str, Any]:
-    """Options as JSON; those that name the scene's files have to be there."""
-    options = _mapping(value, place)
+def _parsed_options(value: object, where: str) -> dict[str, Any]:
+    """Options as plain values; those that identify the scene's files are required."""
+    options = _mapping(value, where)
     for name, option in options.items():
         for single in option if type(option) is list else [option]:
             plain = type(single) in (str, int, float, bool, type(None))
-            _need(plain, f"{place}: {name} is no option's value")
+            _require(plain, f"{where}: {name} has an invalid value")
     for name in ("root_dir", "dataset_name", "scene_name"):
-        _text(options.get(name), f"{place}, {name}")
+        _string(options.get(name), f"{where}, {name}")
     return options
 
 
-def _check_scene(value: object, place: str) -> None:
-    """As `datasets.portable.scene_state` makes it; files without cameras may lack what only views
-    need."""
-    scene = _mapping(value, place)
+def _check_scene(value: object, where: str) -> None:
+    """Checks the output of `datasets.portable.scene_state`; bounds and background may be missing if
+    there are no views."""
+    scene = _mapping(value, where)
     whole = "views" in scene
-    _text(scene.get("name"), f"{place}, name")
+    _string(scene.get("name"), f"{where}, name")
     near, far = scene.get("near"), scene.get("far")
     for distance in (near, far):
-        _need(type(distance) in (int, float) and math.isfinite(distance), f"{place}: near, far")
-    _need(0 <= near < far <= FARTHEST, f"{place}: near {near:g}, far {far:g}")
-    space_from(_mapping(scene.get("space"), f"{place}, space"))
+        _require(type(distance) in (int, float) and math.isfinite(distance), f"{where}: near, far")
+    _require(0 <= near < far <= FARTHEST, f"{where}: near {near:g}, far {far:g}")
+    space_from(_mapping(scene.get("space"), f"{where}, space"))
     if whole or "bounds" in scene:
-        _require_bounds(scene.get("bounds"), f"{place}, bounds")
+        _require_bounds(scene.get("bounds"), f"{where}, bounds")
     if whole or "background" in scene:
-        _require_background(scene.get("background"), f"{place}, background")
+        _require_background(scene.get("background"), f"{where}, background")
     if whole:
-        views = _mapping(scene["views"], f"{place}, views")
+        views = _mapping(scene["views"], f"{where}, views")
         for split in SPLITS:
-            _check_views(views.get(split), f"{place}, views of {split}", split == "train")
+            _check_views(views.get(split), f"{where}, views of {split}", split == "train")
 
 
-def _check_views(value: object, place: str, needed: bool) -> None:
-    views = _mapping(value, place)
+def _check_views(value: object, where: str, needed: bool) -> None:
+    views = _mapping(value, where)
     names = views.get("names")
-    _need(type(names) is list, f"{place}: no names")
+    _require(type(names) is list, f"{where}: names are missing")
     for name in names:
-        _text(name, place)
+        _string(name, where)
     n = len(names)
-    _need(n > 0 or not needed, f"{place}: none")
+    _require(n > 0 or not needed, f"{where}: no views")
     if n == 0:
-        _need(len(views) == 1, f"{place}: cameras without names")
+        _require(len(views) == 1, f"{where}: cameras without names")
         return
-    _array(views.get("c2w"), (n, 3, 4), torch.float32, f"{place}, c2w")
-    lenses = _array(views.get("intrinsics"), (n, 4), torch.float32, f"{place}, intrinsics")
-    _need(bool((lenses[:, :2] > 0).all()), f"{place}: a focal length of 0 or less")
-    sizes = _array(views.get("sizes"), (n, 2), torch.int64, f"{place}, sizes")
-    _need(bool(((sizes >= 1) & (sizes <= LARGEST)).all()), f"{place}: impossible sizes")
+    _array(views.get("c2w"), (n, 3, 4), torch.float32, f"{where}, c2w")
+    lenses = _array(views.get("intrinsics"), (n, 4), torch.float32, f"{where}, intrinsics")
+    _require(bool((lenses[:, :2] > 0).all()), f"{where}: focal length not positive")
+    sizes = _array(views.get("sizes"), (n, 2), torch.int64, f"{where}, sizes")
+    _require(bool(((sizes >= 1) & (sizes <= LARGEST)).all()), f"{where}: image size out of range")
 
 
 def _parsed_progress(value: object) -> Progress | None:
     if value is None:
         return None
     progress = _mapping(value, "progress")
-    n_steps = _whole(progress.get("n_steps"), 1, 1 << 62, "progress, n_steps")
-    step = _whole(progress.get("step"), 1, n_steps - 1, "progress, step")
+    n_steps = _integer(progress.get("n_steps"), 1, 1 << 62, "progress, n_steps")
+    step = _integer(progress.get("step"), 1, n_steps - 1, "progress, step")
     optimizers = progress.get("optimizers")
-    _need(type(optimizers) is list, "progress: no optimisers")
+    _require(type(optimizers) is list, "progress: optimisers are missing")
     for state in optimizers:
-        _need(_mapping(state, "optimiser").keys() == {"state", "param_groups"}, "optimiser")
+        _require(_mapping(state, "optimiser").keys() == {"state", "param_groups"}, "optimiser")
     return Progress(step, n_steps, optimizers, _mapping(progress.get("task"), "progress, task"))
 
 
 def _check_modules(checkpoint: Checkpoint, name: str) -> None:
-    """Builds a field's modules without memory for their weights, and compares names, shapes and
-    types with what is there."""
-    own = [style for style, record in checkpoint.styles.items() if record.field == name]
+    """Builds a field's modules on the meta device, which takes no memory, and compares names,
+    shapes and types of their tensors with the saved ones."""
+    styles = [style for style, record in checkpoint.styles.items() if record.field == name]
     record = checkpoint.fields[name]
-    place = f"field '{name}'"
-    _need(record.photographic or bool(own), f"{place}: no colours")
-    first = own[-1] if own else PHOTO
+    where = f"field '{name}'"
+    _require(record.has_photo_colours or bool(styles), f"{where}: no colours")
+    first = styles[-1] if styles else PHOTO
     spec, state = checkpoint._spec(name, first), checkpoint._state(name, first)
-    renderer = _built(lambda: Renderer.from_state(spec, state), place)
-    _require_same(renderer.state_dict(), state, place)
+    renderer = _built(lambda: Renderer.from_state(spec, state), where)
+    _require_same(renderer.state_dict(), state, where)
     step = getattr(renderer.sampler, "step", 1.0)
-    _need(step is not None, f"{place}, sampler, n_steps: 0, and the field has no step of its own")
+    _require(step is not None, f"{where}, sampler: n_steps is 0, and the field has no step size")
     kind = spec["field"]["kind"]
-    _require_kind(spec["style"], kind, place)
-    _require_kind(spec["sampler"].get("style", spec["style"]), kind, f"{place}, sampler")
-    for style in own:
-        place, style = f"style '{style}'", checkpoint.styles[style]
-        _require_kind(style.spec, kind, place)
-        built = _built(lambda own=style.spec: build_style(own, renderer.field.geometry), place)
-        _require_same(built.state_dict(), style.state, place)
+    _require_kind(spec["style"], kind, where)
+    _require_kind(spec["sampler"].get("style", spec["style"]), kind, f"{where}, sampler")
+    for style in styles:
+        where, style = f"style '{style}'", checkpoint.styles[style]
+        _require_kind(style.spec, kind, where)
+        built = _built(lambda spec=style.spec: build_style(spec, renderer.field.geometry), where)
+        _require_same(built.state_dict(), style.state, where)
 
 
-def _built(make: Callable[[], Any], place: str) -> Any:
-    """The module that ``make`` makes, on a device where it takes no memory, whatever numbers its
-    spec may have."""
+def _built(make: Callable[[], Any], where: str) -> Any:
+    """The module that ``make`` builds, on the meta device: it takes no memory, however large the
+    integers in its spec are."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that loading into it does nothing
+            warnings.simplefilter("ignore")  # PyTorch warns that loading into it does nothing
             return make()
     except Exception as error:  # as in `_guarded`
         if ran_out_of_memory(error):
             raise
-        raise ValueError(f"{place}: spec and tensors do not fit together ({error})") from None
+        raise ValueError(f"{where}: spec and tensors do not fit together ({error})") from None
 
 
-def _require_kind(style: Mapping[str, Any], kind: str, place: str) -> None:
-    """A style reads the features of fields of its own kind alone."""
-    _need(style.get("kind") == kind, f"{place}: a style that is not for a field of kind '{kind}'")
+def _require_kind(style: Mapping[str, Any], kind: str, where: str) -> None:
+    """A style can only read the features of fields of its own kind."""
+    _require(style.get("kind") == kind, f"{where}: its style is not for a field of kind '{kind}'")
 
 
-def _require_same(built: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> None:
-    """The same names, shapes and types."""
-    _need(built.keys() == state.keys(), f"{place}: tensors are missing, or too many")
+def _require_same(built: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Checks that names, shapes and types of the tensors are equal."""
+    _require(built.keys() == state.keys(), f"{where}: missing or unexpected tensors")
     for name, x in built.items():
         same = x.shape == state[name].shape and x.dtype == state[name].dtype
-        _need(same, f"{place}: {name} is of another shape or type")
+        _require(same, f"{where}: {name} has a wrong shape or type")

@@ -1,4 +1,5 @@
-"""Checkpoints of version 1, which held one field in the colours trained last, as version 2."""
+"""Converts checkpoints of version 1, which held one field in its last trained colours, to version
+2."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from torch import Tensor
 from utils.checkpoint import digest
 from utils.errors import UserError
 
-FIELD, STYLE = "scene", "field.style."  # as in `models.checkpoint`
-# what was renamed in a module's state_dict
+ONLY_FIELD, STYLE_PREFIX = "scene", "field.style."  # as in `models.checkpoint`
+# names in a state_dict, before and after
 RENAMED = (
     (".geometry.layers.", ".geometry.mlp.layers."),
     (".geometry.density.", ".geometry.mlp.out."),
@@ -25,38 +26,43 @@ RENAMED = (
 )
 
 
-def converted(old: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a finished field's file ``path``, as `models.checkpoint` writes it today.
+def convert(old: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Converts the content of a finished field's file to version 2.
+
+    Args:
+        old: content of version 1.
+        path: its file, for messages.
 
     Raises:
-        UserError: it is of an unfinished run, or of one network.
-        ValueError, KeyError, TypeError, AttributeError, RuntimeError: it is damaged.
+        UserError: the file belongs to an unfinished run, or holds only one network.
+        ValueError, KeyError, TypeError, AttributeError, RuntimeError: the file is damaged.
     """
     stage = old["kind"]
     if "step" in old or stage not in ("geometry", "style"):
         raise UserError(
-            f"{path}: of version 1 only whole, finished fields are read; train it again"
+            f"{path}: only complete, finished fields can be read from version 1; train it again"
         )
     if _geometry_digest(old["state"]) != old["digest"]:
-        raise ValueError("its geometry is not that of its digest")
+        raise ValueError("its geometry does not match its digest")
     state, style = _state(old["state"]), _style_spec(old["spec"], old["state"])
-    if old["spec"].get("n_fine") == 0:  # the coarse network was the field's, saved twice
+    if old["spec"].get("n_fine") == 0:  # version 1 saved the only network twice
         state = {k: x for k, x in state.items() if not k.startswith("sampler.coarse.")}
     options = dict(old["options"])
     styles: dict[str, Any] = {}
     if stage == "style":
-        own = {k.removeprefix(STYLE): x for k, x in state.items() if k.startswith(STYLE)}
-        state = {k: x for k, x in state.items() if not k.startswith(STYLE)}
+        prefix = STYLE_PREFIX
+        colours = {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
+        state = {k: x for k, x in state.items() if not k.startswith(prefix)}
         name = options.get("suffix")
         name = name if isinstance(name, str) and name != "photo" else "style"
-        styles[name] = {"field": FIELD, "spec": style, "state": own, "options": options}
+        styles[name] = {"field": ONLY_FIELD, "spec": style, "state": colours, "options": options}
     spec = {**_spec(old["spec"]), "style": style}
     return {
         "version": 2,
         "part": "whole",
         "stage": stage,
-        "fields": {FIELD: {"spec": spec, "state": state, "digest": _geometry_digest(state)}},
-        "scenes": {FIELD: _scene(old["scene"])},
+        "fields": {ONLY_FIELD: {"spec": spec, "state": state, "digest": _geometry_digest(state)}},
+        "scenes": {ONLY_FIELD: _scene(old["scene"])},
         "styles": styles,
         "options": options,
         "inputs": {},
@@ -66,7 +72,7 @@ def converted(old: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _scene(old: Mapping[str, Any]) -> dict[str, Any]:
-    """As of `datasets.portable.scene_state`."""
+    """The scene in the form of `datasets.portable.scene_state`."""
     scene = {name: value for name, value in old.items() if name not in ("ndc", "unbounded")}
     space: dict[str, Any] = {"kind": "world"}
     if old["ndc"]:
@@ -83,7 +89,7 @@ def _geometry_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def _spec(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of field and sampler, as of `Field.specs_of`."""
+    """Specifications of field and sampler, in the form of `Field.specs_of`."""
     if old["field"] == "voxels":
         return {"field": {"kind": "voxels"}, "sampler": {"kind": "occupancy", "n_steps": 0}}
     counts = {"n_coarse": old["n_coarse"], "n_fine": old["n_fine"]}
@@ -95,13 +101,13 @@ def _spec(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _style_spec(old: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """As of `Style.spec`."""
+    """The style's specification, in the form of `Style.spec`."""
     spec = {
         "kind": old["field"],
         "n_frequencies": old.get("n_dir", 2),
         "n_code": 0,
-        "view_dependent": bool(state[f"{STYLE}view_dependent"]),
-        "colour_map": _maps_colours(state, STYLE),
+        "view_dependent": bool(state[f"{STYLE_PREFIX}view_dependent"]),
+        "colour_map": _maps_colours(state, STYLE_PREFIX),
     }
     if old["field"] == "voxels":
         return spec | {"n_features": old["n_features"]}
@@ -113,7 +119,7 @@ def _maps_colours(state: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _state(old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by their names of today; colour maps that change nothing are left out."""
+    """The tensors under their current names, without colour maps that are the identity."""
     state = {}
     for name, tensor in old.items():
         prefix, mark, last = name.rpartition(".style.")

@@ -1,4 +1,4 @@
-"""A field: geometry says what is where, style says in which colour it is seen."""
+"""The base class of fields: geometry gives density and features, style gives colour."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from models.style import ParameterGroups, Style, build_style
 
 @dataclass(frozen=True)
 class Cost:
-    """What a field takes of memory and time, measured.  Sizes are for a CPU and for a GPU.
+    """Measured memory per sample, and the chunk sizes that suit a field.  A pair is for (CPU, GPU).
 
     Attributes:
-        rays: rendered at once, without a graph.
-        points: positions at once, without a graph.
-        learning_bytes: of a sample's way through both modules and back.
-        painting_bytes: of a sample's way through the style and back.
-        painting_samples: whose graph through the style is in memory at once: of a chunk, and of a
-            view that is not cut, since its graph can be kept while the loss is taken.
+        rays: rays per chunk when rendering without a graph.
+        points: positions per chunk when the field is evaluated without a graph.
+        learning_bytes: memory per sample in stage geometry: forward and backward through geometry
+            and style.
+        painting_bytes: memory per sample in stage style: forward and backward through the style
+            alone.
+        painting_samples: samples whose graph through the style is in memory at once, in each pair:
+            those of a chunk, and the most in a view that is not cut into chunks, whose graph can be
+            kept until the loss is known.
     """
 
     rays: tuple[int, int]
@@ -32,19 +35,34 @@ class Cost:
     painting_bytes: int
     painting_samples: tuple[tuple[int, int], tuple[int, int]]
 
+    def rays_on(self, device: torch.device) -> int:
+        """Rays per chunk on a device."""
+        return self.rays[device.type != "cpu"]
+
+    def painting_samples_on(self, device: torch.device) -> tuple[int, int]:
+        """Samples of a chunk, and the most in a view that is not cut, on a device."""
+        return self.painting_samples[device.type != "cpu"]
+
 
 class Field(nn.Module):
     """``geometry(x) -> density, feature`` and ``style(feature, x, d, code=None) -> rgb``: two
     modules with parameters of their own.
 
-    ``feature`` is whatever the style wants to know of the geometry, one row a sample;
-    ``geometry.feature(x)`` gives it alone.  `models.FIELDS` lists the subclasses.
+    ``feature`` is whatever the style needs from the geometry, one row per sample;
+    ``geometry.feature(x)`` computes it alone.  `models.FIELDS` lists the subclasses.
+
+    Positions are in the field's space: the world, NDC or contracted space
+    (`datasets.cameras.space`). Densities and lengths inside a field are in units of that space.
+
+    Args:
+        geometry: the density module.
+        style: the colour module.
 
     Attributes:
         kind: name in `models.FIELDS`.
         cost: see `Cost`.
-        rows: samples that its networks take at a time on a CPU, see `in_blocks`.
-        colour_threshold: weight of a sample on its ray up to which its colour is not computed.
+        rows: samples per block of its networks on a CPU, see `in_blocks`.
+        colour_threshold: samples whose weight is at most this are rendered without their colour.
     """
 
     kind: ClassVar[str]
@@ -59,17 +77,27 @@ class Field(nn.Module):
 
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
-        """The plain specification of field, style and sampler that the options ask for."""
+        """Specifications made from the command line's options.
+
+        Returns:
+            Plain values under "field", "style" and "sampler", as `Renderer.build` takes them.
+        """
         raise NotImplementedError
 
     @classmethod
     def grid_resolution(cls, options: Any) -> int:
-        """Cells along the longest side of the occupancy grid that the options ask for."""
+        """Cells along the longest side of the occupancy grid, from the command line's options."""
         raise NotImplementedError
 
     @classmethod
-    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> nn.Module:
-        """The geometry that ``spec``, "field" of `specs_of`, asks for; for the rest see `build`."""
+    def build_geometry(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> nn.Module:
+        """The geometry module with random parameters.
+
+        Args:
+            spec: "field" of `specs_of`.
+            bounds: (2, 3) box of the scene in the field's space.
+            cells: (R0, R1, R2) bool, cells that may have density.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -77,16 +105,19 @@ class Field(nn.Module):
         """A field with random parameters.
 
         Args:
-            spec: "field" and "style" as of `specs_of`.
+            spec: "field" and "style" of `specs_of`.
             bounds: (2, 3) box of the scene in the field's space.
-            cells: (R0, R1, R2) bool, where it may hold anything.
+            cells: (R0, R1, R2) bool, cells that may have density.
         """
-        geometry = cls.geometry_of(spec["field"], bounds, cells)
+        geometry = cls.build_geometry(spec["field"], bounds, cells)
         return cls(geometry, build_style(spec["style"], geometry))
 
     def like(self, style: dict[str, Any]) -> Field:
-        """Another field with geometry of the same shape, the weights of its networks drawn anew,
-        and a new style of the specification ``style``."""
+        """A field with geometry of the same shape, newly drawn network weights, and a new style.
+
+        Args:
+            style: specification of the style, see `Style.spec`.
+        """
         geometry = deepcopy(self.geometry)
         for module in geometry.modules():
             if isinstance(module, nn.Linear):
@@ -94,36 +125,64 @@ class Field(nn.Module):
         return type(self)(geometry, build_style(style, geometry))
 
     @classmethod
-    def cells_in(cls, state: dict[str, Tensor]) -> Tensor | None:
-        """The ``cells`` that a field with this state_dict was built with; None: it needs none."""
+    def cells_from_state(cls, state: dict[str, Tensor]) -> Tensor | None:
+        """The ``cells`` that `build` needs for a saved field.
+
+        Args:
+            state: the field's state_dict.
+
+        Returns:
+            (R0, R1, R2) bool; None: this kind of field has no cells.
+        """
         return None
 
     @property
     def step(self) -> float | None:
-        """Distance of even samples that misses nothing, scene units; None: the field has no
-        resolution that would tell."""
+        """Distance between uniform samples that resolves the field, units of the field's space;
+        None: the field has no resolution of its own."""
         return None
 
     def fill(self, raw_density: float) -> None:
-        """Sets a uniform density to start from, where the field can."""
-
-    def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """Parameters and learning rates for learning from photos.
+        """Sets a uniform initial density, if this kind of field supports it.
 
         Args:
-            lr: of appearance; None: what suits it.
+            raw_density: value before the activation.
+        """
+
+    def parameter_groups(self, lr: float | None) -> ParameterGroups:
+        """Parameters and learning rates for training on photos.
+
+        Args:
+            lr: learning rate of appearance; None: the field's default.
         """
         raise NotImplementedError
 
     def refined(self, occupied: Tensor, resolution: int) -> Field:
-        """The same field with ``resolution`` cells along its longest side, where ``occupied (R0,
-        R1, R2) bool`` says that there is something; itself where it has no cells."""
+        """The same field at another resolution.
+
+        Args:
+            occupied: (R0, R1, R2) bool, cells that may have density.
+            resolution: cells along the longest side.
+
+        Returns:
+            A new field on the occupied cells; the field itself if it has no cells.
+        """
         return self
 
     def colours(self, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
-        """Colours (M, 3) of the positions ``x (M, 3)`` seen in the unit directions ``d (M, 3)``;
-        differentiable in the style alone.  Features, which may be long, are computed block by
-        block and never in memory all at once."""
+        """Colours of positions, differentiable in the style alone.
+
+        Features, which may have many channels, are computed block by block, so that they are never
+        all in memory.
+
+        Args:
+            x: (M, 3) positions in the field's space.
+            d: (M, 3) unit viewing directions in world space.
+            code: (C,) or (M, C), of a conditioned style.
+
+        Returns:
+            (M, 3) in [0, 1].
+        """
 
         def network(x: Tensor, d: Tensor, *codes: Tensor) -> tuple[Tensor]:
             with torch.no_grad():

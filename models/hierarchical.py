@@ -1,4 +1,4 @@
-"""Hierarchical sampling: a coarse network proposes where the fine one looks (NeRF, section 5.2)."""
+"""Hierarchical sampling: a coarse network proposes samples for the fine one (NeRF, section 5.2)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from models.style import ParameterGroups
 
 
 def stratified(near: Tensor, far: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """One distance in each of ``n`` equal bins of [near, far]: random with ``generator``, else its
-    middle.
+    """One distance in each of ``n`` equal bins of [near, far].
 
     Args:
         near, far: (N,).
+        n: number of bins.
+        generator: for a random position in each bin; None: its midpoint.
 
     Returns:
         (N, n) ascending.
@@ -40,7 +41,7 @@ def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     Args:
         edges: (N, S + 1) ascending.
         weights: (N, S) >= 0, unnormalised; a ray of zeros counts as uniform.
-        u: (N, n) in [0, 1], ascending: where in the distribution, see `stratified`.
+        u: (N, n) in [0, 1], ascending: values of the CDF, see `stratified`.
 
     Returns:
         (N, n) ascending distances.
@@ -56,11 +57,14 @@ def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 
 
 def max_blurred(weights: Tensor) -> Tensor:
-    """The larger of each weight and its neighbours, averaged (mip-NeRF, Barron et al. 2021):
-    a surface just before the first bin that saw it is found too.
+    """2-tap max filter, then 2-tap mean filter of the weights (mip-NeRF, Barron et al. 2021): a
+    surface just in front of the first bin with weight is sampled too.
 
     Args:
         weights: (N, S).
+
+    Returns:
+        (N, S).
     """
     padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
     larger = torch.maximum(padded[:, 1:], padded[:, :-1])
@@ -68,20 +72,27 @@ def max_blurred(weights: Tensor) -> Tensor:
 
 
 def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """Edges (N, S + 1) of the intervals that the sorted distances ``t (N, S)`` stand for: the
-    midpoints between them, closed by near and far."""
+    """Edges of the intervals that samples represent: the midpoints between them, near and far.
+
+    Args:
+        t: (N, S) distances, ascending.
+        near, far: (N,).
+
+    Returns:
+        (N, S + 1) ascending.
+    """
     middles = (t[:, 1:] + t[:, :-1]) / 2
     return torch.cat([near[:, None], middles, far[:, None]], -1)
 
 
 class HierarchicalSampler(nn.Module):
-    """Stratified samples through a coarse field, then as many again where it found something.
+    """Stratified samples, and importance samples from the weights that a coarse field gives them.
 
     Args:
-        coarse: the proposing field; None where there are no importance samples to propose.
+        coarse: the coarse field; None if ``n_fine`` is 0.
         n_coarse: stratified samples per ray.
-        n_fine: importance samples per ray; 0 renders the stratified ones.
-        grid: samples in its empty cells are left out, or None.
+        n_fine: importance samples per ray; 0: only the stratified ones.
+        grid: samples in its empty cells are skipped; None: none are.
     """
 
     def __init__(
@@ -95,22 +106,22 @@ class HierarchicalSampler(nn.Module):
 
     @classmethod
     def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> HierarchicalSampler:
-        """The sampler of ``spec``: "n_coarse" and "n_fine" samples; its coarse field is like
-        ``field``, with the "style" that it learns the photos by."""
+        """The sampler of ``spec``: numbers of samples "n_coarse" and "n_fine", and "style", the
+        specification of the coarse field's style; its geometry has the shape of ``field``'s."""
         coarse = field.like(spec["style"]) if spec["n_fine"] else None
         return cls(coarse, spec["n_coarse"], spec["n_fine"], grid)
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """Those of the coarse field, where there is one."""
+        """Parameters and learning rates of the coarse field, if there is one."""
         return [] if self.coarse is None else self.coarse.parameter_groups(lr)
 
     def refine(self, field: Field, resolution: int) -> None:
-        """Refines the coarse field as the fine one."""
+        """Refines the coarse field like the fine one."""
         if self.coarse is not None:
             self.coarse = self.coarse.refined(self.grid.occupied, resolution)
 
     def prune(self, field: Field, lit_only: bool) -> None:
-        """Nothing: its grid stays as it is."""
+        """Does nothing: this sampler never changes its grid."""
 
     def forward(
         self,
@@ -123,14 +134,16 @@ class HierarchicalSampler(nn.Module):
         """Samples for ``field``.
 
         Args:
-            generator: for the samples' places; None for the middles of the bins.
-            mark: no matter here, see `OccupancySampler`.
-            propose: give the samples the coarse rendering, with its graph, as `proposal`.
+            field: unused here, see `OccupancySampler`.
+            rays: N rays.
+            generator: for random positions in the bins; None: their midpoints.
+            mark: unused here, see `OccupancySampler`.
+            propose: return the coarse rendering, with its graph, as the samples' `proposal`.
         """
         path = rays.march()
         live = (path.far > path.near).nonzero()[:, 0]
         near, far = path.near[live], path.far[live]
-        # every ray has its random numbers, also those that turn out to need none
+        # random numbers are drawn for all rays, so that they do not depend on which rays are empty
         s = stratified(path.near, path.far, self.n_coarse, generator)[live]
         edges = interval_edges(s, near, far)
         samples, keep = self._pack(rays, path, live, s, edges)
@@ -157,8 +170,8 @@ class HierarchicalSampler(nn.Module):
     def _pack(
         self, rays: Rays, path: March, live: Tensor, s: Tensor, edges: Tensor
     ) -> tuple[Samples, Tensor]:
-        """Flattens path parameters (N, S) with the intervals between ``edges (N, S + 1)`` that they
-        stand for, without those in empty cells; also returns what was kept (N, S)."""
+        """Packs path parameters ``s (N, S)`` with the intervals between ``edges (N, S + 1)``,
+        without the samples in empty cells; also returns the mask (N, S) of the samples kept."""
         ray, t = live[:, None].expand_as(s), path.distance(live, s)
         keep = torch.ones_like(s, dtype=torch.bool)
         if self.grid is not None:

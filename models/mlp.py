@@ -6,8 +6,8 @@ twin in the tests:
 * `in_blocks`: rows pass through the whole network some thousands at a time, so that the layers'
   outputs stay in the processor's cache.
 * `linear_relu`: where the processor multiplies bfloat16 matrices, a layer and its ReLU are one
-  operation, which would else take twice as long.
-* `nan_guard`: that operation turns a NaN into a 0; the guard brings it back.
+  fused operation; two separate ones would take twice as long.
+* `nan_guard`: the fused operation turns a NaN into a 0; the guard restores the NaN.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Tensors = tuple[Tensor, ...]
-Layer = tuple[Tensor, Tensor]  # weight (O, I) and bias (O,)
+LayerWeights = tuple[Tensor, Tensor]  # weight (O, I) and bias (O,)
 
 
 def encoded_width(width: int, n_frequencies: int) -> int:
@@ -53,16 +53,16 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
 class MLP(nn.Module):
     """Hidden layers with ReLUs, and a last layer without: ``widths[0] -> ... -> widths[-1]``.
 
-    The last layer is computed in single precision also under autocast: of densities and colours
-    bfloat16 keeps too few digits.
+    The last layer is computed in single precision even under autocast: bfloat16 has too few digits
+    for densities and colours.
 
     Args:
         widths: channels of the encoded input, of every hidden layer, and of the output.
-        skip: number, from 0, of the hidden layer that sees the encoded input again, before what
-            the layer before it made; None: no such layer.
-        encode: makes one tensor of encoded inputs out of the arguments of `forward`; None: the
-            input is one tensor, as it is.
-        rows: of a block on a CPU.
+        skip: index (from 0) of the hidden layer whose input is the encoded input concatenated with
+            the previous layer's output; None: no skip connection.
+        encode: maps the arguments of `forward` to one tensor of encoded inputs; None: `forward`
+            takes one tensor, used as it is.
+        rows: rows per block on a CPU, see `in_blocks`.
 
     >>> trunk = MLP([63, *[256] * 8, 1], skip=4)
     >>> trunk(torch.zeros(5, 63)).shape
@@ -87,12 +87,16 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(map(nn.Linear, inputs, hidden))
         self.out = nn.Linear(hidden[-1], n_out)
 
-    def forward(self, *inputs: Tensor, first: Layer | None = None) -> Tensor:
-        """(M, widths[-1]) of the inputs, tensors with M rows each.
+    def forward(self, *inputs: Tensor, first: LayerWeights | None = None) -> Tensor:
+        """Runs the network.
 
         Args:
-            first: weight and bias to use for the first layer's.  Whoever knows a part of the input
-                to be the same for all rows, or linear in something narrower, multiplies it in.
+            inputs: arguments of ``encode``, tensors with M rows each.
+            first: weight and bias that replace those of the first layer.  A caller uses it to fold
+                in an input that is the same for all rows, or a preceding linear layer.
+
+        Returns:
+            (M, widths[-1]).
         """
         layers = self._layers(first)
         (out,) = in_blocks(lambda *x: self._run(layers, x)[:1], self.rows, *inputs)
@@ -105,16 +109,16 @@ class MLP(nn.Module):
         return out + nan_guard(inputs, layers), hidden
 
     def hidden(self, *inputs: Tensor) -> Tensor:
-        """The last hidden layer (M, widths[-2]); not guarded: a NaN in the inputs or the weights
-        may be a 0 in it."""
+        """The last hidden layer (M, widths[-2]); without the NaN guard: a NaN in the inputs or the
+        weights may come out as 0."""
         layers = self._layers(None)
         return in_blocks(lambda *x: (self._hidden(layers, x),), self.rows, *inputs)[0]
 
-    def _layers(self, first: Layer | None) -> list[Layer]:
+    def _layers(self, first: LayerWeights | None) -> list[LayerWeights]:
         layers = [(layer.weight, layer.bias) for layer in self.layers]
         return layers if first is None else [first, *layers[1:]]
 
-    def _hidden(self, layers: list[Layer], inputs: Tensors) -> Tensor:
+    def _hidden(self, layers: list[LayerWeights], inputs: Tensors) -> Tensor:
         x = h = self.encode(*inputs)
         for i, (weight, bias) in enumerate(layers):
             if i == self.skip:
@@ -122,7 +126,7 @@ class MLP(nn.Module):
             h = linear_relu(h, weight, bias)
         return h
 
-    def _run(self, layers: list[Layer], inputs: Tensors) -> tuple[Tensor, Tensor]:
+    def _run(self, layers: list[LayerWeights], inputs: Tensors) -> tuple[Tensor, Tensor]:
         h = self._hidden(layers, inputs)
         return precise_linear(h, self.out.weight, self.out.bias), h
 
@@ -131,7 +135,8 @@ def in_blocks(network: Callable[..., Tensors], rows: int, *inputs: Tensor) -> Te
     """``network(*inputs)``, on a CPU for ``rows`` rows at a time.
 
     Args:
-        network: treats each row for itself, so that the results are those of all rows at once.
+        network: treats every row independently, so that blocks give the same results as all rows
+            at once.
         inputs: tensors (M, ...).
 
     Returns:
@@ -143,7 +148,7 @@ def in_blocks(network: Callable[..., Tensors], rows: int, *inputs: Tensor) -> Te
     blocks = zip(*(_split(x, rows) for x in inputs), strict=True)
     if torch.is_grad_enabled():
         parts = [network(*block) for block in blocks]
-        return tuple(torch.cat(own)[:n] for own in zip(*parts, strict=True))
+        return tuple(torch.cat(results)[:n] for results in zip(*parts, strict=True))
     results: Tensors = ()
     for start, block in zip(range(0, n, rows), blocks, strict=True):
         parts = network(*block)
@@ -155,8 +160,8 @@ def in_blocks(network: Callable[..., Tensors], rows: int, *inputs: Tensor) -> Te
 
 
 def _split(x: Tensor, rows: int) -> list[Tensor]:
-    """Blocks of ``rows`` rows of ``x``, the last filled up with zeros: a matrix product of a size
-    never seen before costs more."""
+    """Blocks of ``rows`` rows of ``x``, the last padded with zeros: the first matrix product of a
+    new size costs more."""
     *whole, last = x.split(rows)
     return [*whole, functional.pad(last, (0, 0, 0, rows - len(last)))]
 
@@ -164,7 +169,8 @@ def _split(x: Tensor, rows: int) -> list[Tensor]:
 def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``relu(x @ weight.T + bias)``: ``x (M, I)``, ``weight (O, I)``, ``bias (O,)`` -> (M, O).
 
-    In autocast's type, if it is on; gradients of the weights come in the weights' own.
+    Computed in autocast's dtype where autocast is on; the weights' gradients have the weights'
+    dtype.
     """
     if not _is_fused(x):
         return functional.relu(functional.linear(x, weight, bias))
@@ -175,8 +181,18 @@ def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight.T + bias`` in the type of the weights, also under autocast.  The gradients, each
-    a mean over many rows, are computed in the type of ``x``."""
+    """``x @ weight.T + bias`` in the dtype of the weights, even under autocast.
+
+    The gradients, which average over many rows, are computed in the dtype of ``x``.
+
+    Args:
+        x: (M, I).
+        weight: (O, I).
+        bias: (O,).
+
+    Returns:
+        (M, O).
+    """
     with torch.autocast(x.device.type, enabled=False):
         if x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled():
             return _PreciseLinear.apply(x, weight, bias)
@@ -184,10 +200,15 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nan_guard(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
-    """() 0, or NaN where a number in ``inputs`` or in ``layers`` is not finite, or could grow
-    infinite on its way through them: a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|,
-    1)`` long.
+def nan_guard(inputs: Sequence[Tensor], layers: Sequence[LayerWeights]) -> Tensor:
+    """Scalar: 0 if every value is finite and the bound on the output's norm is finite too,
+    otherwise NaN.
+
+    The bound: the norm of a row of ``W x + b`` is at most ``(|W| + |b| + 1) max(|x|, 1)``.
+
+    Args:
+        inputs: tensors of any shape.
+        layers: weight (O, I) and bias (O,) of each layer.
     """
     if not _is_fused(inputs[0]):
         return torch.zeros((), device=inputs[0].device)
@@ -197,7 +218,7 @@ def nan_guard(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
 
 
 def _is_fused(x: Tensor) -> bool:
-    """Whether `linear_relu` of ``x`` is one operation."""
+    """Whether `linear_relu` of ``x`` runs as one fused operation."""
     on = torch.is_autocast_enabled(x.device.type)
     dtype = torch.get_autocast_dtype(x.device.type) if on else x.dtype
     return x.device.type == "cpu" and dtype == torch.bfloat16 and fused_exists()
@@ -205,8 +226,8 @@ def _is_fused(x: Tensor) -> bool:
 
 @cache
 def fused_exists() -> bool:
-    """Whether this PyTorch has oneDNN's operation, which `torch.compile` uses, and the processor
-    multiplies bfloat16 matrices."""
+    """Whether this PyTorch has oneDNN's fused linear layer, which `torch.compile` uses, and the
+    processor multiplies bfloat16 matrices."""
     mkldnn = torch.ops.mkldnn
     names = ("_linear_pointwise", "_is_mkldnn_bf16_supported")
     return all(hasattr(mkldnn, name) for name in names) and mkldnn._is_mkldnn_bf16_supported()
@@ -239,7 +260,7 @@ class _LinearReLU(torch.autograd.Function):
 
 
 class _PreciseLinear(torch.autograd.Function):
-    """Without a second copy of ``x`` for the backward pass."""
+    """`precise_linear` that saves ``x`` in its own dtype, not a second copy in the weights'."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN001

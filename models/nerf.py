@@ -15,11 +15,11 @@ from models.style import Decoder, ParameterGroups, Style
 
 WIDTH = 256
 STYLE_WIDTH = 128
-FOG = 10.0  # density of a raw value of about 1, per half edge of the scene's box
-GRID = 128  # cells along the longest side of the grid that keeps samples out of empty space
+FOG = 10.0  # density scale: softplus(raw) is multiplied by FOG / half the box's longest side
+GRID = 128  # cells along the longest side of the occupancy grid
 RATE = 5e-4
 STYLE_RATE = 1e-3
-STYLE_PATCH_RATE = 1e-4  # as styleNeRF: with a step for every patch, each moves all of the network
+STYLE_PATCH_RATE = 1e-4  # as in styleNeRF; one step per patch, and each changes the whole network
 
 
 class NerfGeometry(nn.Module):
@@ -28,9 +28,9 @@ class NerfGeometry(nn.Module):
 
     Args:
         n_frequencies: of the positional encoding.
-        bounds: (2, 3) box that is mapped to [-pi, pi]^3 before it is encoded, so that the lowest
-            frequency spans the scene whatever its units are.
-        skip: layer (from 0) that sees the encoded position again.
+        bounds: (2, 3) box, whose longest side is mapped to [-pi, pi] before the encoding, so that
+            the lowest frequency spans the scene whatever its units are.
+        skip: index (from 0) of the layer that gets the encoded position again.
     """
 
     bounds: Tensor
@@ -42,13 +42,13 @@ class NerfGeometry(nn.Module):
         self.mlp = MLP([encoded_width(3, n_frequencies), *[WIDTH] * 8, 1], skip, encode)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (M, 3)`` -> density (M,) per scene unit and feature (M, 256)."""
+        """``x (M, 3)`` -> density (M,) per unit of the field's space, and feature (M, 256)."""
         raw, feature = self.mlp.with_hidden(self._normalised(x))
         return functional.softplus(raw[:, 0]) * (FOG / self._half()), feature
 
     def feature(self, x: Tensor) -> Tensor:
-        """``x (M, 3)`` -> feature (M, 256), for positions and weights that have had a density:
-        what is not finite may not show, see `MLP.hidden`."""
+        """``x (M, 3)`` -> feature (M, 256).  Only for inputs already passed through `forward`:
+        without the NaN guard a NaN may come out as 0, see `MLP.hidden`."""
         return self.mlp.hidden(self._normalised(x))
 
     def _half(self) -> Tensor:
@@ -72,13 +72,14 @@ class Bottleneck(nn.Module):
 
 
 class NerfStyle(Style):
-    """(feature, direction) -> colour: bottleneck and ``depth`` hidden layers of 128 (NeRF: 1,
-    styleNeRF: 6).
+    """(feature, viewing direction) -> colour: bottleneck and ``depth`` hidden layers of 128 (NeRF:
+    1, styleNeRF: 6).
 
     Args:
-        geometry: of the field that it is for.
+        geometry: of the field that the style is for.
+        n_frequencies: of the viewing direction's positional encoding.
         depth: hidden layers.
-        decoder: see `Decoder`.
+        decoder: further arguments of `Decoder`.
     """
 
     kind = "nerf"
@@ -130,7 +131,7 @@ class NerfField(Field):
         return GRID
 
     @classmethod
-    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> NerfGeometry:
+    def build_geometry(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> NerfGeometry:
         return NerfGeometry(spec["n_frequencies"], bounds)
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:

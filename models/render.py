@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datasets.cameras.rays import Rays
 
-TINY = 1e-6  # opacity that counts as none
+TINY = 1e-6  # guards divisions by an opacity of 0
 
 
 @dataclass
@@ -18,12 +18,13 @@ class Samples:
 
     Attributes:
         ray_index: (M,) int64, ascending: the ray of each sample.
-        t: (M,) distance along the ray, scene units, ascending within a ray.
-        delta: (M,) length of the interval that the sample stands for, scene units.
+        t: (M,) distance along the ray, scene units (in NDC along the warped ray), ascending within
+            a ray.
+        delta: (M,) length of the interval that the sample represents, units of the field's space.
         n_rays: number of rays N; a ray may have no sample.
-        proposal: what the coarse field rendered on the way, over black, for its own loss; or None.
-        geometry: density (M,) and feature (M, ...) that the field said there, without a graph, if
-            the sampler had to ask for them; or None.
+        proposal: the coarse field's rendering, over black, for its own loss; or None.
+        geometry: density (M,) and feature (M, ...) of the field at the samples, without a graph, if
+            the sampler computed them; or None.
     """
 
     ray_index: Tensor
@@ -37,18 +38,22 @@ class Samples:
         return self.t.shape[0]
 
     def take(self, index: Tensor) -> Samples:
-        """The samples with the numbers ``index (K,)``, ascending."""
+        """The samples at ``index (K,)``, ascending."""
         parts = (x.index_select(0, index) for x in (self.ray_index, self.t, self.delta))
         return Samples(*parts, self.n_rays)
 
 
 @dataclass
 class Rendering:
-    """What the rays see.
+    """The rendered rays.
+
+    `render` and `composite` give colours over black; `Renderer.render` and `Renderer.forward` lay
+    them over the background (`Renderer.over_background`).
 
     Attributes:
-        rgb: (N, 3) colour over the background.
-        depth: (N,) expected distance of what is hit, scene units; 0 where nothing is.
+        rgb: (N, 3) colour over black, that is premultiplied by opacity, or over the background.
+        depth: (N,) expected distance of the hit, scene units (in NDC along the warped ray); 0 where
+            nothing is hit.
         opacity: (N,) in [0, 1].
         weights: (M,) contribution of each sample to its ray.
     """
@@ -71,17 +76,20 @@ def render(
     """Renders ``samples`` of ``rays`` through ``field``, over black.
 
     Args:
+        field: a `models.field.Field`, or any module with its ``geometry`` and ``style``.
+        rays: N rays.
+        samples: M samples of them.
         code: (C,) that the style is conditioned on, or (N, C), one for each ray.
-        geometry: density (M,) and feature (M, ...) at the samples, where they are known already;
-            None: the field is asked, and the rendering is differentiable in it.
-        threshold: colours of samples that contribute no more than this are not computed.
-        scale_gradients_within: distance from the eye within which gradients are multiplied by
-            ``(t / distance)^2``: what is close is met by rays as densely as the inverse of that,
-            learns so much faster, and fills the air before the cameras (Philip and Deschaintre,
+        geometry: density (M,) and feature (M, ...) at the samples, if they are known; None: the
+            field computes them, and the rendering is differentiable in them.
+        threshold: colours of samples whose weight is at most this are not computed.
+        scale_gradients_within: distance from the camera, scene units, within which gradients are
+            multiplied by ``(t / distance)^2``.  Ray density falls as 1 / t^2, so nearby points get
+            larger gradients and grow floaters in front of the cameras (Philip and Deschaintre,
             Floaters No More, 2023).  None: true gradients.
 
     Returns:
-        N rays' rendering, its weights aligned with ``samples``.
+        Rendering of the N rays over black, its weights aligned with ``samples``.
     """
     x, ray = rays.points(samples.ray_index, samples.t), samples.ray_index
     density, feature = field.geometry(x) if geometry is None else geometry
@@ -110,8 +118,12 @@ def composite(
     Args:
         rgb: (K, 3) colours of the samples.
         weights: (M,) from `compositing_weights`.
-        keep: (K,) the samples that have a colour, ascending; they take over what the others weigh.
-            None for all.
+        samples: M samples of N rays.
+        keep: (K,) indices of the samples that have a colour, ascending; the weight of a ray's other
+            samples is distributed over them in proportion.  None: all samples have one.
+
+    Returns:
+        Rendering of the N rays over black.
     """
     n, ray = samples.n_rays, samples.ray_index
     opacity = segment_sum(weights, ray, n)
@@ -125,10 +137,11 @@ def composite(
 
 
 def transmittance(density: Tensor, samples: Samples) -> Tensor:
-    """Light that reaches every sample, ``T_i = exp(-sum_{j<i} density_j delta_j)``.
+    """Transmittance in front of every sample, ``T_i = exp(-sum_{j<i} density_j delta_j)``.
 
     Args:
-        density: (M,) per scene unit, >= 0.
+        density: (M,) per unit of the field's space, >= 0.
+        samples: M samples.
 
     Returns:
         (M,) in (0, 1].
@@ -148,7 +161,8 @@ def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
     Mildenhall et al. 2020, eq. 3).
 
     Args:
-        density: (M,) per scene unit, >= 0.
+        density: (M,) per unit of the field's space, >= 0.
+        samples: M samples.
 
     Returns:
         (M,) weights; those of one ray sum to at most 1.
@@ -177,24 +191,26 @@ class _SegmentSum(torch.autograd.Function):
 
 
 def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
-    """Sums ``values (M,) or (M, C)`` over equal ``segment (M,)``; returns (n_segments, ...)."""
+    """Sums ``values (M,) or (M, C)`` over equal ``segment (M,)``; returns (n_segments,) or
+    (n_segments, C)."""
     return _SegmentSum.apply(values, segment, n_segments)
 
 
 def drop_faint_samples(weights: Tensor, ray: Tensor, n_rays: int, share: float) -> Tensor:
-    """The samples that remain when every ray drops its faintest ones, as long as those together
-    weigh no more than ``share`` of it.
+    """The samples that remain after every ray has dropped its faintest ones, up to a fraction
+    ``share`` of its total weight.
 
-    How much goes does not depend on how densely a ray is sampled, as it would with a bound on the
-    single weight.  A ray that is fainter than ``share ** 2`` drops all.
+    Unlike a bound on the single weight, this does not depend on how densely a ray is sampled.  A
+    ray whose total weight is below ``share ** 2`` drops all its samples.
 
     Args:
         weights: (M,) >= 0, from `compositing_weights`.
         ray: (M,) the ray of each, ascending.
-        share: in [0, 1); with 0 only what weighs nothing goes.
+        n_rays: number of rays.
+        share: in [0, 1); 0 drops only the samples of weight 0.
 
     Returns:
-        (K,) numbers of the remaining samples, ascending.
+        (K,) indices of the remaining samples, ascending.
     """
     if share == 0:
         return (weights > 0).nonzero()[:, 0]
@@ -203,7 +219,7 @@ def drop_faint_samples(weights: Tensor, ray: Tensor, n_rays: int, share: float) 
     whole = segment_sum(exact, ray, n_rays)
     before = whole.cumsum(0) - whole
     ray = ray.index_select(0, order)
-    # weight of a sample and all lighter ones
+    # weight of a sample and of all lighter ones of its ray
     lighter = exact.index_select(0, order).cumsum(0) - before.index_select(0, ray)
     least = (share * whole.clamp(min=share)).index_select(0, ray)
     return order[lighter > least].sort().values

@@ -1,4 +1,4 @@
-"""Field + sampler + background: everything that turns rays into pixels, and can be saved whole."""
+"""The renderer: field, sampler and background, which together turn rays into pixels."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Renderer(nn.Module):
     """Renders rays through a field, inside its bounds, over a background.
 
     Args:
-        field: what is where.
-        sampler: where to look.
-        bounds: (2, 3) box outside of which nothing is.
-        background: (3,) colour behind everything.
-        spec: plain values, "field", "style" and "sampler", from which `build` makes the same
-            modules again.
+        field: density and colour.
+        sampler: ``(field, rays, generator, mark, propose) -> Samples``.
+        bounds: (2, 3) box in the field's space, which is empty outside of it.
+        background: (3,) in [0, 1].
+        spec: plain values under "field", "style" and "sampler" from which `build` makes the same
+            modules.
     """
 
     bounds: Tensor
@@ -57,11 +57,11 @@ class Renderer(nn.Module):
         """A renderer with random parameters.
 
         Args:
-            spec: as of `Field.specs_of`.
+            spec: see `Field.specs_of`.
             bounds: (2, 3) box of the scene in the field's space.
             background: (3,) in [0, 1].
-            occupied: (R0, R1, R2) bool: where samples are taken.
-            cells: (C0, C1, C2) bool, of a field with cells those that exist; None: ``occupied``.
+            occupied: (R0, R1, R2) bool, cells in which samples are taken.
+            cells: (C0, C1, C2) bool, cells that may have density; None: ``occupied``.
         """
         field = FIELDS[spec["field"]["kind"]].build(
             spec, bounds, occupied if cells is None else cells
@@ -77,8 +77,9 @@ class Renderer(nn.Module):
         Raises:
             RuntimeError, KeyError, TypeError: they do not belong together.
         """
-        own = {k.removeprefix("field."): v for k, v in state.items() if k.startswith("field.")}
-        cells = FIELDS[spec["field"]["kind"]].cells_in(own)
+        prefix = "field."
+        field = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        cells = FIELDS[spec["field"]["kind"]].cells_from_state(field)
         grid = state["sampler.grid.occupied"]
         renderer = cls.build(spec, state["bounds"], state["background"], grid, cells)
         renderer.load_state_dict(state)
@@ -86,11 +87,11 @@ class Renderer(nn.Module):
 
     @property
     def spec(self) -> Spec:
-        """Plain values that, with the state_dict, are this renderer."""
+        """Plain values from which, with the state_dict, `from_state` rebuilds this renderer."""
         return self._spec | {"style": self.field.style.spec()}
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """Parameters and learning rates for learning from photos, see `Field.parameter_groups`."""
+        """Parameters and learning rates for training on photos, see `Field.parameter_groups`."""
         return self.field.parameter_groups(lr) + self.sampler.parameter_groups(lr)
 
     def clip(self, rays: Rays) -> Rays:
@@ -107,19 +108,22 @@ class Renderer(nn.Module):
         """Samples of rays that are already clipped.
 
         Args:
-            generator: random numbers for the samples' places; None for the middles.
-            mark: learn which cells light reaches, see `OccupancySampler`.
+            rays: N rays.
+            generator: for random positions of the samples; None: the midpoints.
+            mark: record which cells unoccluded rays reach, see `OccupancySampler`.
             propose: keep the coarse rendering, see `HierarchicalSampler`.
         """
         return self.sampler(self.field, rays, generator, mark, propose)
 
     def forward(self, rays: Rays, code: Tensor | None = None) -> Rendering:
-        """Colour over the background, depth and opacity of ``rays``; differentiable in the style
-        alone.
+        """Clips, samples and renders rays; differentiable in the style alone.
 
         Args:
-            rays: N rays in scene units.
-            code: (C,) or (N, C) that the style is conditioned on, if it is.
+            rays: N rays, see `Cameras.rays`.
+            code: (C,) or (N, C), of a conditioned style.
+
+        Returns:
+            Rendering of the N rays over the background.
         """
         rays = self.clip(rays)
         samples = self.sample(rays)
@@ -127,8 +131,8 @@ class Renderer(nn.Module):
 
     @torch.no_grad()
     def geometry(self, rays: Rays, samples: Samples) -> tuple[Tensor, Tensor]:
-        """Density (M,) and feature (M, ...) at the samples, without a graph: the sampler's, where
-        it had to ask for them."""
+        """Density (M,) and feature (M, ...) at the samples, without a graph; not computed again if
+        the sampler has computed them."""
         if samples.geometry is not None:
             return samples.geometry
         return self.field.geometry(rays.points(samples.ray_index, samples.t))
@@ -141,8 +145,17 @@ class Renderer(nn.Module):
         geometry: tuple[Tensor, Tensor] | None = None,
         scale_gradients_within: float | None = None,
     ) -> Rendering:
-        """The picture of clipped ``rays`` through given ``samples``, over the background: a pure
-        function of its arguments, see `models.render.render`."""
+        """`models.render.render` of clipped rays, laid over the background: a pure function of its
+        arguments.
+
+        Args:
+            rays: N rays, clipped.
+            samples: M samples of them.
+            code, geometry, scale_gradients_within: see `models.render.render`.
+
+        Returns:
+            Rendering of the N rays over the background.
+        """
         threshold = self.field.colour_threshold
         rendering = render(
             self.field, rays, samples, code, geometry, threshold, scale_gradients_within
@@ -150,13 +163,17 @@ class Renderer(nn.Module):
         return self.over_background(rendering)
 
     def over_background(self, rendering: Rendering) -> Rendering:
-        """A rendering over black, laid over the background."""
+        """Lays a rendering over black over the background."""
         rgb = rendering.rgb + (1 - rendering.opacity)[:, None] * self.background
         return replace(rendering, rgb=rgb)
 
     def refine(self, resolution: int) -> bool:
-        """Gives a field with cells ``resolution`` of them along its longest side, where the
-        sampler finds something; False where the field has none, and nothing has changed."""
+        """Refines a field with cells to ``resolution`` cells along its longest side, in the
+        sampler's occupied cells.
+
+        Returns:
+            Whether anything has changed; False: the field has no cells.
+        """
         field = self.field.refined(self.sampler.grid.occupied, resolution)
         if field is self.field:
             return False
@@ -174,27 +191,39 @@ class Picture:
     opacity: Tensor
 
     def cpu(self) -> Picture:
-        """The same in the host's memory."""
+        """A copy in CPU memory."""
         return Picture(self.rgb.cpu(), self.depth.cpu(), self.opacity.cpu())
 
 
 def ray_chunks(renderer: Renderer, chunk: int = 0) -> Chunks:
-    """Chunks of rays that are rendered at once without a graph: ``chunk``; 0: what suits field and
-    device."""
-    return Chunks(chunk or renderer.field.cost.rays[renderer.bounds.is_cuda])
+    """Chunks of ``chunk`` rays for rendering without a graph; 0: the field's size for the device."""
+    return Chunks(chunk or renderer.field.cost.rays_on(renderer.bounds.device))
 
 
 @torch.no_grad()
 def render_view(
     renderer: Renderer, cameras: Cameras, view: int, chunk: int = 0, code: Tensor | None = None
 ) -> Picture:
-    """Renders one view, without noise.
+    """Renders one whole view, deterministically.
 
     Args:
+        renderer: the trained field.
         cameras: on the renderer's device.
-        view: number of the camera.
-        chunk: rays at once; 0: by field and device.
-        code: (C,) that the style is conditioned on, if it is.
+        view: index of the camera.
+        chunk: rays per chunk; 0: the field's size for the device.
+        code: (C,), of a conditioned style.
+
+    Returns:
+        The picture, over the background.
+
+    >>> bounds, cells = torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.ones(8, 8, 8, dtype=torch.bool)
+    >>> spec = {"field": {"kind": "voxels"}, "style": {"kind": "voxels"}}
+    >>> spec["sampler"] = {"kind": "occupancy", "n_steps": 0}
+    >>> renderer = Renderer.build(spec, bounds, torch.ones(3), cells)
+    >>> c2w = torch.cat([torch.eye(3), torch.tensor([[0.0], [0], [4]])], 1)[None]
+    >>> lens, size = torch.tensor([[20.0, 20, 8, 6]]), torch.tensor([[12, 16]])
+    >>> render_view(renderer, Cameras(c2w, lens, size, near=2.0, far=6.0), view=0).rgb.shape
+    torch.Size([12, 16, 3])
     """
     height, width = cameras.sizes[view].tolist()
     parts = ray_chunks(renderer, chunk).over(

@@ -1,7 +1,8 @@
-"""Styles, which colour a field: a head reads the features of a place, a decoder makes a colour.
+"""Styles, which colour a field: a head looks up the features of a position, a decoder turns them
+into a colour.
 
-A style is given to a field (`Field.style`) and can be taken apart: fields with heads of one width
-can share a decoder.  `blended` makes one style of several.
+A style is a submodule of a field (`Field.style`).  Fields whose heads have the same width can share
+a decoder.  `blended` averages several styles into one.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ ParameterGroups = list[dict[str, Any]]
 
 
 class Decoder(nn.Module):
-    """(what the head read, direction, code) -> colour.
+    """(output of the head, viewing direction, code) -> colour.
 
     Args:
-        n_in: channels C that the head gives.
+        n_in: channels C of the head's output.
         hidden: widths of the hidden layers.
-        n_frequencies: of the direction's encoding.
+        n_frequencies: of the direction's positional encoding.
         n_code: channels of a code that the colours are conditioned on; 0: none.
-        view_dependent: whether the colour of a place may depend on where it is seen from; where it
-            may not, a stylised scene cannot flicker.
-        colour_map: whether an affine map of the final colours is to be loaded, see
-            `set_colour_map`.
+        view_dependent: whether colours depend on the viewing direction; without it a stylised
+            scene cannot flicker.
+        colour_map: whether to create the buffers of an affine map of the final colours, so that
+            one can be loaded, see `set_colour_map`.
+        rows: samples per block on a CPU, see `models.mlp.in_blocks`.
     """
 
     colour_matrix: Tensor | None
@@ -60,11 +62,11 @@ class Decoder(nn.Module):
         """Colours (M, 3) in [0, 1].
 
         Args:
-            h: (M, C) what the head read.
-            d: (M, 3) unit directions of view.
+            h: (M, C) output of the head.
+            d: (M, 3) unit viewing directions.
             code: (n_code,) one for all samples, or (M, n_code); None: zeros.
-            bottleneck: a linear layer that ``h`` has yet to pass through; nothing bends between it
-                and the first layer here, so the two are multiplied instead.
+            bottleneck: a linear layer to apply to ``h`` first; there is no non-linearity between it
+                and the decoder's first layer, so the two are fused into one.
         """
         inputs = [h, d if self.view_dependent else None]
         inputs.append(code if code is not None and code.ndim == 2 else None)
@@ -77,7 +79,7 @@ class Decoder(nn.Module):
             return (rgb @ self.colour_matrix.T.to(rgb) + self.colour_offset.to(rgb)).clamp(0, 1)
 
     def _encode(self, h: Tensor, *others: Tensor) -> Tensor:
-        """[h, encoded direction, code], of the last two what differs between the samples."""
+        """[h, encoded direction, code]; direction and code only where they vary per sample."""
         others = list(others)
         if self.view_dependent:
             others[0] = positional_encoding(others[0], self.n_frequencies)
@@ -86,7 +88,7 @@ class Decoder(nn.Module):
     def _first_layer(
         self, bottleneck: nn.Linear | None, d: Tensor, code: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the first layer, with what is the same for all samples in its bias."""
+        """Weight and bias of the first layer, with the constant inputs folded into the bias."""
         layer = self.mlp.layers[0]
         widths = [self.n_in, encoded_width(3, self.n_frequencies), self.n_code]
         with torch.autocast(layer.weight.device.type, enabled=False):
@@ -110,8 +112,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def allow_view_dependence(self) -> None:
-        """Makes the colours a function of the direction that has learned nothing of it yet: the
-        same ones as before."""
+        """Enables view dependence without changing any colour."""
         if self.view_dependent:
             return
         _, bias = self._first_layer(None, self.mlp.out.weight, None)
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
         self.view_dependent = True
 
     def set_colour_map(self, matrix: Tensor, offset: Tensor) -> None:
-        """The colours become ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
+        """Maps the colours from now on: ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
         like = self.mlp.out.bias
         self.colour_matrix, self.colour_offset = matrix.to(like), offset.to(like)
 
@@ -130,11 +131,13 @@ class Style(nn.Module):
     """``style(feature, x, d, code=None) -> rgb``: a head and a decoder.
 
     Attributes:
-        head: ``(feature, x) -> (M, C)``, with ``linear``: an `nn.Linear` that is all it does to
-            the feature, or None.
-        decoder: of C channels.
+        kind: name in `models.STYLES`.
+        head: ``(feature, x) -> (M, C)``.  Its attribute ``linear`` is the `nn.Linear` that the head
+            consists of, so that the decoder can fuse it into its first layer; None: the head is
+            something else.
+        decoder: reads the C channels of the head.
 
-    Subclasses say what they are made of (``kind``, `spec`) and how fast they learn.
+    Subclasses define their specification (``kind``, `spec`) and their learning rates.
     """
 
     kind: str
@@ -145,21 +148,21 @@ class Style(nn.Module):
         """Colours (M, 3) in [0, 1].
 
         Args:
-            feature: (M, ...) what the field's geometry tells of the samples.
-            x: (M, 3) their positions.
-            d: (M, 3) unit directions that they are seen in.
-            code: (n_code,) or (M, n_code) that the style is conditioned on, if it is.
+            feature: (M, ...) features of the samples, from the field's geometry.
+            x: (M, 3) positions in the field's space.
+            d: (M, 3) unit viewing directions in world space.
+            code: (n_code,) or (M, n_code), of a conditioned style.
         """
         if self.head.linear is not None:
             return self.decoder(feature, d, code, bottleneck=self.head.linear)
         return self.decoder(self.head(feature, x), d, code)
 
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
-        """Parameters and learning rates for painting on frozen geometry.
+        """Parameters and learning rates for training a style on frozen geometry.
 
         Args:
-            lr: of the fastest parameters; None: what suits them.
-            every_patch: whether there is a step for every patch instead of every view.
+            lr: learning rate of the fastest parameters; None: the style's default.
+            every_patch: whether the optimiser steps after every patch instead of every view.
         """
         raise NotImplementedError
 
@@ -174,12 +177,13 @@ class Style(nn.Module):
             "colour_map": decoder.colour_matrix is not None,
         }
 
-    def twin(self) -> Style:
-        """A copy with parameters of its own, for the same field."""
+    def clone(self) -> Style:
+        """A copy with its own parameters, for the same field."""
         return deepcopy(self)
 
     def reset(self) -> None:
-        """Starts again: Xavier-uniform weights and zero biases, as styleNeRF does in stage 2."""
+        """Draws the parameters anew: Xavier-uniform weights and zero biases, as styleNeRF does in
+        stage 2."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -187,8 +191,12 @@ class Style(nn.Module):
 
 
 def build_style(spec: Mapping[str, Any], geometry: nn.Module) -> Style:
-    """A style with random parameters, for fields with this ``geometry``; ``spec`` as of
-    `Style.spec`, of which what is left out takes its default."""
+    """A style with random parameters.
+
+    Args:
+        spec: as returned by `Style.spec`; values that are left out take their defaults.
+        geometry: of the field that the style is for.
+    """
     arguments = dict(spec)
     return STYLES[arguments.pop("kind")](geometry, **arguments)
 
@@ -197,7 +205,7 @@ class BlendedColours(nn.Module):
     """Several styles at once: the weighted mean of their colours.
 
     Args:
-        styles: of one field.
+        styles: styles of the same field.
         weights: one for each, with sum 1.
     """
 
@@ -212,20 +220,22 @@ class BlendedColours(nn.Module):
 
 
 def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
-    """One style whose parameters are the weighted mean of those of several of the same kind: as
-    quick as one of them, and no cross-fade of two pictures where they started from the same one.
+    """One style whose parameters are the weighted mean of the parameters of several.
+
+    It is as fast as one of them.  Where all were trained from the same initial style, it is a style
+    in between rather than a cross-fade of their images.
 
     Args:
-        styles: of one kind and shape; a missing colour map counts as the identity.
+        styles: styles of the same kind and shape; a missing colour map counts as the identity.
         weights: one for each, with sum 1.
     """
     weights = _checked(styles, weights)
-    styles = [style.twin() for style in styles]
+    styles = [style.clone() for style in styles]
     view_dependent = [style.decoder.view_dependent for style in styles]
     if any(view_dependent):
         for style in styles:
             style.decoder.allow_view_dependence()
-    mean = styles[0].twin()
+    mean = styles[0].clone()
     if any(style.decoder.colour_matrix is not None for style in styles):
         like = mean.decoder.mlp.out.bias.detach()
         maps = [

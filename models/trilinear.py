@@ -1,4 +1,4 @@
-"""Trilinear gathering from a table of lattice vertices, with a backward pass that suits a CPU."""
+"""Trilinear interpolation from a table of lattice vertices, with a backward pass fast on a CPU."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 # corner k of a cell is offset (k >> 2 & 1, k >> 1 & 1, k & 1)
 CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)], device="cpu")
-SHARED = 3  # samples in a cell, on average, from which they are summed by cell first
+SHARED = 3  # with this many samples per cell on average, gradients are summed by cell first
 
 
 def trilinear_weights(fraction: Tensor) -> Tensor:
-    """Weights (M, 8) of the eight corners for positions ``fraction (M, 3)`` inside a cell."""
+    """Weights (M, 8) of the eight corners for positions ``fraction (M, 3)`` in [0, 1] in a cell."""
     x, y, z = fraction.unbind(1)
     in_plane = torch.stack([(1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y], 1)
     above = in_plane * z[:, None]
@@ -23,8 +23,8 @@ class _TrilinearGather(torch.autograd.Function):
     """``out_m = sum_k weights_mk table[corners[cell_m, k]]``.
 
     The forward pass is an `embedding_bag`.  Its stock backward pass is serial and walks over row
-    pairs; here the gradient becomes other `embedding_bag`s, which gather what belongs to a row from
-    the incoming gradient: about 7 times faster on two cores.
+    pairs; here the gradient is computed by other `embedding_bag`s, which gather the incoming
+    gradients of each row: about 7 times faster on two cores.
     """
 
     @staticmethod
@@ -55,13 +55,13 @@ class _TrilinearGather(torch.autograd.Function):
 def _row_sums(
     corners: Tensor, cell: Tensor, grad: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The table's rows (R,) that the samples touch, and the gradients (R, F) that they get."""
+    """Rows (R,) of the table that the samples use, and the gradients (R, F) of these rows."""
     ordered, order = cell.sort(stable=True)
     cells, counts = ordered.unique_consecutive(return_counts=True)
     if len(cell) < SHARED * len(cells):
         ordered, order = corners.index_select(0, cell).flatten().sort(stable=True)
         return _bags(ordered, order >> 3, grad, weights.flatten()[order])
-    # a view's samples lie in few cells: their sums first, and an eighth of them to sort by row
+    # a view's samples lie in few cells: summing by cell first leaves far fewer keys to sort by row
     first, weights = counts.cumsum(0) - counts, weights.index_select(0, order)
     sums = [_bag(order, grad, first, weights[:, k].contiguous()) for k in range(8)]
     ordered, order = corners.index_select(0, cells).flatten().sort(stable=True)
@@ -71,8 +71,8 @@ def _row_sums(
 def _bags(
     ordered: Tensor, index: Tensor, values: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The different keys (R,) of ``ordered (K,)``, and for each the sum (R, F) of its weighted rows
-    of ``values``, given by ``index (K,)``."""
+    """The distinct keys (R,) of ``ordered (K,)``, and for each the weighted sum (R, F) of the rows
+    of ``values`` that ``index (K,)`` lists for it."""
     keys, counts = ordered.unique_consecutive(return_counts=True)
     return keys, _bag(index, values, counts.cumsum(0) - counts, weights)
 

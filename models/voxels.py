@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.field import Cost, Field
-from models.occupancy import dilate, grid_shape, locate, resampled
+from models.occupancy import dilate, grid_shape, locate, resample_any
 from models.style import Decoder, ParameterGroups, Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
-HIDDEN = (64, 64)
-ROWS = 1 << 14  # in a block of the network
-FEATURES = 12  # on a vertex
+HIDDEN_WIDTHS = (64, 64)
+ROWS = 1 << 14  # samples per block of the network on a CPU
+FEATURES = 12  # per vertex
 DIRECTION_FREQUENCIES = 2
-RAW_DENSITY = -2.0  # to start from: light goes about 8 hundredths of the box deep
+RAW_DENSITY = -2.0  # initial raw value: a mean free path of about 8 % of the box
 STEPS_PER_CELL = 4 / 3
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 STYLE_RATES = {"features": 0.1, "mlp": 2e-3}
@@ -29,7 +29,7 @@ class Lattice(nn.Module):
 
     Args:
         active: (R0, R1, R2) bool, the cells that exist.
-        bounds: (2, 3) box of the grid, scene units.
+        bounds: (2, 3) box of the grid in the field's space.
     """
 
     active: Tensor
@@ -44,10 +44,10 @@ class Lattice(nn.Module):
         self.register_buffer("bounds", bounds.clone())
         resolution = torch.tensor(active.shape, device=bounds.device)
         self.register_buffer("resolution", resolution, persistent=False)
-        self._number()
+        self._index_cells()
 
-    def _number(self) -> None:
-        """Numbers the cells and their vertices, both in raster order."""
+    def _index_cells(self) -> None:
+        """Assigns indices to the cells and their vertices, both in raster order."""
         active = self.active
         cells = active.nonzero()
         numbers = torch.arange(len(cells), dtype=torch.int32, device=active.device)
@@ -69,24 +69,24 @@ class Lattice(nn.Module):
 
     @property
     def cell(self) -> Tensor:
-        """(3,) edges of a cell, scene units."""
+        """(3,) edge lengths of a cell, units of the field's space."""
         return (self.bounds[1] - self.bounds[0]) / self.resolution
 
     def vertices(self) -> Tensor:
-        """(V, 3) positions of the vertices, scene units."""
+        """(V, 3) positions of the vertices in the field's space."""
         _, ny, nz = (n + 1 for n in self.active.shape)
         key = self.vertex_key
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
         return self.bounds[0] + index * self.cell
 
     def _position(self, x: Tensor) -> Tensor:
-        """``x (M, 3)`` in units of cells."""
+        """``x (M, 3)`` in cell coordinates."""
         return (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
 
     def locate(self, x: Tensor) -> Tensor:
-        """Cell number (M,) int32 of each position ``x (M, 3)``, -1 where there is none."""
-        number, inside = locate(self._position(x), self.active.shape)
-        return torch.where(inside, self.cell_of.index_select(0, number), -1)
+        """Index (M,) int32 of the cell that contains each position ``x (M, 3)``; -1: no cell."""
+        index, inside = locate(self._position(x), self.active.shape)
+        return torch.where(inside, self.cell_of.index_select(0, index), -1)
 
     def interpolate(self, table: Tensor, cell: Tensor, x: Tensor) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""
@@ -98,8 +98,11 @@ class Lattice(nn.Module):
 class VoxelGeometry(nn.Module):
     """Position -> density: raw values on the vertices, interpolated, then a softplus.
 
-    Interpolating before the activation lets a surface lie sharply inside a cell (DVGO, Sun et al.
-    2022).  Density is measured in hundredths of the box, so scenes of any size start alike.
+    Interpolating before the activation lets a sharp surface lie inside a cell (DVGO, Sun et al.
+    2022).  Raw values are per hundredth of the box, so scenes of any size start alike.
+
+    Args:
+        lattice: its vertices hold the raw values.
     """
 
     def __init__(self, lattice: Lattice) -> None:
@@ -111,39 +114,46 @@ class VoxelGeometry(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (M, 3)`` -> density (M,) per scene unit, and the cell (M,) that x lies in or -1."""
+        """``x (M, 3)`` -> density (M,) per unit of the field's space, and the index (M,) of the
+        cell that contains x, or -1."""
         cell = self.feature(x)
         raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), x)[:, 0]
         density = functional.softplus(raw) / self.unit
         return density * (cell >= 0), cell
 
     def feature(self, x: Tensor) -> Tensor:
-        """``x (M, 3)`` -> the cell (M,) that it lies in or -1."""
+        """``x (M, 3)`` -> the index (M,) of the cell that contains it, or -1."""
         return self.lattice.locate(x)
 
 
 class VertexFeatures(nn.Module):
-    """The head of a voxel style: features on the vertices, interpolated."""
+    """The head of a voxel style: features on the vertices, interpolated.
+
+    Args:
+        lattice: of the geometry.
+        n_features: F, per vertex.
+    """
 
     linear = None
 
     def __init__(self, lattice: Lattice, n_features: int) -> None:
         super().__init__()
-        self._lattice = (lattice,)  # in a tuple: it belongs to the geometry, not to this module
+        self._lattice = (lattice,)  # in a tuple, or it would be registered as a submodule
         self.table = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
-        """``feature (M,)`` cells or -1, ``x (M, 3)`` -> (M, F)."""
+        """``feature (M,)``, indices of cells or -1, and ``x (M, 3)`` -> (M, F)."""
         return self._lattice[0].interpolate(self.table, feature.clamp(min=0), x)
 
 
 class VoxelStyle(Style):
-    """(cell, position, direction) -> colour: features on the vertices and a small MLP.
+    """(cell, position, viewing direction) -> colour: features on the vertices and a small MLP.
 
     Args:
-        geometry: of the field that it is for.
-        n_features: on a vertex.
-        decoder: see `Decoder`.
+        geometry: of the field that the style is for.
+        n_features: per vertex.
+        n_frequencies: of the viewing direction's positional encoding.
+        decoder: further arguments of `Decoder`.
     """
 
     kind = "voxels"
@@ -157,17 +167,17 @@ class VoxelStyle(Style):
     ) -> None:
         super().__init__()
         self.head = VertexFeatures(geometry.lattice, n_features)
-        self.decoder = Decoder(n_features, HIDDEN, n_frequencies, rows=ROWS, **decoder)
+        self.decoder = Decoder(n_features, HIDDEN_WIDTHS, n_frequencies, rows=ROWS, **decoder)
 
     def spec(self) -> dict[str, Any]:
         return super().spec() | {"n_features": self.decoder.n_in}
 
-    def twin(self) -> VoxelStyle:
+    def clone(self) -> VoxelStyle:
         shared = self.head._lattice
         return deepcopy(self, {id(shared): shared})
 
     def reset(self) -> None:
-        """Starts again from a colourless field."""
+        """Draws the parameters anew: small random features, colours near grey."""
         super().reset()
         nn.init.normal_(self.head.table, std=0.1)
 
@@ -175,9 +185,14 @@ class VoxelStyle(Style):
         return self.groups_at(STYLE_RATES, lr)
 
     def groups_at(self, rates: dict[str, float], lr: float | None) -> ParameterGroups:
-        """Parameters at the ``rates`` of "features" and "mlp", scaled so that features get ``lr``.
+        """Parameters and learning rates.
 
-        Few rays meet each number of a table, so its gradients are tiny, which "sparse" tells.
+        Each entry of a table is met by few rays, so its gradients are tiny; the optimiser is told
+        by the key "sparse".
+
+        Args:
+            rates: default learning rates of "features" and "mlp".
+            lr: learning rate of the features, to which the others are scaled; None: ``rates``.
         """
         scale = lr / rates["features"] if lr else 1.0
         return [
@@ -213,11 +228,11 @@ class VoxelField(Field):
         return options.voxel_resolution
 
     @classmethod
-    def geometry_of(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> VoxelGeometry:
+    def build_geometry(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> VoxelGeometry:
         return VoxelGeometry(Lattice(cells, bounds))
 
     @classmethod
-    def cells_in(cls, state: dict[str, Tensor]) -> Tensor:
+    def cells_from_state(cls, state: dict[str, Tensor]) -> Tensor:
         return state["geometry.lattice.active"]
 
     @property
@@ -234,23 +249,23 @@ class VoxelField(Field):
 
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)
-        return self.on_cells(resampled(dilate(occupied), shape))
+        return self.on_cells(resample_any(dilate(occupied), shape))
 
     @torch.no_grad()
     def on_cells(self, active: Tensor) -> VoxelField:
-        """The same field on other cells ``active (R0, R1, R2)``, usually finer and fewer."""
+        """The same field on other cells ``active (R0, R1, R2) bool``, usually finer and fewer."""
         old = self.geometry.lattice
         spec = {"field": {}, "style": self.style.spec()}
         new = VoxelField.build(spec, old.bounds, active).to(old.bounds.device)
         vertices = new.geometry.lattice.vertices()
-        # a vertex on the rim belongs to an old cell on one of its eight sides
+        # a vertex on the boundary lies in an old cell on one of its eight sides only
         nudge = 1e-3 * old.cell
         for corner in CORNERS.to(nudge):
             x = vertices + (corner * 2 - 1) * nudge
             cell = old.locate(x)
             known = cell >= 0
-            where, place = cell[known], x[known]
-            new.geometry.raw[known] = old.interpolate(self.geometry.raw, where, place)
-            new.style.head.table[known] = old.interpolate(self.style.head.table, where, place)
+            cell, x = cell[known], x[known]
+            new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell, x)
+            new.style.head.table[known] = old.interpolate(self.style.head.table, cell, x)
         new.style.decoder = self.style.decoder
         return new

@@ -13,7 +13,7 @@ from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
 from datasets.scene import Scene
-from models.checkpoint import FIELD, Checkpoint, FieldRecord
+from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
 from opt import TrainOptions
 from systems.growth import new_renderer
 from systems.photometric_task import PhotometricTask
@@ -32,7 +32,8 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         renderer = found[1].renderer() if found else new_renderer(options, scene)
 
         def checkpoint() -> Checkpoint:
-            fields, scenes = {FIELD: FieldRecord.of(renderer)}, {FIELD: scene_state(scene)}
+            fields = {ONLY_FIELD: FieldRecord.of(renderer)}
+            scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
         task = PhotometricTask(options, scene, renderer, pixels, n_steps)

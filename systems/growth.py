@@ -11,7 +11,7 @@ from torch import Tensor
 from datasets.hull import seen_by_several, visual_hull
 from datasets.scene import Scene
 from models import FIELDS
-from models.occupancy import grid_shape, resampled, upsampled
+from models.occupancy import grid_shape, resample_any, resample_nearest
 from models.renderer import Renderer
 from opt import TrainOptions
 
@@ -85,7 +85,7 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
             scene.box,
             scene.background,
             occupied,
-            resampled(occupied, coarse),
+            resample_any(occupied, coarse),
         )
         renderer.field.fill(growth.raw_density)
     return renderer
@@ -98,5 +98,5 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     if scene.has_alpha:
         return visual_hull(scene.train, scene.bounds, shape)
     if scene.surrounds:
-        return upsampled(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
+        return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
     return torch.ones(shape, dtype=torch.bool)

@@ -202,7 +202,7 @@ class PhotometricTask(Task):
             print("appearance:", ", ".join(words))
 
     def gather(self) -> None:
-        self.engine.team.unite(self.renderer.sampler.grid.lit)
+        self.engine.team.logical_or(self.renderer.sampler.grid.lit)
 
     def state(self) -> dict[str, Any]:
         return {} if self.appearance is None else {"appearance": self.appearance.raw}

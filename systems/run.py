@@ -167,7 +167,7 @@ class Run:
             return []
         checkpoint, paths = self._signed(checkpoint), [self.path]
         checkpoint.write(self.path)
-        if checkpoint.has_networks:
+        if checkpoint.is_hierarchical:
             checkpoint.write_networks(*self.network_paths)
             paths += self.network_paths
         _delete(self._steps())

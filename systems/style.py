@@ -17,7 +17,7 @@ from features.registry import load_features
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES, TERMS, layers_needed
 from losses.style_image import prepare_style
-from models.checkpoint import FIELD, PHOTO, Checkpoint, style_name
+from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, style_name
 from models.renderer import Renderer
 from opt import SCENE, TrainOptions
 from systems.frozen import FrozenGeometry
@@ -41,12 +41,12 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         for own in options_of_paintings(options):
             painting = torch.from_numpy(read_image(own.style_dir)[0])
             inputs = {
-                "geometry": field.fields[FIELD].digest,
+                "geometry": field.fields[ONLY_FIELD].digest,
                 "painting": digest({"rgb": painting}),
             }
             run = stack.enter_context(Run(own, inputs))
             jobs.append((own, style_name(own.style_dir), painting, run, run.newest()))
-        scene = place_as(load_scene(options), field.scenes[FIELD])
+        scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
         frozen: FrozenGeometry | None = None
         for own, name, painting, run, found in jobs:
             if len(jobs) > 1:
@@ -73,7 +73,7 @@ def options_of_field(options: TrainOptions, field: Checkpoint) -> TrainOptions:
         UserError: another kind of field was asked for.
     """
     options = options.filled_from(field.options, (*SCENE, "field"))
-    kind = field.fields[FIELD].spec["field"]["kind"]
+    kind = field.fields[ONLY_FIELD].spec["field"]["kind"]
     if options.field != kind:
         raise UserError(
             f"--field {options.field}: the checkpoint holds a field of the kind '{kind}'; "
@@ -95,7 +95,7 @@ def options_of_paintings(options: TrainOptions) -> list[TrainOptions]:
 
 def start_colours(field: Checkpoint, options: TrainOptions) -> Renderer:
     """The field in the colours to start from: the photographic ones where it has them."""
-    has_photo = field.fields[FIELD].photographic
+    has_photo = field.fields[ONLY_FIELD].has_photo_colours
     renderer = field.renderer(style=PHOTO if has_photo else None)
     style = renderer.field.style
     style.decoder.view_dependent = options.view_dependent

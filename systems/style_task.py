@@ -106,7 +106,7 @@ class StyleTask(Task):
         with self.engine.autocast():
             first = self.frozen.view(0)
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
-        sizes = self.renderer.field.cost.painting_samples[cuda]
+        sizes = self.renderer.field.cost.painting_samples_on(self.engine.device)
         self.chunks = Chunks(*(n / samples_per_pixel for n in sizes))
         if options.chunk:
             self.chunks = Chunks(options.chunk)

@@ -19,7 +19,7 @@ from PIL import Image
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from eval import evaluate
-from models.checkpoint import FIELD, Checkpoint, geometry_digest
+from models.checkpoint import ONLY_FIELD, Checkpoint, geometry_digest
 from models.renderer import render_view
 from opt import parse_eval, parse_train
 from pipeline import train
@@ -88,12 +88,16 @@ def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     assert (after.stage, list(after.styles)) == ("style", ["painting"])
     # law 2: the geometry has not moved by a bit, the style has
     painted = after.renderer().state_dict()
-    assert before.fields[FIELD].digest == after.fields[FIELD].digest == geometry_digest(painted)
-    assert not same(before.fields[FIELD].state, painted)
+    assert (
+        before.fields[ONLY_FIELD].digest
+        == after.fields[ONLY_FIELD].digest
+        == geometry_digest(painted)
+    )
+    assert not same(before.fields[ONLY_FIELD].state, painted)
     # law 6: the photographic colours are still there
-    assert same(before.fields[FIELD].state, after.renderer(style="photo").state_dict())
+    assert same(before.fields[ONLY_FIELD].state, after.renderer(style="photo").state_dict())
     report = evaluate(parse_eval(["--ckpt_path", str(path), "--gif_name", "out"]))
-    assert report["digest"] == before.fields[FIELD].digest
+    assert report["digest"] == before.fields[ONLY_FIELD].digest
     assert report["style"] == "painting"
     assert "psnr" not in report
     assert report["style_distance"] > 0
@@ -278,7 +282,7 @@ def test_the_report_says_how_it_came_about(at, monkeypatch, capsys):
     assert written["options"]["ckpt_path"] == "ckpts/sphere_g.ckpt"
     assert written["training_options"]["stage"] == "geometry"
     read = Checkpoint.read(at / "ckpts/sphere_g.ckpt")
-    assert (written["digest"], written["style"]) == (read.fields[FIELD].digest, "photo")
+    assert (written["digest"], written["style"]) == (read.fields[ONLY_FIELD].digest, "photo")
     assert written["versions"]["torch"] == torch.__version__
     assert {"python", "numpy", "pytorch-lightning"} <= written["versions"].keys()
     # nerf_pl's test_train: the views of training, rendered whole and measured

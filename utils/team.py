@@ -50,7 +50,7 @@ class Team:
             distributed.all_gather_object(items, item)
         return items
 
-    def unite(self, flags: Tensor) -> None:
+    def logical_or(self, flags: Tensor) -> None:
         """In place: True where it is in any process."""
         if self.size > 1:
             counts = flags.to(torch.uint8)

@@ -16,7 +16,7 @@ from assets.volume import export_volume, volume_of
 from datasets.cameras.rays import Cameras, Rays
 from datasets.cameras.space import NDC, WORLD
 from datasets.scene import Scene, View
-from models.checkpoint import FIELD, PHOTO, Checkpoint
+from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
 from models.renderer import render_view
 from opt import parse_export
 from tests.assets.conftest import voxels
@@ -82,8 +82,8 @@ def job(renderer, scene, tmp_path, monkeypatch):
 
     def run(line, payload_scene=None):
         options = parse_export(f"{line} --ckpt_path x.ckpt --output_dir {tmp_path}".split())
-        checkpoint = Checkpoint("geometry", {}, {FIELD: payload_scene or {}})
-        made = Job(options, checkpoint, FIELD, PHOTO, renderer, tmp_path)
+        checkpoint = Checkpoint("geometry", {}, {ONLY_FIELD: payload_scene or {}})
+        made = Job(options, checkpoint, ONLY_FIELD, PHOTO, renderer, tmp_path)
         if payload_scene is None:
             made.scene = scene
         return SimpleNamespace(job=made, path=tmp_path)

@@ -20,7 +20,7 @@ from assets.weights import (
     write_weights,
 )
 from datasets.cameras.rays import Rays
-from models.checkpoint import FIELD, VERSION, Checkpoint, FieldRecord, geometry_digest
+from models.checkpoint import ONLY_FIELD, VERSION, Checkpoint, FieldRecord, geometry_digest
 from tests.renderers import nerf_renderer, voxel_renderer
 from utils.checkpoint import FORMAT
 from utils.errors import UserError
@@ -43,7 +43,7 @@ def checkpoint_of(kind, resolution=128, n_fine=64):
         renderer.field.style.reset()
     renderer.sampler.grid.mark(torch.zeros(1, 3))
     return Checkpoint(
-        "geometry", {FIELD: FieldRecord.of(renderer)}, {FIELD: SCENE}, options=OPTIONS
+        "geometry", {ONLY_FIELD: FieldRecord.of(renderer)}, {ONLY_FIELD: SCENE}, options=OPTIONS
     )
 
 
@@ -70,9 +70,9 @@ def test_round_trip(kind, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     again = read_trained(path, None, None)
     assert torch.equal(picture(again.renderer()), picture(checkpoint.renderer()))
-    record = again.fields[FIELD]
+    record = again.fields[ONLY_FIELD]
     assert record.digest == geometry_digest(record.state)
-    assert record.spec == checkpoint.fields[FIELD].spec
+    assert record.spec == checkpoint.fields[ONLY_FIELD].spec
     for name in ("stage", "options", "scenes", "versions", "styles"):
         assert getattr(again, name) == getattr(checkpoint, name)
 
@@ -83,7 +83,7 @@ def test_either_colours(kind, n_fine, tmp_path):
     for style, other in (("wave", "photo"), ("photo", "wave")):
         write_weights(path, checkpoint, half=False, style=style)
         again = read_weights(path)
-        assert again.chosen() == (FIELD, style)
+        assert again.chosen() == (ONLY_FIELD, style)
         assert torch.equal(picture(again.renderer()), picture(checkpoint.renderer(style=style)))
         with pytest.raises(UserError, match=f"--style {other}: not in the checkpoint"):
             again.renderer(style=other)
@@ -97,7 +97,7 @@ def test_half_precision_looks_the_same_and_takes_half(kind, tmp_path):
     write_weights(tmp_path / "single.safetensors", checkpoint, half=False)
     write_weights(tmp_path / "half.safetensors", checkpoint, half=True)
     again = read_weights(tmp_path / "half.safetensors")
-    assert all(t.dtype != torch.float16 for t in again.fields[FIELD].state.values())
+    assert all(t.dtype != torch.float16 for t in again.fields[ONLY_FIELD].state.values())
     assert (picture(again.renderer()) - picture(checkpoint.renderer())).abs().max() < 0.02
     sizes = [(tmp_path / f"{p}.safetensors").stat().st_size for p in ("half", "single")]
     assert sizes[0] < (0.6 if kind == "nerf" else 0.8) * sizes[1]
@@ -125,14 +125,14 @@ def test_the_metadata_are_json_that_any_program_reads(tmp_path):
     checkpoint, path = checkpoint_of("voxels"), tmp_path / "f.safetensors"
     write_weights(path, checkpoint, half=True)
     header = header_of(path)
-    assert json.loads(header["__metadata__"]["spec"]) == checkpoint.fields[FIELD].spec
-    assert header["__metadata__"]["source_digest"] == checkpoint.fields[FIELD].digest
+    assert json.loads(header["__metadata__"]["spec"]) == checkpoint.fields[ONLY_FIELD].spec
+    assert header["__metadata__"]["source_digest"] == checkpoint.fields[ONLY_FIELD].digest
     assert header["field.geometry.raw"]["dtype"] == "F16"
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
     checkpoint = checkpoint_of("voxels")
-    checkpoint.fields[FIELD].state["field.geometry.raw"][3] = 1e6
+    checkpoint.fields[ONLY_FIELD].state["field.geometry.raw"][3] = 1e6
     with pytest.raises(UserError, match=r"--half: field\.geometry\.raw"):
         write_weights(tmp_path / "f.safetensors", checkpoint, half=True)
     assert list(tmp_path.iterdir()) == []
@@ -242,8 +242,8 @@ def test_the_scene_is_where_it_was(tmp_path):
         "views": views,
     }
     path = tmp_path / "f.safetensors"
-    write_weights(path, replace(checkpoint, scenes={FIELD: scene}), half=False)
-    saved = read_weights(path).scenes[FIELD]
+    write_weights(path, replace(checkpoint, scenes={ONLY_FIELD: scene}), half=False)
+    saved = read_weights(path).scenes[ONLY_FIELD]
     assert saved == {name: scene[name] for name in PLACE}
 
 

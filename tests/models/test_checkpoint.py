@@ -15,7 +15,7 @@ from datasets.cameras.space import NDC, WORLD, Contracted
 from datasets.portable import place_as, scene_from, scene_state
 from datasets.scene import Scene, View
 from models.checkpoint import (
-    FIELD,
+    ONLY_FIELD,
     Checkpoint,
     FieldRecord,
     Progress,
@@ -59,7 +59,9 @@ def scene(space=WORLD):
 
 def geometry_of(kind, **more):
     field = FieldRecord.of(renderer_of(kind, **more))
-    return Checkpoint("geometry", {FIELD: field}, {FIELD: scene_state(scene())}, options=OPTIONS)
+    return Checkpoint(
+        "geometry", {ONLY_FIELD: field}, {ONLY_FIELD: scene_state(scene())}, options=OPTIONS
+    )
 
 
 def painted(checkpoint, name, seed=5, other_shape=False):
@@ -141,7 +143,7 @@ def test_round_trip(kind, tmp_path):
         states = [c.renderer(style=style).state_dict() for c in (before, after)]
         assert same(*states)
     assert same(after.renderer().state_dict(), after.renderer(style="wave").state_dict())
-    assert scene_from(after.scenes[FIELD]).far == 5.0
+    assert scene_from(after.scenes[ONLY_FIELD]).far == 5.0
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,13 @@ def test_photographic_and_painted_colours_of_one_field(kind, n_fine):
     assert torch.equal(picture(checkpoint.renderer(style="wave")), expected)
     assert torch.equal(picture(checkpoint.renderer(style="photo")), photo)
     digests = {geometry_digest(checkpoint.renderer(style=s).state_dict()) for s in ("photo", None)}
-    assert digests == {checkpoint.fields[FIELD].digest}
+    assert digests == {checkpoint.fields[ONLY_FIELD].digest}
 
 
 @pytest.mark.parametrize("kind", ["nerf", "voxels"])
 def test_a_style_of_another_specification(kind, tmp_path):
     checkpoint = painted(painted(geometry_of(kind), "flat", other_shape=True), "wave", 6)
-    photographic, flat = checkpoint.fields[FIELD].spec["style"], checkpoint.styles["flat"].spec
+    photographic, flat = checkpoint.fields[ONLY_FIELD].spec["style"], checkpoint.styles["flat"].spec
     assert flat == photographic | {"view_dependent": False, "colour_map": True}
     checkpoint.write(tmp_path / "x.ckpt")
     read = Checkpoint.read(tmp_path / "x.ckpt")
@@ -178,9 +180,11 @@ def test_a_style_of_another_specification(kind, tmp_path):
     x, d = torch.zeros(2, 3), torch.eye(3)[:2]
     with torch.no_grad():
         assert torch.equal(*renderer.field.colours(x, d))
-    field = read.fields[FIELD]
+    field = read.fields[ONLY_FIELD]
     state = {k: x for k, x in field.state.items() if not k.startswith("field.style.")}
-    bare = replace(read, fields={FIELD: replace(field, state=state)})  # without photographic ones
+    bare = replace(
+        read, fields={ONLY_FIELD: replace(field, state=state)}
+    )  # without photographic ones
     bare.write(tmp_path / "x.ckpt")
     again = Checkpoint.read(tmp_path / "x.ckpt")
     for style in ("flat", "wave"):
@@ -210,9 +214,9 @@ def test_several_fields_scenes_and_styles(tmp_path):
 
 def test_the_style_trained_last_is_meant():
     checkpoint = painted(painted(geometry_of("voxels"), "a"), "b", 6)
-    assert checkpoint.chosen() == (FIELD, "b")
+    assert checkpoint.chosen() == (ONLY_FIELD, "b")
     again = painted(checkpoint, "a", 7)
-    assert again.chosen() == (FIELD, "a")
+    assert again.chosen() == (ONLY_FIELD, "a")
     assert list(again.styles) == ["b", "a"]
     assert again.stage == "style"
 
@@ -222,7 +226,7 @@ def test_a_style_on_geometry_that_has_moved_is_a_mistake_of_the_code():
     renderer = checkpoint.renderer()
     with torch.no_grad():
         renderer.field.geometry.raw[0] += 1e-3
-    with pytest.raises(RuntimeError, match="geometry of 'scene' has moved"):
+    with pytest.raises(RuntimeError, match="geometry of 'scene' changed"):
         checkpoint.with_style("a", renderer, OPTIONS)
 
 
@@ -241,7 +245,7 @@ def test_no_painting_is_called_photo(tmp_path):
 
 def test_what_is_not_finite_is_not_written(tmp_path):
     checkpoint = geometry_of("voxels")
-    checkpoint.fields[FIELD].state["field.geometry.raw"][3] = float("inf")
+    checkpoint.fields[ONLY_FIELD].state["field.geometry.raw"][3] = float("inf")
     with pytest.raises(NumericalError, match=r"field\.geometry\.raw: a number that is not finite"):
         checkpoint.write(tmp_path / "x.ckpt")
     assert list(tmp_path.iterdir()) == []
@@ -253,7 +257,7 @@ def test_what_is_not_finite_is_not_written(tmp_path):
 def test_a_file_for_each_network(tmp_path):
     paths = [tmp_path / "coarse.pt", tmp_path / "fine.pt"]
     checkpoint = painted(geometry_of("nerf"), "wave")
-    assert checkpoint.has_networks
+    assert checkpoint.is_hierarchical
     checkpoint.write_networks(*paths)
     read = Checkpoint.read_networks(*paths)
     assert content_digest(read.content()["options"]) == content_digest(checkpoint.options)
@@ -266,7 +270,7 @@ def test_a_file_for_each_network(tmp_path):
     geometry_of("nerf", seed=1).write_networks(tmp_path / "other.pt", tmp_path / "fine.pt")
     words = "give the two files of one run"
     refused(lambda: Checkpoint.read_networks(*paths), "coarse.pt", "fine.pt", words)
-    assert not geometry_of("voxels").has_networks
+    assert not geometry_of("voxels").is_hierarchical
 
 
 # what the modules of version 1 called what has another name today
@@ -335,10 +339,10 @@ def test_version_1(kind, n_fine, other_shape, tmp_path):
     checkpoint = painted(checkpoint, "wave", other_shape=other_shape)
     save_checkpoint(path, first_version(checkpoint))
     read = Checkpoint.read(path)
-    assert read.chosen() == (FIELD, "wave")
+    assert read.chosen() == (ONLY_FIELD, "wave")
     assert read.styles["wave"].spec == checkpoint.styles["wave"].spec
     assert torch.equal(picture(read.renderer()), picture(checkpoint.renderer()))
-    assert read.fields[FIELD].digest == checkpoint.fields[FIELD].digest
+    assert read.fields[ONLY_FIELD].digest == checkpoint.fields[ONLY_FIELD].digest
     refused(lambda: read.renderer(style="photo"), "--style photo", "which has 'wave'")
     read.write(path)  # and as version 2
     again = Checkpoint.read(path)
@@ -347,8 +351,10 @@ def test_version_1(kind, n_fine, other_shape, tmp_path):
 
 def test_version_1_of_a_nerf_with_an_occupancy_grid(tmp_path):
     renderer = nerf_renderer(BOUNDS, torch.rand(6, 6, 5) < 0.5, 3, 2, sampling="occupancy")
-    scenes = {FIELD: scene_state(scene())}
-    checkpoint = Checkpoint("geometry", {FIELD: FieldRecord.of(renderer)}, scenes, options=OPTIONS)
+    scenes = {ONLY_FIELD: scene_state(scene())}
+    checkpoint = Checkpoint(
+        "geometry", {ONLY_FIELD: FieldRecord.of(renderer)}, scenes, options=OPTIONS
+    )
     content = first_version(checkpoint)
     content["spec"] |= {"n_coarse": 3, "n_fine": 2}
     save_checkpoint(tmp_path / "x.ckpt", content)
@@ -358,7 +364,7 @@ def test_version_1_of_a_nerf_with_an_occupancy_grid(tmp_path):
 @pytest.mark.parametrize("space", [WORLD, NDC.of(scene().train[0]), Contracted(BOUNDS)])
 def test_spaces_of_version_1(space, tmp_path):
     checkpoint = geometry_of("voxels")
-    checkpoint = replace(checkpoint, scenes={FIELD: scene_state(scene(space))})
+    checkpoint = replace(checkpoint, scenes={ONLY_FIELD: scene_state(scene(space))})
     save_checkpoint(tmp_path / "x.ckpt", first_version(checkpoint))
     assert same_content(Checkpoint.read(tmp_path / "x.ckpt"), checkpoint)
 
@@ -460,7 +466,7 @@ def _refreshed(content):
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("fields", {}, "fields: none"),
+        ("fields", {}, "no fields"),
         ("fields.scene.spec.style.n_features", 10**12, "field 'scene', style, n_features"),
         ("fields.scene.spec.style.n_features", 60_000, "field 'scene': spec and tensors do not"),
         ("fields.scene.spec.style.depth", 2, "unexpected keyword argument 'depth'"),
@@ -468,13 +474,17 @@ def _refreshed(content):
         ("fields.scene.spec.field.kind", "cube", "no field 'cube'; there are nerf, voxels"),
         ("fields.scene.spec.sampler.n_steps", 1.5, "field 'scene', sampler, n_steps: 1.5"),
         ("fields.scene.spec.sampler.n_steps", None, "field 'scene', sampler, n_steps: None"),
-        ("fields.scene.state.bounds", torch.zeros(2, 3), "no box"),
-        ("fields.scene.state.bounds", BOUNDS.flip(0), "no box"),
-        ("fields.scene.state.background", torch.ones(4), "no tensor of shape (3,)"),
-        ("fields.scene.state.background", torch.full((3,), 2.0), "no colour from 0 to 1"),
+        ("fields.scene.state.bounds", torch.zeros(2, 3), "not a box"),
+        ("fields.scene.state.bounds", BOUNDS.flip(0), "not a box"),
+        ("fields.scene.state.background", torch.ones(4), "not a tensor of shape (3,)"),
+        ("fields.scene.state.background", torch.full((3,), 2.0), "colour outside [0, 1]"),
         ("fields.scene.state.extra", torch.zeros(2), "scene"),
-        ("fields.scene.state.sampler.grid.occupied", torch.ones(2, 2, 2), "no grid of cells"),
-        ("styles.wave.field", "b", "of a field that is not there"),
+        (
+            "fields.scene.state.sampler.grid.occupied",
+            torch.ones(2, 2, 2),
+            "not a boolean grid of cells",
+        ),
+        ("styles.wave.field", "b", "unknown field"),
         ("styles.wave.state.decoder.mlp.out.bias", torch.zeros(4), "style 'wave': decoder.mlp.out"),
         (
             "styles.wave.state.decoder.mlp.out.bias",
@@ -486,30 +496,30 @@ def _refreshed(content):
             torch.tensor([0.0, 0, float("nan")]),
             "not finite",
         ),
-        ("styles.wave.spec", {"kind": "head"}, "style 'wave': a style that is not for a field of"),
-        ("styles.wave.spec", {}, "style 'wave': a style that is not for a field of"),
-        ("styles.wave.spec.kind", "nerf", "style 'wave': a style that is not for a field of"),
+        ("styles.wave.spec", {"kind": "head"}, "style 'wave': its style is not for a field of"),
+        ("styles.wave.spec", {}, "style 'wave': its style is not for a field of"),
+        ("styles.wave.spec.kind", "nerf", "style 'wave': its style is not for a field of"),
         ("styles.wave.spec.depth", 2, "style 'wave': spec and tensors do not fit together"),
-        ("styles.wave.spec.kind", ["nerf"], "style 'wave', kind: no plain value"),
+        ("styles.wave.spec.kind", ["nerf"], "style 'wave', kind: not a plain value"),
         ("styles.wave.spec.n_code", 2, "style 'wave': decoder.mlp.layers.0.weight"),
-        ("styles.wave.spec.colour_map", True, "style 'wave': tensors are missing"),
+        ("styles.wave.spec.colour_map", True, "style 'wave': missing or unexpected tensors"),
         (
             "styles.wave.spec.view_dependent",
             {"a": 1},
             "style 'wave', view_dependent: {'a': 1}, nei",
         ),
         ("styles.wave.spec.view_dependent", 1, "style 'wave', view_dependent: 1, neither"),
-        ("scenes", {}, "scenes: not one for each field"),
+        ("scenes", {}, "scenes: there must be one for each field"),
         ("scenes.scene.near", 5.0, "near 5, far 5"),
         ("scenes.scene.far", "far", "near, far"),
         ("scenes.scene.space", None, "scene 'scene', space: missing"),
         ("scenes.scene.space.kind", "hyperbolic", "no space: 'hyperbolic'"),
         ("scenes.scene.space", {"kind": "ndc", "scale": [0, 1]}, "no space: scale 0.0 1.0"),
         ("scenes.scene.views.train.names", [], "views of train"),
-        ("scenes.scene.views.train.sizes", torch.full((2, 2), 1 << 40), "impossible sizes"),
+        ("scenes.scene.views.train.sizes", torch.full((2, 2), 1 << 40), "image size out of range"),
         ("options", {}, "options, root_dir"),
         ("progress.step", 9, "progress, step: 9"),
-        ("progress.optimizers", None, "no optimisers"),
+        ("progress.optimizers", None, "optimisers are missing"),
         ("version", "2", "checkpoint of version '2'"),
         ("inputs", [], "inputs: missing"),
     ],
@@ -538,10 +548,10 @@ def test_a_style_of_a_field_of_another_kind(tmp_path):
 
 def test_even_steps_of_no_length(tmp_path):
     renderer = nerf_renderer(BOUNDS, torch.rand(6, 6, 5) < 0.5, sampling="occupancy")
-    fields = {FIELD: FieldRecord.of(renderer)}
-    content = Checkpoint("geometry", fields, {FIELD: scene_state(scene())}, options=OPTIONS)
+    fields = {ONLY_FIELD: FieldRecord.of(renderer)}
+    content = Checkpoint("geometry", fields, {ONLY_FIELD: scene_state(scene())}, options=OPTIONS)
     content = content.content()
-    content["fields"][FIELD]["spec"]["sampler"]["n_steps"] = 0
+    content["fields"][ONLY_FIELD]["spec"]["sampler"]["n_steps"] = 0
     written(content, tmp_path / "x.ckpt")
     refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "field 'scene', sampler, n_steps: 0")
 
@@ -551,14 +561,14 @@ def test_a_changed_value_is_seen_by_the_digest(tmp_path):
     content["digest"] = content_digest(content)
     content["options"] = {**content["options"], "seed": 1}
     save_checkpoint(tmp_path / "x.ckpt", content)
-    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "its content is not what was written")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "checksum mismatch")
 
 
 def test_geometry_that_is_not_its_digests(tmp_path):
     content = first_version(geometry_of("voxels"))
     content["state"]["field.geometry.raw"][0] += 1
     save_checkpoint(tmp_path / "x.ckpt", content)
-    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "its geometry is not that of its digest")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "its geometry does not match its digest")
 
 
 def places_of(content, place=()):
@@ -660,7 +670,7 @@ def use(checkpoint):
     """All that loading leads to."""
     for field, record in checkpoint.fields.items():
         own = [name for name, s in checkpoint.styles.items() if s.field == field]
-        for style in [*own, *(["photo"] if record.photographic else [])]:
+        for style in [*own, *(["photo"] if record.has_photo_colours else [])]:
             rgb = picture(checkpoint.renderer(field, style))
             assert rgb.shape == (20, 3)
         saved = checkpoint.scenes[field]
@@ -713,7 +723,7 @@ def test_random_changes_of_specs(kind, tmp_path):
     for _ in range(round(CHANGES * share)):
         content = copy.deepcopy(checkpoint.content())
         specs = {name: style["spec"] for name, style in content["styles"].items()}
-        specs["field"] = content["fields"][FIELD]["spec"]
+        specs["field"] = content["fields"][ONLY_FIELD]["spec"]
         for _ in range(rng.choice([1, 1, 2])):
             if spec := rng.choice(list(specs.values())):
                 change(spec, rng)

@@ -8,7 +8,7 @@ from torch import nn
 
 from models import FIELDS
 from models.mlp import MLP
-from models.occupancy import dilate, grid_shape, resampled
+from models.occupancy import dilate, grid_shape, resample_any
 from models.trilinear import trilinear_gather, trilinear_weights
 
 KINDS = ["nerf", "voxels"]
@@ -235,7 +235,7 @@ def test_refining_goes_where_the_grid_finds_something(make_field, bounds):
     fine = field.refined(occupied, 16)
     shape = grid_shape(bounds, 16)
     assert shape == (16, 16, 12)
-    assert torch.equal(fine.geometry.lattice.active, resampled(dilate(occupied), shape))
+    assert torch.equal(fine.geometry.lattice.active, resample_any(dilate(occupied), shape))
     assert fine.geometry.lattice.active.sum() < 300
     nerf = make_field("nerf")
     assert nerf.refined(occupied, 16) is nerf

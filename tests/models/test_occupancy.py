@@ -6,15 +6,15 @@ import torch
 import models.occupancy
 from datasets.cameras.rays import Rays
 from models.occupancy import (
-    HIDDEN,
-    THIN,
+    MIN_CELL_OPACITY,
+    MIN_TRANSMITTANCE,
     OccupancyGrid,
     OccupancySampler,
     dilate,
     grid_shape,
     locate,
-    resampled,
-    upsampled,
+    resample_any,
+    resample_nearest,
 )
 from models.render import render, transmittance
 
@@ -45,9 +45,9 @@ def test_places_outside_are_in_no_cell():
 def test_a_grid_at_another_resolution():
     grid = torch.zeros(4, 4, 4, dtype=torch.bool)
     grid[1, 2, 3] = True
-    coarse = resampled(grid, (2, 2, 2))
+    coarse = resample_any(grid, (2, 2, 2))
     assert coarse.nonzero().tolist() == [[0, 1, 1]]
-    fine = upsampled(grid, (8, 8, 8))
+    fine = resample_nearest(grid, (8, 8, 8))
     assert torch.equal(
         fine, grid.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
     )
@@ -83,7 +83,7 @@ def test_what_no_light_reaches_is_left_out_and_the_rest_is_told_along(ball, rays
     sampler = OccupancySampler(grid, 0.01)
     everything = sampler(None, rays)
     density, _ = ball.geometry(rays.points(everything.ray_index, everything.t))
-    lit = transmittance(density, everything) > HIDDEN
+    lit = transmittance(density, everything) > MIN_TRANSMITTANCE
     samples = sampler(ball, rays)
     assert 100 < len(samples) < len(everything)
     assert torch.equal(samples.ray_index, everything.ray_index[lit])
@@ -138,7 +138,7 @@ def test_depth_of_a_ball_through_a_pruned_grid(ball, rays_at, monkeypatch):
 @pytest.mark.parametrize(("factor", "stays"), [(0.99, False), (1.01, True)])
 def test_thin_is_what_stops_little_light_within_a_cell(factor, stays):
     grid = full_grid(8)
-    grid.prune(lambda x: torch.full_like(x[:, 0], factor * THIN / 0.25), lit_only=False)
+    grid.prune(lambda x: torch.full_like(x[:, 0], factor * MIN_CELL_OPACITY / 0.25), lit_only=False)
     assert bool(grid.occupied.all()) is bool(grid.occupied.any()) is stays
 
 

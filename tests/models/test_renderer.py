@@ -303,5 +303,5 @@ def test_a_view_is_its_rays_in_whatever_chunks(system, make):
 
 def test_rays_at_once_are_those_of_the_field_or_as_asked(make):
     renderer = make("voxels-occupancy")
-    assert ray_chunks(renderer).size == renderer.field.cost.rays[0]
+    assert ray_chunks(renderer).size == renderer.field.cost.rays_on(torch.device("cpu"))
     assert ray_chunks(renderer, 12).size == 12

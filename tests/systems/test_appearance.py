@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import systems.system
 from eval import evaluate
-from models.checkpoint import FIELD, Checkpoint
+from models.checkpoint import ONLY_FIELD, Checkpoint
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.lightning import LightningEngine
@@ -166,7 +166,7 @@ def test_a_resumed_run_has_the_same_maps(at, field):
     again = Checkpoint.read(last)
     assert same(again.progress.task, whole.progress.task)
     assert same(again.progress.optimizers, whole.progress.optimizers)
-    assert same(again.fields[FIELD].state, whole.fields[FIELD].state)
+    assert same(again.fields[ONLY_FIELD].state, whole.fields[ONLY_FIELD].state)
     assert same(weights(geometry(field, 12, f"{more} --resume")[0]), finished)
 
 

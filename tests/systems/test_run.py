@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import FIELD, Checkpoint, FieldRecord, Progress
+from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord, Progress
 from opt import parse_train
 from pipeline import train
 from systems.run import HARMLESS, Run
@@ -43,7 +43,9 @@ def checkpoint_of(step=None, seed=0):
     place = {"name": "sphere", "near": 1.0, "far": 4.0, "space": {"kind": "world"}}
     progress = step and Progress(step, 1 << 40, [{"state": {}, "param_groups": []}])
     field = FieldRecord.of(renderer)
-    return Checkpoint("geometry", {FIELD: field}, {FIELD: place}, progress=progress or None)
+    return Checkpoint(
+        "geometry", {ONLY_FIELD: field}, {ONLY_FIELD: place}, progress=progress or None
+    )
 
 
 def names(directory):
@@ -173,12 +175,12 @@ def test_finished_already(at, capsys):
 def test_a_finished_nerf_has_a_file_for_each_network(at):
     torch.manual_seed(0)
     renderer = nerf_renderer(BOUNDS, torch.ones(3, 3, 3).bool())
-    checkpoint = replace(checkpoint_of(), fields={FIELD: FieldRecord.of(renderer)})
+    checkpoint = replace(checkpoint_of(), fields={ONLY_FIELD: FieldRecord.of(renderer)})
     with run_of() as run:
         paths = run.finish(checkpoint)
     assert [path.name for path in paths] == ["p_s.ckpt", "p_nerf_coarse_s.pt", "p_nerf_fine_s.pt"]
     read = Checkpoint.read_networks(*paths[1:])
-    assert digest(read.fields[FIELD].state) == digest(renderer.state_dict())
+    assert digest(read.fields[ONLY_FIELD].state) == digest(renderer.state_dict())
 
 
 # -- alone --------------------------------------------------------------------------------------
