@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.renderer import Picture
-from utils.colormap import depth_to_colour, write_depth_png16
-from utils.depth import write_pfm, write_raw
+from utils.depth import depth_to_colour, write_depth_png16, write_pfm, write_raw
 from utils.images import read_image, write_image
 from utils.video import write_gif, write_mp4
 

@@ -1,4 +1,4 @@
-"""What every feature network is: named layers, each with its channels, stride and receptive
+"""The base class of feature networks: named layers, each with channels, stride and receptive
 field."""
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layer:
-    """The geometry of a layer, from which tiles follow (`features/tiles.py`).
+    """Channels, stride and halo of a layer, which determine the tiles (`features/tiles.py`).
 
-    The feature at position (i, j) belongs to the cell of stride x stride pixels whose first pixel
-    is (i stride, j stride), and depends on that cell and on ``halo`` pixels around it.
+    The feature at position (i, j) belongs to the cell of stride x stride pixels that starts at
+    pixel (i stride, j stride), and depends on that cell and on ``halo`` pixels around it.
 
     Attributes:
-        channels: C.
-        stride: pixels per position.
-        halo: pixels.
+        channels: number of channels C.
+        stride: pixels per feature position.
+        halo: pixels around the cell that a feature depends on.
     """
 
     channels: int
@@ -28,7 +28,7 @@ class Layer:
 
     @property
     def receptive_field(self) -> int:
-        """Side of the square that a feature depends on, pixels."""
+        """Side of the square of pixels that a feature depends on."""
         return self.stride + 2 * self.halo
 
 
@@ -38,7 +38,7 @@ class FeatureNetwork(nn.Module):
     A subclass sets ``name`` and ``layers``, and defines ``forward``.
 
     Attributes:
-        name: what messages call it.
+        name: name in messages.
         layers: name -> `Layer`, the deepest last.
     """
 
@@ -46,17 +46,17 @@ class FeatureNetwork(nn.Module):
     layers: dict[str, Layer]
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Features of some layers.
+        """Computes the features of some layers.
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
-            layers: names out of ``self.layers``.
+            layers: names in ``self.layers``.
 
         Returns:
             layer -> (B, C, H // stride, W // stride).
 
         Raises:
-            ValueError: for a layer that this network does not have.
+            ValueError: the network has no such layer.
         """
         raise NotImplementedError
 

@@ -1,5 +1,5 @@
-"""Procedural textures, the training data of our own feature network: a map of values and a relief,
-to which random palettes give colours."""
+"""Procedural textures, the training data of the built-in feature network: maps of palette positions
+and heights, coloured with random palettes."""
 
 from __future__ import annotations
 

@@ -45,6 +45,11 @@ def load_features(
 
     Raises:
         UserError: for an unknown name, or weights that are missing, damaged, or not deep enough.
+
+    >>> import torch
+    >>> network = load_features("own", layers=["conv2_1"])
+    >>> network(torch.rand(1, 3, 32, 48), ["conv2_1"])["conv2_1"].shape
+    torch.Size([1, 64, 16, 24])
     """
     weights = None if weights is None else Path(weights)
     if name == AUTO:

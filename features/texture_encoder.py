@@ -1,5 +1,5 @@
-"""Our own feature network, of VGG's shape, and its training on procedural textures:
-``python -m features.texture_encoder``, without a download, in minutes on two cores.  It wrote the
+"""The built-in feature network: VGG's architecture, trained on procedural textures by
+``python -m features.texture_encoder``, without a download, in minutes on two cores.  This wrote the
 committed `texture_encoder.pth`."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from features.vgg import Vgg, convolutions
 from features.weights import copy_weights, read_weights
 from utils.errors import UserError, exits_cleanly
 
-CHANNELS = convolutions((2, 2, 1), (32, 64, 128))  # VGG's first five, at half their width
+CHANNELS = convolutions((2, 2, 1), (32, 64, 128))  # VGG's first five layers at half their width
 LAYERS = tuple(CHANNELS)
 WEIGHTS = Path(__file__).with_name("texture_encoder.pth")
 CROP = 48  # pixels; twice the receptive field of conv3_1
@@ -27,16 +27,17 @@ GRAM_LAYERS = ("conv1_2", "conv2_2", "conv3_1")
 
 
 def load(_weights: Path | None = None, layers: Sequence[str] = LAYERS) -> Vgg:
-    """The trained network, whatever weights are given for VGG.
+    """Loads the trained network.
 
     Args:
-        layers: those that will be asked of it.
+        _weights: unused; the file of VGG weights that other networks need.
+        layers: layers that must be available.
 
     Returns:
         The network, in evaluation mode, without gradients for its parameters.
 
     Raises:
-        UserError: where it is not deep enough, or its file is missing or damaged.
+        UserError: the network is not deep enough, or its file is missing or damaged.
     """
     network = Vgg(CHANNELS, name="own")
     if unknown := [layer for layer in layers if layer not in network.layers]:
@@ -49,8 +50,12 @@ def load(_weights: Path | None = None, layers: Sequence[str] = LAYERS) -> Vgg:
 
 
 class TrainingHeads(nn.Module):
-    """What the features are trained through, discarded afterwards: a classifier of each layer's
-    statistics, a classifier of small neighbourhoods, and a decoder back to the pixels."""
+    """Modules through which the features are trained, discarded afterwards: a classifier of each
+    layer's statistics, a classifier of small neighbourhoods, and decoders back to the pixels.
+
+    Args:
+        kinds: number of texture classes K.
+    """
 
     def __init__(self, kinds: int) -> None:
         super().__init__()
@@ -76,7 +81,15 @@ class TrainingHeads(nn.Module):
         )
 
     def classification(self, features: dict[str, Tensor], kind: Tensor) -> Tensor:
-        """Cross entropy of the class, from every layer's two moments and from 16x16 pixels."""
+        """Cross entropy of the class, from two moments of every layer and from 16 x 16 pixels.
+
+        Args:
+            features: layer -> (B, C, h, w).
+            kind: (B,) int64, the class of each image.
+
+        Returns:
+            Scalar.
+        """
         loss = torch.zeros(())
         for layer, head in self.statistics.items():
             x = functional.relu(features[layer]).flatten(2)
@@ -88,7 +101,15 @@ class TrainingHeads(nn.Module):
         )
 
     def reconstruction(self, features: dict[str, Tensor], image: Tensor) -> Tensor:
-        """Mean absolute error of the image decoded from single positions of the features."""
+        """Mean absolute error of the image decoded from single feature positions.
+
+        Args:
+            features: layer -> (B, C, h, w).
+            image: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            Scalar.
+        """
         return sum(
             (functional.l1_loss(decode(features[layer]), image)
              for layer, decode in self.decoders.items()),
@@ -97,14 +118,25 @@ class TrainingHeads(nn.Module):
 
 
 def gram_matrices(features: Tensor) -> Tensor:
-    """Gram matrices of (B, C, H, W) before the ReLU, flattened: (B, C * C), mean over positions."""
+    """Flattened Gram matrices (B, C * C) of features (B, C, h, w), as a mean over positions.
+
+    Unlike `losses.gram.gram_matrix` without a mask and without the factor 1 / C.
+    """
     x = features.flatten(2)
     return (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
 
 
 def contrast(features: dict[str, Tensor], temperature: float = 0.1) -> Tensor:
-    """NT-Xent (Chen et al. 2020) on Gram matrices: those of two crops of one texture, rows i and
-    i + B / 2, are to be more similar than those of two textures."""
+    """NT-Xent loss (Chen et al. 2020) on Gram matrices: two crops of the same texture, rows i and
+    i + B / 2, should be more similar than crops of different textures.
+
+    Args:
+        features: layer -> (B, C, h, w), before the ReLU.
+        temperature: of the softmax.
+
+    Returns:
+        Scalar, summed over `GRAM_LAYERS`.
+    """
     loss = torch.zeros(())
     for layer in GRAM_LAYERS:
         gram = gram_matrices(features[layer])
@@ -116,7 +148,15 @@ def contrast(features: dict[str, Tensor], temperature: float = 0.1) -> Tensor:
 
 
 def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
-    """One crop (B, 2, 48, 48) of each of (B, 2, S, S), at a random position, scaled by 0.85-1.2."""
+    """A crop of each structure at a random position, scaled by 0.85 to 1.2.
+
+    Args:
+        structure: (B, 2, S, S) uint8, see `TextureBank`.
+        generator: source of the positions and scales.
+
+    Returns:
+        (B, 2, 48, 48) float.
+    """
     count, _, size, _ = structure.shape
     scale = 0.85 + 0.35 * torch.rand((count, 1, 1), generator=generator)
     extent = CROP / size * scale
@@ -132,8 +172,14 @@ def random_crops(structure: Tensor, generator: torch.Generator) -> Tensor:
 def draw_batch(
     bank: TextureBank, count: int, generator: torch.Generator, per_palette: int = 12
 ) -> tuple[Tensor, Tensor]:
-    """Two crops each of `count` textures; several share a palette, so that colour alone cannot tell
-    them apart.
+    """Two crops each of ``count`` textures; several share a palette, so that colour alone does not
+    identify them.
+
+    Args:
+        bank: the textures.
+        count: number of textures.
+        generator: source of all random numbers.
+        per_palette: textures per palette.
 
     Returns:
         (2 * count, 3, 48, 48) images, the second crops after the first, and (2 * count,) classes.
@@ -151,10 +197,10 @@ def draw_batch(
 
 
 def attach_batch_norms(network: Vgg) -> list[Callable[[], None]]:
-    """Initialise every convolution, and normalise its output by batch while training lasts.
+    """Initialises every convolution and adds batch normalisation after it, for the training.
 
     Returns:
-        Functions, one per convolution, that remove the normalisation and fold its running
+        Functions, one per convolution, that remove the batch normalisation and fold its running
         statistics and gain into the convolution.
     """
     return [_attach_batch_norm(conv) for conv in network.convs.values()]
@@ -180,13 +226,18 @@ def _attach_batch_norm(conv: nn.Conv2d) -> Callable[[], None]:
 
 @torch.no_grad()
 def normalise_activations(network: Vgg, images: Tensor) -> None:
-    """Rescale each filter so that its mean activation after the ReLU is 1 over `images` (Gatys et
-    al. 2016); the next layer's weights compensate, so that nothing else changes."""
+    """Rescales each filter so that its mean activation after the ReLU over ``images`` is 1 (Gatys
+    et al. 2016); the next layer's weights compensate for it.
+
+    Args:
+        network: changed in place.
+        images: (B, 3, H, W) in [0, 1].
+    """
     incoming = torch.ones(3)
     for layer, conv in network.convs.items():
         conv.weight *= incoming[None, :, None, None]
         mean = functional.relu(network(images, [layer])[layer]).mean((0, 2, 3))
-        # a filter without any activation stays as it is
+        # a filter that is never active stays unchanged
         incoming = torch.where(mean > 1e-6, mean, torch.ones_like(mean))
         conv.weight /= incoming[:, None, None, None]
         conv.bias /= incoming
@@ -205,14 +256,14 @@ def _terms(
 def train(
     bank: TextureBank, steps: int, count: int = 48, seed: int = 0, report_every: int = 50
 ) -> Vgg:
-    """Train the network on `bank`: classes, contrast of Gram matrices, reconstruction.
+    """Trains the network on classes, contrast of Gram matrices, and reconstruction.
 
     Args:
         bank: the textures.
         steps: optimiser steps.
         count: textures in a batch, two crops each.
-        seed: initial weights, batches and noise follow from it.
-        report_every: steps between two lines on the terminal, 0 for none.
+        seed: determines initial weights, batches and noise.
+        report_every: steps between two lines on the terminal; 0: none.
 
     Returns:
         The trained network, normalised to mean activation 1, frozen.
@@ -223,7 +274,7 @@ def train(
     folds = attach_batch_norms(network)
     network.requires_grad_(True)
     heads = TrainingHeads(int(bank.kind.max()) + 1)
-    # a class occurs once in eight steps: its row of a head needs a high rate
+    # a class occurs only once in eight steps, so its row of a head needs a high learning rate
     groups = [{"params": list(module.parameters())} for module in (network, heads)]
     optimiser = torch.optim.AdamW(groups, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -249,7 +300,7 @@ def train(
 
 
 def save(network: Vgg, path: Path) -> None:
-    """Write the convolutions' weights in half precision, whole or not at all."""
+    """Writes the convolutions' weights in half precision, atomically."""
     state = {key: value.half() for key, value in network.convs.state_dict().items()}
     temporary = path.with_name(path.name + ".tmp")
     torch.save(state, temporary)
@@ -258,7 +309,7 @@ def save(network: Vgg, path: Path) -> None:
 
 @exits_cleanly
 def main() -> None:
-    """Generate the textures, train, write the weights."""
+    """Generates the textures, trains the network and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=600, help="optimiser steps")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")

@@ -1,4 +1,4 @@
-"""Tiles of an image whose features are those of the whole: memory need not grow with the image."""
+"""Tiles of an image whose features equal those of the whole image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from features.network import Layer
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image, and with it the halo of pixels that its features depend on.
+    """A part of an image, with the halo of pixels around it that its features depend on.
 
     Attributes:
-        rows, columns: the tile; its bounds are multiples of the largest stride, or the image's end.
+        rows, columns: the tile; its bounds are multiples of the step, or the image's end.
         halo_rows, halo_columns: the tile with its halo, within the image.
     """
 
@@ -32,22 +32,25 @@ class Tile:
         return image[..., self.rows, self.columns]
 
     def crop_with_halo(self, image: Tensor) -> Tensor:
-        """The tile of ``image (..., H, W)`` and its halo: what the network has to see."""
+        """The tile of ``image (..., H, W)`` with its halo, the network's input."""
         return image[..., self.halo_rows, self.halo_columns]
 
     def without_halo(self, features: Tensor, stride: int) -> Tensor:
-        """Of the features ``(..., h, w)`` of `crop_with_halo`, those of the tile."""
+        """The tile's own features, from the features ``(..., h, w)`` of `crop_with_halo`."""
         columns = _padding(self.columns, self.halo_columns, stride, features.shape[-1])
         rows = _padding(self.rows, self.halo_rows, stride, features.shape[-2])
-        # not a slice, whose gradient would lose the layout of the features
+        # negative padding instead of a slice, whose gradient would lose the features' memory layout
         return functional.pad(features, (*columns, *rows))
 
 
 def step_and_halo(layers: Collection[Layer]) -> tuple[int, int]:
-    """What the bounds of tiles are multiples of, and the width of their halo, pixels.
+    """Step of the tiles' bounds and width of their halo, pixels.
 
-    Bounds at multiples of every stride keep the cells of all poolings; a halo of whole steps keeps
-    them where a tile begins with its halo.
+    Bounds at multiples of all strides keep the pooling cells of the whole image; a halo of whole
+    steps keeps them where the crop starts at the halo.
+
+    Args:
+        layers: the layers whose features are needed.
     """
     step = math.lcm(*(layer.stride for layer in layers))
     return step, math.ceil(max((layer.halo for layer in layers), default=0) / step) * step
@@ -59,14 +62,14 @@ def tiles_of(
     """Tiles that cover an image, or the object in it.
 
     Args:
-        size: height, width of the image, each at least the largest stride.
-        layers: whose features are wanted.
-        side: largest height and width of a tile without its halo, pixels; about, and at least two
+        size: height, width of the image, each at least the step.
+        layers: the layers whose features are needed.
+        side: approximate largest height and width of a tile without its halo, pixels; at least two
             steps.
-        mask: (B, 1, H, W), zero off the object; None for the whole image.
+        mask: (B, 1, H, W), zero outside the object; None: the whole image.
 
     Returns:
-        The tiles; none where the mask is zero everywhere.
+        The tiles; an empty list if the mask is zero everywhere.
     """
     step, halo = step_and_halo(layers)
     box = (slice(0, size[0]), slice(0, size[1])) if mask is None else object_box(mask, step)
@@ -81,14 +84,15 @@ def tiles_of(
 
 
 def object_box(mask: Tensor, step: int) -> tuple[slice, slice] | None:
-    """Rows and columns of the smallest box of whole steps that holds an object.
+    """Bounding box of an object, rounded outwards to whole steps.
 
     Args:
-        mask: (B, 1, H, W), zero off the object.
+        mask: (B, 1, H, W), zero outside the object.
         step: pixels.
 
     Returns:
-        Slices that hold the objects of the whole batch; None where the mask is zero everywhere.
+        Rows and columns of a box around the objects of the whole batch; None if the mask is zero
+        everywhere.
     """
     occupied = (mask > 0).any(dim=0)[0]
     if not occupied.any():
@@ -100,7 +104,7 @@ def _extent(occupied: Tensor, step: int) -> slice:
     indices = occupied.nonzero()
     stop = min((int(indices[-1]) // step + 1) * step, len(occupied))
     start = int(indices[0]) // step * step
-    # at the image's end less than a step may be left, in which the deepest layer has no position
+    # less than a step may be left at the image's end, where the deepest layer has no position
     return slice(start if stop - start >= step else max(start - step, 0), stop)
 
 
@@ -117,7 +121,12 @@ def _widened(part: slice, halo: int, size: int) -> slice:
 
 
 def _padding(part: slice, outer: slice, stride: int, length: int) -> tuple[int, int]:
-    """Padding that removes the positions of the halo before and behind the part, of ``length``
-    with the halo."""
+    """Negative padding that removes the halo's positions before and after the part.
+
+    Args:
+        part, outer: range of pixels without and with the halo.
+        stride: pixels per feature position.
+        length: feature positions of ``outer``.
+    """
     start = (part.start - outer.start) // stride
     return -start, start + part.stop // stride - part.start // stride - length

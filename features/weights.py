@@ -1,4 +1,4 @@
-"""Weights out of untrusted files, PyTorch's or safetensors, and into convolutions."""
+"""Reads weights from untrusted PyTorch or safetensors files and copies them into convolutions."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from utils.errors import UserError
 
 
 def read_weights(file: Path) -> Mapping[str, object]:
-    """A state dict from an untrusted file; code in it is never run.
+    """Reads a state dict from an untrusted file without running any code that it contains.
 
     Args:
-        file: ``.safetensors``, or else what `torch.save` wrote: a state dict, bare or under
-            ``state_dict``.
+        file: a ``.safetensors`` file, or one written by `torch.save` with a state dict at the top
+            or under the key ``state_dict``.
 
     Raises:
-        UserError: for a file that is missing, damaged, or not a state dict.
+        UserError: the file is missing, damaged, or holds no state dict.
     """
     if not file.is_file():
-        raise UserError(f"{file}: no such file of weights; check the path")
-    damaged = f"{file}: not a file of weights, or a damaged one; copy or download it again"
+        raise UserError(f"{file}: no such weights file; check the path")
+    damaged = f"{file}: not a weights file, or a damaged one; copy or download it again"
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         zipped = zipfile.is_zipfile(file)
         if zipped:
             with zipfile.ZipFile(file) as archive:
-                # torch.load checks no checksum: without this a flipped bit would go unseen
+                # torch.load verifies no checksum: without this a flipped bit would go unnoticed
                 if archive.testzip() is not None:
                     raise UserError(damaged)
-        # mapped: torchvision's files are 0.5 GB, of which the convolutions are a small part
+        # memory-mapped: of torchvision's 0.5 GB the convolutions are a small part
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except UserError:
         raise
@@ -47,7 +47,7 @@ def read_weights(file: Path) -> Mapping[str, object]:
             f"{file}: damaged, or holds more than tensors and plain values, which is refused; "
             "save the network's state_dict() instead"
         ) from error
-    # a file that is not ours can make unpickling fail in any way whatever
+    # an untrusted file can make unpickling fail in any way
     except Exception as error:
         raise UserError(damaged) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
@@ -60,16 +60,16 @@ def read_weights(file: Path) -> Mapping[str, object]:
 def copy_weights(
     convs: nn.ModuleDict, state: Mapping[str, object], names: Mapping[str, str], source: Path
 ) -> None:
-    """Copy weights and biases into convolutions.
+    """Copies weights and biases into convolutions.
 
     Args:
         convs: name -> convolution.
-        state: what `read_weights` found in ``source``.
-        names: the state dict's name of each convolution.
-        source: for messages.
+        state: state dict, from `read_weights`.
+        names: name of a convolution -> its name in the state dict.
+        source: the file, for messages.
 
     Raises:
-        UserError: for a tensor that is missing, of another shape or type, or not finite.
+        UserError: a tensor is missing, has a wrong shape or type, or is not finite.
     """
     parameters = {
         f"{names[name]}.{part}": getattr(conv, part)
@@ -77,7 +77,7 @@ def copy_weights(
         for part in ("weight", "bias")
     }
     if missing := [key for key in parameters if not isinstance(state.get(key), Tensor)]:
-        raise UserError(f"{source}: {', '.join(missing)} missing; give a complete file of weights")
+        raise UserError(f"{source}: {', '.join(missing)} missing; give a complete weights file")
     for key, parameter in parameters.items():
         value = state[key]
         if value.shape != parameter.shape or not value.is_floating_point():

@@ -1,2 +1,2 @@
-"""Tensors -> named scalars.  Looks at images through the networks of `features`.  Knows no
-field."""
+"""Losses: tensors -> named scalars.  Compares images through the networks of `features`;
+independent of fields."""

@@ -1,5 +1,5 @@
-"""Give one set of colours the mean and covariance of another, as ARF does before stylising
-(Zhang et al. 2022, sec. 3.3)."""
+"""Colour transfer: matches mean and covariance of one set of colours to those of another, as ARF
+does before stylising (Zhang et al. 2022, sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# about the square of an 8-bit step: a direction of the source with less variance is noise, and is
+# about the square of an 8-bit step: a colour direction with less variance is noise, and is
 # amplified no more than one with this variance
 _VARIANCE_FLOOR = 1e-5
 
@@ -26,7 +26,7 @@ class ColourTransfer:
     offset: Tensor
 
     def apply(self, colours: Tensor) -> Tensor:
-        """Map colours; not clamped, so that the map stays linear.
+        """Maps colours; without clamping, so that the map stays affine.
 
         Args:
             colours: (..., 3).
@@ -35,7 +35,7 @@ class ColourTransfer:
             (..., 3) of the same dtype, on the same device.
 
         Raises:
-            ValueError: where the last dimension is not 3.
+            ValueError: the last dimension is not 3.
         """
         if colours.dim() == 0 or colours.shape[-1] != 3:
             raise ValueError(f"colours must be (..., 3), got {tuple(colours.shape)}")
@@ -43,21 +43,26 @@ class ColourTransfer:
 
 
 def fit_colour_transfer(source: Tensor, target: Tensor) -> ColourTransfer:
-    """The map that takes the source's mean and covariance to the target's,
+    """The affine map that takes the source's mean and covariance to the target's,
     A = S_t^(1/2) S_s^(-1/2), b = mean_t - A mean_s, with symmetric roots.
 
-    A direction without variance in the source is not stretched without bound: one flat colour is
-    mapped to the target's mean.
+    The amplification of a direction is bounded: a source of one flat colour is mapped to the
+    target's mean.
 
     Args:
         source: (N, 3) colours in [0, 1], N >= 1.
         target: (M, 3) colours in [0, 1], M >= 1.
 
     Returns:
-        The map, of the dtype and on the device of ``source``.
+        The map, with the dtype and device of ``source``.
 
     Raises:
         ValueError: for wrong shapes.
+
+    >>> source, target = torch.rand(500, 3), 0.5 + 0.2 * torch.rand(500, 3)
+    >>> mapped = fit_colour_transfer(source, target).apply(source)
+    >>> torch.allclose(mapped.mean(0), target.mean(0), atol=1e-4)
+    True
     """
     for name, colours in (("source", source), ("target", target)):
         if colours.dim() != 2 or colours.shape[1] != 3 or colours.shape[0] == 0:

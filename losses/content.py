@@ -1,4 +1,4 @@
-"""Content: distance to the features of the photo (Gatys, Ecker & Bethge 2016)."""
+"""Content loss: distance to the features of the photo (Gatys, Ecker & Bethge 2016)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from losses.terms import FeatureTerm
 
 
 def content_sums(features: Tensor, photo_features: Tensor, mask: Tensor | None = None) -> Sums:
-    """Squared differences to the photo's features, summed over the positions.
+    """Squared differences from the photo's features, summed over the positions.
 
     Args:
         features: (B, C, h, w) of the render.
@@ -32,12 +32,20 @@ def content_sums(features: Tensor, photo_features: Tensor, mask: Tensor | None =
 
 
 def content_distance(sums: Sums) -> Tensor:
-    """Mean squared difference (Gatys, Ecker & Bethge 2016, eq. 1), averaged over the batch."""
+    """Mean squared difference (Gatys, Ecker & Bethge 2016, eq. 1), averaged over the batch.
+
+    Args:
+        sums: from `content_sums`.
+
+    Returns:
+        Scalar.
+    """
     return (sums.mean().mean(dim=1) * sums.coverage()).mean()
 
 
 def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`content_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
+    """Content loss (scalar) of features and photo_features (B, C, h, w) within a mask
+    (B, 1, H, W)."""
     return content_distance(content_sums(features, photo_features, mask))
 
 

@@ -1,4 +1,4 @@
-"""Gram matrices, the correlations of features (Gatys, Ecker & Bethge 2016), on the object only."""
+"""Gram matrix loss (Gatys, Ecker & Bethge 2016), within a mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from losses.terms import STYLENERF_LAYERS, FeatureTerm
 
 
 def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
-    """F diag(m) F^T, features F as (C, H W), in single precision also under autocast.
+    """``F diag(m) F^T`` with F the features as (C, h w); in single precision even under autocast.
 
     Args:
         features: (B, C, h, w).
@@ -29,12 +29,14 @@ def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
 
 
 def gram_from_sums(sums: Sums) -> Tensor:
-    """Gram matrix (B, C, C) = F diag(m) F^T / (C sum(m)); m = 1 gives 1 / (C H W)."""
+    """Gram matrices (B, C, C), ``F diag(m) F^T / (C sum(m))``, from `gram_sums`; without a mask the
+    divisor is C h w."""
     return sums.mean() / sums.value.shape[1]
 
 
 def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Gram matrix (B, C, C) of features (B, C, h, w); zero where the mask is zero everywhere."""
+    """Gram matrices (B, C, C) of features (B, C, h, w) within a mask (B, 1, H, W); zero if the mask
+    is zero everywhere."""
     return gram_from_sums(gram_sums(features, mask))
 
 
@@ -60,12 +62,12 @@ def gram_distance(sums: Sums, style_gram: Tensor) -> Tensor:
 
 
 def gram_loss(features: Tensor, style_gram: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`gram_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
+    """Gram loss (scalar) of features (B, C, h, w) within a mask (B, 1, H, W)."""
     return gram_distance(gram_sums(features, mask), style_gram)
 
 
 class GramTerm(FeatureTerm):
-    """Distance of Gram matrices."""
+    """Distance of the Gram matrices of render and style."""
 
     default_layers = STYLENERF_LAYERS
 

@@ -1,4 +1,4 @@
-"""Statistics of the object alone: masks at the resolution of features, and weighted sums."""
+"""Masked statistics: masks at the resolution of features, and weighted sums over positions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the positions of an image.  Those of an image are the total of those of its tiles,
-    so that a loss which is a function of sums needs no whole image in memory.
+    """Weighted sums over the positions of an image.  An image's sums are the total of its tiles'
+    sums, so a loss that is a function of sums does not need the whole image in memory.
 
     Attributes:
-        value: differentiable in the features; first dimension B.
+        value: (B, ...) weighted sums, differentiable in the features.
         weight: (B,) total weight of the positions.
     """
 
@@ -26,19 +26,18 @@ class Sums:
         return Sums(self.value + other.value, self.weight + other.weight)
 
     def detach(self) -> Sums:
-        """The same without a graph."""
+        """A copy without a graph."""
         return Sums(self.value.detach(), self.weight)
 
     def mean(self) -> Tensor:
-        """The value per unit of weight; zero where there is none."""
+        """Weighted means (B, ...); zero where the weight is zero."""
         weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         return self.value / weight.view(-1, *[1] * (self.value.dim() - 1))
 
     def coverage(self) -> Tensor:
-        """(B,) the weight up to 1, the weight of one position that is wholly on the object.
+        """(B,) the weight clamped to 1, the weight of one position wholly inside the mask.
 
-        Distances are multiplied by it, so that an empty image costs nothing and the cost has no
-        jump there.
+        Distances are multiplied by it, so that they go to zero continuously as the mask vanishes.
         """
         return self.weight.clamp(max=1)
 
@@ -59,7 +58,7 @@ def check_features(features: Tensor) -> Tensor:
 def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
     """The mask at the resolution of ``features``, halved as often as the network halves the image.
 
-    The mask is a weight; no gradient flows into it.
+    The mask is detached: no gradient flows into it.
 
     Args:
         features: (B, C, h, w).
@@ -69,7 +68,7 @@ def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
         (B, 1, h, w), at least in single precision.
 
     Raises:
-        ValueError: where the mask cannot be halved to that shape.
+        ValueError: the mask cannot be halved to that shape.
     """
     batch, _, height, width = check_features(features).shape
     dtype = torch.promote_types(features.dtype, torch.float32)

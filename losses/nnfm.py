@@ -1,4 +1,4 @@
-"""Nearest-neighbour feature matching (Zhang et al., ARF: Artistic Radiance Fields, ECCV 2022,
+"""Nearest-neighbour feature matching (NNFM; Zhang et al., ARF: Artistic Radiance Fields, ECCV 2022,
 eq. 3): each feature of the render is compared with the most similar feature of the style."""
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from torch import Tensor
 from losses.masked import Sums, check_features, flatten_positions, mask_like
 from losses.terms import FeatureTerm
 
-# style features among which neighbours are searched, evenly spread over the painting
+# most style features that are searched, spread evenly over the painting
 MAX_STYLE_FEATURES = 1 << 14
-# of the matrix of similarities that is in memory at a time, whatever the size of render and style
+# size of the block of the similarity matrix in memory, independent of render and style
 _BLOCK_BYTES = 64 * 2**20
-# under the root of the norm, so that zero features have a gradient
+# added under the root of the norm, so that zero features have a gradient
 _NORM_FLOOR = 1e-8
 
 
 def unit_features(features: Tensor) -> Tensor:
-    """Features as rows of length 1.
+    """Features as rows of unit length.
 
     Args:
         features: (B, C, h, w).
@@ -39,11 +39,11 @@ def _unit(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nearest_neighbours(queries: Tensor, bank: Tensor) -> Tensor:
-    """For each query the row of the bank with the largest inner product, searched block by block.
+    """For each query the row of the bank with the largest cosine similarity, block by block.
 
     Args:
-        queries: (N, C), rows of length 1.
-        bank: (M, C), rows of length 1.
+        queries: (N, C), rows of unit length.
+        bank: (M, C), rows of unit length.
 
     Returns:
         (N,) int64 rows of the bank.
@@ -59,7 +59,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor) -> Tensor:
 def nnfm_sums(
     features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
 ) -> Sums:
-    """Cosine distances to the nearest style features, summed over the object's positions.
+    """Cosine distances to the nearest style features, summed over the positions in the mask.
 
     Args:
         features: (B, C, h, w) of the render.
@@ -87,20 +87,21 @@ def nnfm_sums(
 
 
 def nnfm_distance(sums: Sums) -> Tensor:
-    """Mean cosine distance over the object's positions, in [0, 2]; less where their total weight is
-    below that of one."""
+    """Mean cosine distance (scalar, in [0, 2]) from `nnfm_sums`; scaled down if the total weight is
+    below 1."""
     return sums.value[0] / sums.weight[0].clamp_min(1)
 
 
 def nnfm_loss(
     features: Tensor, style_bank: Tensor, mask: Tensor | None = None, threshold: float = 0.05
 ) -> Tensor:
-    """`nnfm_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
+    """NNFM loss (scalar) of features (B, C, h, w) within a mask (B, 1, H, W); for the other
+    arguments see `nnfm_sums`."""
     return nnfm_distance(nnfm_sums(features, style_bank, mask, threshold))
 
 
 class NnfmTerm(FeatureTerm):
-    """Distance to the nearest of the style's features."""
+    """Distance to the nearest style features."""
 
     default_layers = ("conv3_1",)
 

@@ -42,7 +42,7 @@ class StyleObjective(nn.Module):
         weights: term -> weight, terms out of `TERMS`.
         layers: term -> layers, in place of the term's `default_layers`; a term of several layers is
             the sum over them.
-        seed: of what terms draw at random.
+        seed: seed of the terms' random numbers.
         tile: side of the tiles in which `gradient` processes a large image, pixels.
 
     Attributes:
@@ -52,6 +52,15 @@ class StyleObjective(nn.Module):
     Raises:
         UserError: for an unknown term, a weight that is negative or not finite, or no weight.
         ValueError: for wrong shapes, or a network that is needed and not given.
+
+    >>> from features.registry import load_features
+    >>> network = load_features("own", layers=["conv2_2", "conv3_1"])
+    >>> weights = {"nnfm": 1.0, "content": 1e-3, "tv": 1.0}
+    >>> objective = StyleObjective(torch.rand(3, 64, 64), network, weights)
+    >>> image, photo = torch.rand(2, 1, 3, 48, 48)
+    >>> terms, gradient = objective.gradient(image, photo)
+    >>> list(terms), gradient.shape
+    (['nnfm', 'content', 'tv'], torch.Size([1, 3, 48, 48]))
     """
 
     def __init__(
@@ -179,6 +188,7 @@ class StyleObjective(nn.Module):
             totals = {key: total + sums[key].detach() for key, total in totals.items()}
         for total in totals.values():
             team.add(total.value, total.weight)
+            # Sums is frozen, its tensors are not: they become the leaves of the loss
             total.value.requires_grad_()
         values = self._feature_values(totals)
         leaves = [total.value for total in totals.values()]
@@ -187,6 +197,7 @@ class StyleObjective(nn.Module):
             if not keep_graph:
                 crop, sums = forward(tile)
             outputs = [sums[key].value for key in totals]
+            # a view of the whole gradient, to which overlapping halos add up in place
             tile.crop_with_halo(gradient).add_(torch.autograd.grad(outputs, crop, upstream)[0])
         team.add(gradient)
         # of the image over the backdrop -> of the image

@@ -1,4 +1,4 @@
-"""Losses and measures of rendered colours against those of the photo."""
+"""Losses and metrics of rendered colours against the photo's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
         Scalar.
 
     Raises:
-        ValueError: where the shapes differ, which would broadcast silently.
+        ValueError: the shapes differ, which would broadcast silently.
     """
     if rendered.shape != target.shape:
         raise ValueError(
@@ -26,12 +26,13 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
 
 
 def transparency_loss(opacity: Tensor) -> Tensor:
-    """Makes rays end at a surface, for photos with transparent backgrounds.
+    """Penalises transparent rays, for photos without alpha whose every pixel shows a surface (NDC
+    and contracted scenes).
 
-    Over a background drawn uniformly from [0, 1] for each ray and channel, the expected squared
-    error of a colour is its squared error over grey, plus the background's variance 1/12 times the
-    squared transparency: this, added to the error over grey, is training on random
-    backgrounds (instant-ngp) without their noise.
+    Added to the squared error over a grey background, it equals training on random backgrounds
+    (instant-ngp) in expectation, without their noise: over a background drawn uniformly from [0, 1]
+    for each ray and channel, the expected squared error is the one over grey plus the background's
+    variance, 1/12, times the squared transparency.
 
     Args:
         opacity: (N,) in [0, 1].
@@ -43,5 +44,6 @@ def transparency_loss(opacity: Tensor) -> Tensor:
 
 
 def psnr_of(mse: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, dB, for colours in [0, 1]: -10 log10(mse); inf for mse = 0."""
+    """Peak signal-to-noise ratio in dB for colours in [0, 1], -10 log10(mse), of any shape;
+    infinite for mse = 0."""
     return -10 * mse.log10()

@@ -1,6 +1,6 @@
-"""A style loss without a network: patches of render and style, at several scales, as distributions
-that are compared in one-dimensional projections (Rabin et al. 2011; Elnekave & Weiss, GPDM,
-2022)."""
+"""Sliced Wasserstein loss, which needs no network: the distributions of patches of render and style
+at several scales are compared in one-dimensional projections (Rabin et al. 2011; Elnekave & Weiss,
+GPDM, 2022)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn import functional
 from losses.masked import check_image, mask_like
 from losses.terms import PixelTerm
 
-# entries of the table of quantiles of the style along one projection
+# entries of a table of the style's quantiles along one projection
 _QUANTILES = 8192
-# responses that are sorted at a time: memory does not grow with the image
+# filter responses sorted at a time, so that memory does not grow with the image
 _RESPONSES = 1 << 23
 
 
@@ -22,7 +22,7 @@ def quantile_table(values: Tensor, entries: int = _QUANTILES) -> Tensor:
 
     Args:
         values: (P, N).
-        entries: the most to keep.
+        entries: largest number of quantiles.
 
     Returns:
         (P, min(N, entries)); entry j is the quantile (j + 1/2) / min(N, entries).
@@ -55,19 +55,19 @@ class SlicedWasserstein(PixelTerm):
     """Sliced 2-Wasserstein distance between the patches of a render and of a style image.
 
     Each level of an image pyramid is filtered with fixed random filters of unit norm; for each
-    filter the sorted responses of the render are compared with the style's quantiles.  Off the
-    object the filters see the style's mean colour, and a patch counts as far as it lies on the
-    object.
+    filter the sorted responses of the render are compared with the style's quantiles.  Outside the
+    mask the filters see the style's mean colour, and patches are weighted by their overlap with the
+    mask.
 
     Args:
         style: (1, 3, H, W) in [0, 1].
-        seed: of the filters; equal seeds give equal losses.
+        seed: seed of the filters; equal seeds give equal losses.
         patch: side of the patches, pixels.
         projections: filters per level.
-        levels: of the pyramid; those smaller than a patch are left out.
+        levels: levels of the pyramid; levels smaller than a patch are skipped.
 
     Raises:
-        ValueError: for a style of wrong shape or smaller than a patch.
+        ValueError: the style has a wrong shape or is smaller than a patch.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class SlicedWasserstein(PixelTerm):
         total = image.new_zeros(())
         used = 0
         while used < self.levels and min(level.shape[2:]) >= self.patch:
-            # patches that reach off the object lack variation there; if they counted in full, the
-            # inside would be driven to extreme colours to make up for it
+            # patches that extend beyond the mask lack variation there; with full weight they would
+            # drive the inside to extreme colours to compensate
             coverage = functional.avg_pool2d(weight, self.patch, stride=1) ** 4
             table = self.get_buffer(f"table{used}")
             total = total + _LevelDistance.apply(level, coverage, self.filters, table)
@@ -131,8 +131,9 @@ class SlicedWasserstein(PixelTerm):
 
 
 class _LevelDistance(torch.autograd.Function):
-    """Distance of an image's responses to tables of quantiles, mean over filters, sum over the
-    batch; a few filters at a time, whose gradient is taken at once, so that their graph is freed.
+    """Distance of an image's filter responses to tables of quantiles, mean over filters and sum
+    over the batch; computed for a few filters at a time, with their gradient, so that the graph of
+    each is freed.
 
     Args:
         image: (B, 3, H, W).
@@ -166,8 +167,8 @@ class _LevelDistance(torch.autograd.Function):
 
 
 def _downsample(planes: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H // 2, W // 2) with the binomial filter 1 3 3 1; with a mean of 2x2
-    pixels the gradient would be visible as blocks."""
+    """(B, C, H, W) -> (B, C, H // 2, W // 2) with the binomial filter 1 3 3 1; the gradient of a
+    2 x 2 mean would be visible as blocks."""
     tap = planes.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kernel = torch.outer(tap, tap).expand(planes.shape[1], 1, 4, 4)
     padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")

@@ -1,5 +1,5 @@
-"""Mean and standard deviation per channel, the statistics of AdaIN (Huang & Belongie 2017, eq. 13),
-on the object only."""
+"""Loss on mean and standard deviation per channel (Huang & Belongie 2017, AdaIN, eq. 13), within a
+mask."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from losses.masked import Sums, check_features, mask_like, masked_sums
 from losses.terms import STYLENERF_LAYERS, FeatureTerm
 
-# under the root, so that flat features have a gradient; far below the variance of any real feature
+# added under the root, so that constant features have a gradient; far below any real variance
 VARIANCE_FLOOR = 1e-8
 
 
 def moment_sums(features: Tensor, centre: Tensor, mask: Tensor | None = None) -> Sums:
     """Sums of the first two powers of (features - centre).
 
-    With a centre near the mean, the variance is not a difference of large numbers.
+    A centre near the mean avoids computing the variance as a difference of large numbers.
 
     Args:
         features: (B, C, h, w).
-        centre: (1, C) or (B, C), anywhere near the mean.
+        centre: (1, C) or (B, C), near the mean.
         mask: (B, 1, H, W) in [0, 1], or None for everywhere.
 
     Returns:
@@ -40,7 +40,8 @@ def moment_sums(features: Tensor, centre: Tensor, mask: Tensor | None = None) ->
 
 
 def statistics_from_sums(sums: Sums, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B, C) each, of `moment_sums` around ``centre``."""
+    """Mean (B, C) and standard deviation (B, C) from `moment_sums` around ``centre`` (1, C) or
+    (B, C)."""
     first, second = sums.mean().unbind(1)
     variance = (second - first.square()).clamp_min(0)
     return first + centre, (variance + VARIANCE_FLOOR).sqrt()
@@ -64,7 +65,8 @@ def channel_statistics(features: Tensor, mask: Tensor | None = None) -> tuple[Te
 
 
 def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Tensor:
-    """MSE of the means plus MSE of the standard deviations, averaged over the batch.
+    """Mean squared error of the means plus that of the standard deviations, averaged over the
+    batch.
 
     Args:
         sums: `moment_sums` of the render around ``style_mean``.
@@ -81,12 +83,13 @@ def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Te
 def statistics_loss(
     features: Tensor, style_mean: Tensor, style_std: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """`statistics_distance` of features (B, C, h, w) under a mask (B, 1, H, W)."""
+    """Statistics loss (scalar) of features (B, C, h, w) within a mask (B, 1, H, W); for the other
+    arguments see `statistics_distance`."""
     return statistics_distance(moment_sums(features, style_mean, mask), style_mean, style_std)
 
 
 class StatisticsTerm(FeatureTerm):
-    """Distance of means and standard deviations."""
+    """Distance of the channels' means and standard deviations."""
 
     default_layers = STYLENERF_LAYERS
 

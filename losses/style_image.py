@@ -1,4 +1,4 @@
-"""The painting at the size of a render."""
+"""Resizes the style image to the size of a render."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def prepare_style(image: Tensor, size: int) -> Tensor:
     height, width = planes.shape[2:]
     shorter = min(height, width)
     target = (round(height * size / shorter), round(width * size / shorter))
-    # antialiasing: a painting is many times larger than a render, and would shimmer
+    # a painting is many times larger than a render: without antialiasing it would alias
     resized = functional.interpolate(planes, target, mode="bicubic", antialias=True)
     return resized.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What every term of the style objective is: a distance of features or a distance of pixels."""
+"""Base classes of the terms of the style objective: distances of features, distances of pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STYLENERF_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 
 
 class FeatureTerm(nn.Module):
-    """A term that looks at one layer of the feature network.
+    """A term on one layer of the feature network.
 
-    It sees images tile by tile: `add_style` is called with each tile of the style image and
+    Images are processed tile by tile: `add_style` is called with each tile of the style image and
     `finish_style` after the last; then `sums` with each tile of a render, and `value` with the
     total of these sums.
 
@@ -27,11 +27,11 @@ class FeatureTerm(nn.Module):
     needs_photo: ClassVar[bool] = False
 
     def add_style(self, features: Tensor) -> None:
-        """Take in the features (1, C, h, w) of a tile of the style image."""
+        """Adds the features (1, C, h, w) of a tile of the style image."""
 
     def finish_style(self) -> None:
-        """Keep what is needed of the style image as buffers, which follow the module to its
-        device; they are not saved."""
+        """Stores the style's targets as buffers, which follow the module to its device and are not
+        saved."""
 
     def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
         """The contribution of a tile of a render.
@@ -44,20 +44,20 @@ class FeatureTerm(nn.Module):
         raise NotImplementedError
 
     def value(self, sums: Sums) -> Tensor:
-        """The term, a scalar, of the sums over a whole render."""
+        """The term (scalar) from the `sums` over a whole render, value (B, ...) and weight (B,)."""
         raise NotImplementedError
 
     def keep(self, name: str, value: Tensor) -> None:
-        """Make ``value`` a buffer that is not saved."""
+        """Registers a tensor of any shape as a buffer that is not saved."""
         self.register_buffer(name, value, persistent=False)
 
 
 class PixelTerm(nn.Module):
-    """A term that looks at the pixels of the whole render, without a network.
+    """A term on the pixels of the whole render, without a network.
 
     Args:
         style: (1, 3, H, W) in [0, 1].
-        seed: of whatever it draws at random.
+        seed: seed of its random numbers, if it draws any.
     """
 
     default_layers: ClassVar[tuple[str, ...]] = ()

@@ -9,11 +9,11 @@ from losses.terms import PixelTerm
 
 
 def total_variation(image: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared difference of neighbouring pixels, each pair weighted by the product of its
-    opacities, so that the object's outline costs nothing.
+    """Mean squared difference of neighbouring pixels, each pair weighted by the product of its mask
+    values, so that the object's silhouette is not penalised.
 
     Args:
-        image: (B, 3, H, W).
+        image: (B, 3, H, W) in [0, 1].
         mask: (B, 1, H, W) in [0, 1], or None for everywhere.
 
     Returns:

@@ -166,6 +166,14 @@ def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
 
     Returns:
         (M,) weights; those of one ray sum to at most 1.
+
+    >>> t, delta = torch.tensor([1.0, 2.0]), torch.ones(2)
+    >>> samples = Samples(torch.zeros(2, dtype=torch.int64), t, delta, n_rays=1)
+    >>> weights = compositing_weights(torch.tensor([0.6931, 50.0]), samples)  # 0.6931 = ln 2
+    >>> weights.round(decimals=3)
+    tensor([0.5000, 0.5000])
+    >>> composite(torch.eye(3)[:2], weights, samples).rgb.round(decimals=3)  # red before green
+    tensor([[0.5000, 0.5000, 0.0000]])
     """
     return transmittance(density, samples) * -torch.expm1(-density * samples.delta)
 

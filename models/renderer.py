@@ -196,7 +196,7 @@ class Picture:
 
 
 def ray_chunks(renderer: Renderer, chunk: int = 0) -> Chunks:
-    """Chunks of ``chunk`` rays for rendering without a graph; 0: the field's size for the device."""
+    """Chunks of ``chunk`` rays for rendering without a graph; 0: the field's default."""
     return Chunks(chunk or renderer.field.cost.rays_on(renderer.bounds.device))
 
 

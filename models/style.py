@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self.view_dependent = True
 
     def set_colour_map(self, matrix: Tensor, offset: Tensor) -> None:
-        """Maps the colours from now on: ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
+        """Maps all colours: ``matrix (3, 3) @ rgb + offset (3,)``, clamped to [0, 1]."""
         like = self.mlp.out.bias
         self.colour_matrix, self.colour_offset = matrix.to(like), offset.to(like)
 

@@ -22,7 +22,7 @@ from opt import TrainOptions
 from systems.growth import GrowthSchedule, growth_of
 from systems.system import Plan, Task, Terms
 from utils.chunks import Chunks
-from utils.colormap import depth_to_colour
+from utils.depth import depth_to_colour
 from utils.errors import UserError
 from utils.metrics import psnr
 

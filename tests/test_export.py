@@ -145,7 +145,7 @@ def test_weights_are_not_written_over_their_own_file(at):
     run(f"weights --ckpt_path {CKPT}")
     path = OUT / "sphere_g.safetensors"
     before = path.read_bytes()
-    with pytest.raises(UserError, match="would be written over --ckpt_path"):
+    with pytest.raises(UserError, match="would overwrite --ckpt_path"):
         run(f"weights --ckpt_path {path} --half")
     assert path.read_bytes() == before
 

@@ -1,5 +1,5 @@
-"""Files of plain containers and tensors, written whole or not at all, and read without ever running
-what is in them."""
+"""Files of plain containers and tensors, written atomically, and read without running any code that
+they contain."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.bool, torch.uint8, torch.int32, torch.int64),
 }
-# what a file may nest: shared references in a few bytes of pickle could unfold without end
+# limits of a file: shared references in a few bytes of pickle could expand without end
 DEEPEST = 32
 MOST_VALUES = 1_000_000
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write plain content, see `replacing`.
+    """Writes plain content atomically, see `replacing`.
 
     Args:
-        path: the file; its directory is made as needed.
-        content: tensors, dicts, lists, tuples, str, int, float, bool, None, nested as you like.
+        path: the file; its directory is created as needed.
+        content: tensors, dicts, lists, tuples, str, int, float, bool and None, nested.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written.
-        TypeError: a value that `load_checkpoint` would refuse.
+        UserError: the disk is full, or the file cannot be written.
+        TypeError: a value is not plain: `load_checkpoint` would refuse it.
     """
     content = {"format": FORMAT, **content}
     require_plain(content)
     with replacing(Path(path)) as partial, partial.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # what torch.save makes of a full disk
+        except RuntimeError as error:  # torch.save raises this for a full disk
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, its tensors to the CPU.
+    """Reads a file that `save_checkpoint` wrote, its tensors to the CPU.
 
     Raises:
-        UserError: missing, damaged, of another format, with code in it or with anything else that
-            `save_checkpoint` would not write.
+        UserError: the file is missing, damaged or of another format, or contains code or anything
+            else that `save_checkpoint` does not write.
     """
     path = Path(path)
     content = _read(path)
@@ -72,7 +72,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over sorted names, dtypes, shapes and bytes: equal where no bit differs."""
+    """SHA-256 (hex) of tensors, over sorted names, dtypes, shapes and bytes."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(repr(name).encode())
@@ -81,8 +81,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def content_digest(content: object) -> str:
-    """SHA-256 (hex) over everything in plain containers: equal where no value, type or bit is
-    other."""
+    """SHA-256 (hex) of plain content, over all values, their types and the bytes of tensors."""
     total = hashlib.sha256()
 
     def add(value: object) -> None:
@@ -105,7 +104,7 @@ def content_digest(content: object) -> str:
 
 
 def ensure_writable(directory: str | Path) -> Path:
-    """Make a directory and prove that files can be written in it.
+    """Creates a directory and checks that files can be written to it.
 
     Raises:
         UserError: they cannot.
@@ -123,27 +122,27 @@ def ensure_writable(directory: str | Path) -> Path:
 
 
 def require_other_file(output: Path, inputs: Mapping[str, Path | None]) -> None:
-    """Refuse to write over what is read.
+    """Refuses to overwrite an input file.
 
     Args:
-        output: a file that is to be written.
-        inputs: files that are read, by the name of their option.
+        output: the file to be written.
+        inputs: input files, by the name of their option.
 
     Raises:
-        UserError: one of them is ``output``.
+        UserError: ``output`` is one of them.
     """
     for name, path in inputs.items():
         if path is not None and path.resolve() == output.resolve():
             raise UserError(
-                f"{output}: would be written over --{name}, which it is made from; "
+                f"{output}: would overwrite --{name}, its own input; "
                 "choose another name or directory"
             )
 
 
 def require_plain(content: object) -> None:
-    """TypeError unless ``content`` is made of what `save_checkpoint` writes.
+    """Raises TypeError unless ``content`` consists of types that `save_checkpoint` writes.
 
-    Types are compared exactly: `numpy.float64` is a float, and would be refused on reading.
+    Types are compared exactly: `numpy.float64` is a subclass of float, but refused on reading.
     """
     seen = 0
 
@@ -178,15 +177,15 @@ def _require_plain_tensor(x: Tensor, place: str) -> None:
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
     if not plain or x.dtype not in DTYPES or x.is_nested or x.is_meta:
         raise TypeError(f"{place}: a checkpoint cannot hold such a tensor ({x.dtype}, {x.layout})")
-    # strides of 0 would make a huge tensor of a few bytes
+    # with strides of 0 a few bytes could hold a huge tensor
     if x.numel() * x.element_size() > x.untyped_storage().nbytes():
-        raise TypeError(f"{place}: a tensor of {tuple(x.shape)} with fewer numbers than that")
+        raise TypeError(f"{place}: a tensor of shape {tuple(x.shape)} with fewer values than that")
 
 
 def _described(value: object) -> str:
     if type(value) is float:
         return f"the number {value}"
-    return "so large a number" if type(value) is int else f"a {type(value).__name__}"
+    return "an integer of more than 64 bits" if type(value) is int else f"a {type(value).__name__}"
 
 
 def _digest_tensor(total: Any, tensor: Tensor) -> None:
@@ -201,7 +200,7 @@ def _read(path: Path) -> object:
         if path.is_dir():
             raise UserError(f"{path}: is a directory; give the checkpoint file in it")
         with zipfile.ZipFile(path) as archive:
-            # torch.load checks no checksum: without this a flipped bit would go unseen
+            # torch.load verifies no checksum: without this a flipped bit would go unnoticed
             if archive.testzip() is not None:
                 raise UserError(damaged)
         return torch.load(path, weights_only=True, map_location="cpu")
@@ -211,7 +210,7 @@ def _read(path: Path) -> object:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds more than tensors and plain values; refused") from error
-    # a file that is not ours can make unpickling fail in any way whatever
+    # an untrusted file can make unpickling fail in any way
     except Exception as error:
         if isinstance(error, UserError):
             raise

@@ -1,4 +1,4 @@
-"""Work cut into chunks, and into smaller ones once the memory has run out."""
+"""Work split into chunks, and into smaller ones after running out of GPU memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ log = logging.getLogger(__name__)
 
 
 class Chunks:
-    """Cuts a range into consecutive chunks.
+    """Splits a range into consecutive chunks.
 
-    Results must not depend on where the cuts are: when a GPU runs out of memory, the chunk in hand
-    is done again in smaller ones, and all later ones are as small.
+    Results must not depend on the chunk boundaries: when a GPU runs out of memory, the current
+    chunk is retried in smaller ones, and all later chunks are as small.
 
     Args:
-        size: of a chunk, at first.
-        uncut: what is at most this long is one chunk, at first; 0: as ``size``.
+        size: initial size of a chunk.
+        uncut: a range of at most this length is initially one chunk; 0: ``size``.
+
+    >>> Chunks(4).over(10, lambda part: part.stop - part.start)
+    [4, 4, 2]
     """
 
     def __init__(self, size: float, uncut: float = 0) -> None:
@@ -28,11 +31,15 @@ class Chunks:
         self.uncut = max(self.size, int(uncut))
 
     def fit(self, n: int) -> bool:
-        """Whether a stretch of ``n`` is one chunk."""
+        """Whether a range of length ``n`` is one chunk."""
         return n <= self.uncut
 
     def over(self, whole: slice | int, work: Callable[[slice], T]) -> list[T]:
-        """``work`` on every chunk of a stretch, or of ``range(n)``, in order."""
+        """Calls ``work`` on every chunk of a slice, or of ``range(n)``, in order.
+
+        Returns:
+            The results, one per chunk.
+        """
         whole = slice(0, whole) if isinstance(whole, int) else whole
         n = whole.stop - whole.start
         results, start = [], whole.start
@@ -49,8 +56,8 @@ class Chunks:
         return results
 
     def shrink(self, n: int) -> None:
-        """To be called after ``n`` at once ran out of memory, outside the handler of the error,
-        which holds that memory."""
+        """Reduces the size after a chunk of ``n`` ran out of memory.  Must be called outside the
+        exception handler, which keeps that memory alive."""
         self.size = self.uncut = min(self.size, n // 2)
         torch.cuda.empty_cache()
-        log.warning("out of GPU memory: going on with %d rays at once", self.size)
+        log.warning("out of GPU memory: retrying in chunks of %d", self.size)

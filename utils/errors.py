@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user: a clear line, exit code 2, no traceback."""
+"""Errors that end a script with one clear line and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class NumericalError(Exception):
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM.  Not a KeyboardInterrupt, which Lightning would end the process for, with
-    an exit code and no word of its own.
+    """Ctrl-C or SIGTERM.  Not a KeyboardInterrupt: Lightning would end the process on that one,
+    with its own exit code and without a message.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -38,18 +38,19 @@ RESUME = "to continue from the newest checkpoint, give the same command with --r
 
 
 def ran_out_of_memory(error: Exception) -> bool:
-    """Whether the machine, or a GPU, had no memory left; PyTorch has no error of its own for the
-    first."""
+    """Whether an error means that CPU or GPU memory ran out; for the CPU PyTorch has no error
+    class."""
     known = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError) or any(part in str(error).lower() for part in known)
 
 
 def exits_cleanly(main: Callable[[], object], can_resume: bool = False) -> Callable[[], None]:
-    """Wraps a script's ``main`` so that it ends with a line and an exit code: 2 for a `UserError`,
-    3 for a `NumericalError`, 4 for too little memory, 130 for Ctrl-C, 143 for SIGTERM.
+    """Wraps a script's ``main`` so that an error ends it with one line and an exit code: 2 for a
+    `UserError`, 3 for a `NumericalError`, 4 for too little memory, 130 for Ctrl-C, 143 for SIGTERM.
 
     Args:
-        can_resume: whether the line after an interruption says how to go on.
+        main: the script.
+        can_resume: whether the line after an interruption says how to continue.
     """
     hint = f"; {RESUME}" if can_resume else ""
 
@@ -82,7 +83,7 @@ def _end(line: str, code: int) -> None:
 
 
 def _raise_on_signals() -> None:
-    """Makes Ctrl-C and SIGTERM an `Interrupted`, wherever the program is."""
+    """Makes Ctrl-C and SIGTERM raise `Interrupted`, wherever the program is."""
 
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(number)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from utils.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside ``path``, with the same extension, that takes its place when the block ends
-    without an error; a full disk or an interruption leaves what was there before.
+    """Context manager for a temporary file next to ``path``, with the same extension, that replaces
+    ``path`` when the block ends without an error; a full disk or an interruption leaves the old
+    file in place.
 
     Args:
-        path: the file to write; its folder is made as needed.
+        path: the file to write; its folder is created as needed.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -35,12 +36,12 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another place"
         ) from None
     finally:
-        with suppress(OSError):  # the error that led here counts, and not that of cleaning up
+        with suppress(OSError):  # an error while cleaning up must not hide the original one
             partial.unlink(missing_ok=True)
 
 
 def _sync(directory: Path) -> None:
-    """Makes a rename in ``directory`` last through a power cut."""
+    """Makes a rename in ``directory`` survive a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Image files in and out: every format and mode that Pillow reads, as 8-bit RGB and alpha."""
+"""Reading and writing of images: any format and mode that Pillow reads, as 8-bit RGB and alpha."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from utils.errors import UserError
 
-# What Pillow's decoders raise on damaged files, besides OSError for the common ones.
+# Errors that Pillow's decoders raise on damaged files.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -29,21 +29,22 @@ DAMAGE = (
 
 
 def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read an image file.
+    """Reads an image file.
 
-    16-bit greyscale is scaled to 8 bit by rounding; of 16-bit colour Pillow keeps the high byte,
-    which is within one level of it.  Floats are taken as [0, 1].  Of an animation the first frame.
+    16-bit greyscale is rounded to 8 bits; from 16-bit colour Pillow keeps the high byte, which is
+    within one level of the rounded value.  Floats are expected in [0, 1].  Only the first frame of
+    an animation is read.
 
     Args:
-        path: any format and mode that Pillow reads.
-        upright: turn the image where its EXIF data say so.
+        path: a file of any format and mode that Pillow reads.
+        upright: rotate the image as its EXIF data say.
 
     Returns:
-        rgb (H, W, 3) uint8, not premultiplied, and alpha (H, W) uint8 or None where the file has
-        none.
+        rgb (H, W, 3) uint8, not premultiplied, and alpha (H, W) uint8, or None if the file has no
+        alpha.
 
     Raises:
-        UserError: the file is missing, is no image or is damaged.
+        UserError: the file is missing, not an image, or damaged.
     """
     try:
         with Image.open(path) as file:
@@ -73,7 +74,7 @@ def _eight_bit(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
-    """Write an image in the format that the file's extension names; folders are made as needed.
+    """Writes an image in the format of the file's extension; folders are created as needed.
 
     Args:
         path: the file; an existing one is overwritten.
@@ -91,10 +92,13 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """8-bit levels of an image in [0, 1]; what lies outside is clamped, never wrapped.
+    """Converts an image in [0, 1] to 8 bits; values outside are clamped, not wrapped.
 
     Args:
-        image: floats of any shape; uint8 is passed through.
+        image: float of any shape; uint8 is passed through.
+
+    Returns:
+        uint8 of the same shape.
     """
     if image.dtype == torch.uint8:
         return image
@@ -102,10 +106,10 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, width: int, height: int) -> Tensor:
-    """Resize with an antialiasing (triangle) filter, whose weights are never negative.
+    """Resizes with an antialiasing triangle filter, whose weights are never negative.
 
-    Colour with alpha is to be premultiplied, or the colour hidden under alpha 0 bleeds out as a
-    dark or bright fringe around the object.
+    Colour with alpha must be premultiplied: otherwise the colour hidden under alpha 0 bleeds out
+    as a dark or bright fringe around the object.
 
     Args:
         image: (H, W, C) float.
@@ -122,7 +126,7 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
 
 
 def over(premultiplied: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
-    """Composite over a background: ``C + (1 - alpha) * background`` (Porter & Duff 1984, "over").
+    """Composites over a background: ``C + (1 - alpha) * background`` (Porter & Duff 1984, "over").
 
     Args:
         premultiplied: (..., 3) colour times alpha, in [0, 1].

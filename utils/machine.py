@@ -1,4 +1,4 @@
-"""Which device and which arithmetic."""
+"""The device, its memory and its numerical precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def accelerator(asked: str, num_gpus: int = 1) -> str:
     """'cuda' or 'cpu' for the option --device.
 
     Raises:
-        UserError: CUDA, or more GPUs than there are, was asked for.
+        UserError: CUDA or more GPUs were requested than are available.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "cuda" and not there:
@@ -32,11 +32,11 @@ def accelerator(asked: str, num_gpus: int = 1) -> str:
 
 
 def keep_memory() -> None:
-    """Sets the C libraries' memory for tensors that come and go at every step.
+    """Tunes malloc and oneDNN for short-lived tensors; must be called before any tensor is made.
 
-    glibc keeps what is freed, within bounds: having the kernel hand out and zero the pages anew
-    takes a third of a training step's time on a CPU.  oneDNN forgets old convolutions: it keeps a
-    thousand, megabytes each, and every view's object is of another size.  To be called first.
+    glibc keeps freed memory, within bounds: getting zeroed pages from the kernel again takes a
+    third of a training step's time on a CPU.  oneDNN caches fewer convolutions: by default it keeps
+    a thousand, megabytes each, one for every image size.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8
@@ -50,24 +50,24 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Gives the system back what was freed and kept for later: preparations take a GB that the
-    steps would not find again, since what they allocate is of other sizes."""
+    """Returns freed memory to the system: preparations leave a GB of free blocks that the training
+    steps cannot reuse, since their tensors have other sizes."""
     _glibc("malloc_trim", 0)
 
 
 def _glibc(function: str, *values: int) -> None:
-    """Calls a function of the GNU C library, where that is the one in use."""
+    """Calls a function of the GNU C library; does nothing with another C library."""
     with suppress(OSError, AttributeError):
         getattr(ctypes.CDLL("libc.so.6"), function)(*values)
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that this process holds: on the GPU, or of the host's memory."""
+    """Bytes that this process uses, of GPU or CPU memory."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the most that it has held
+    except OSError:  # not Linux: the peak instead
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * resource.getpagesize()
 
@@ -82,10 +82,11 @@ def has_fast_bfloat16(device: str) -> bool:
 def trainer_precision(asked: str, device: str) -> str:
     """Lightning's name for the option --precision.
 
-    'auto' takes bfloat16 for matrix products where the hardware has it, single precision otherwise.
+    'auto' is bfloat16 for matrix products where the hardware supports it, otherwise single
+    precision.
 
     Raises:
-        UserError: half precision was asked for on a CPU.
+        UserError: half precision was requested on a CPU.
     """
     if asked == "16" and device == "cpu":
         raise UserError("--precision 16: not on a CPU; use bf16 or 32")
@@ -95,23 +96,24 @@ def trainer_precision(asked: str, device: str) -> str:
 
 
 def product_type(asked: str, device: str) -> torch.dtype:
-    """What networks multiply matrices in with the option --precision.
+    """The dtype of matrix products with the option --precision.
 
     Raises:
-        UserError: half precision was asked for on a CPU.
+        UserError: half precision was requested on a CPU.
     """
     types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     return types.get(trainer_precision(asked, device), torch.float32)
 
 
 def mixed_precision(asked: str, device: str) -> torch.autocast:
-    """In which networks compute as they do in training; for errors see `product_type`."""
+    """The autocast context that training uses with the option --precision; for errors see
+    `product_type`."""
     dtype = product_type(asked, device)
     return torch.autocast(device, dtype, enabled=dtype != torch.float32)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the numbers; PyTorch's tells its build."""
+    """Versions of Python and of the packages that affect results; PyTorch's includes its build."""
     others = ("numpy", "pytorch-lightning", "torchmetrics", "kornia")
-    own = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    return own | {name: version(name) for name in others}
+    base = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return base | {name: version(name) for name in others}

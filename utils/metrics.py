@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR, SSIM, and LPIPS where its network is at hand."""
+"""Image metrics: PSNR, SSIM, and LPIPS if its network is available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SSIM_WINDOW = 11
-ALEXNET_SMALLEST = 31  # pixels of a side under which nothing is left for AlexNet's second pooling
+ALEXNET_SMALLEST = 31  # pixels; smaller images vanish in AlexNet's second pooling
 FETCH = "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\""
 
 
@@ -21,10 +21,13 @@ def psnr(a: Tensor, b: Tensor, valid: Tensor | None = None) -> float:
 
     Args:
         a, b: (H, W, 3) images in [0, 1].
-        valid: (H, W) bool, the pixels that count, or None for all.
+        valid: (H, W) bool, pixels to compare; None: all.
 
     Returns:
         dB; infinite for equal images.
+
+    >>> round(psnr(torch.zeros(4, 4, 3), torch.full((4, 4, 3), 0.1)), 4)
+    20.0
     """
     _require_alike(a, b)
     if valid is not None:
@@ -42,7 +45,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
             that fits is used.
 
     Returns:
-        At most 1, which is for equal images.
+        At most 1; 1 for equal images.
     """
     _require_alike(a, b)
     shorter = min(a.shape[:2])
@@ -53,14 +56,15 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 class ImageMetrics:
-    """Measures renders against photos: PSNR, SSIM, and LPIPS where its network is at hand.
+    """Compares renders with photos: PSNR, SSIM, and LPIPS if its network is available.
 
     Args:
-        device: where to compute LPIPS.
-        smallest: pixels of the shortest side of all pictures.
+        device: device on which LPIPS is computed.
+        smallest: shortest side of all images, pixels.
 
     Attributes:
-        left_out: by measure, why it is not taken, and how to have it.
+        measures: metric -> function of two (H, W, 3) images in [0, 1].
+        left_out: unavailable metric -> the reason, and how to make it available.
     """
 
     def __init__(self, device: torch.device | str, smallest: int) -> None:
@@ -74,10 +78,15 @@ class ImageMetrics:
     def __call__(
         self, picture: Tensor, photo: Tensor, valid: Tensor | None = None
     ) -> dict[str, float]:
-        """Every measure of two (H, W, 3) images in [0, 1].
+        """All available metrics of two images.
 
-        Of pixels that are not ``valid (H, W)`` nothing is known: PSNR leaves them out, and the
-        others, which look at neighbourhoods, find the picture itself there.
+        Args:
+            picture, photo: (H, W, 3) in [0, 1].
+            valid: (H, W) bool, pixels whose photo is known; None: all.  PSNR ignores the others;
+                the other metrics, which compare neighbourhoods, see the picture itself there.
+
+        Returns:
+            metric -> value.
         """
         if valid is None:
             return {name: measure(picture, photo) for name, measure in self.measures.items()}
@@ -87,21 +96,22 @@ class ImageMetrics:
 
 
 class Lpips:
-    """Distance of two images in what AlexNet sees of them (LPIPS, Zhang et al. 2018), by
-    torchmetrics, with torchvision's weights out of its cache.
+    """Distance of two images in AlexNet's features (LPIPS, Zhang et al. 2018), computed by
+    torchmetrics with the weights in torchvision's cache.
 
     Args:
-        device: where to compute.
-        smallest: pixels of the shortest side of all images.
+        device: device on which it is computed.
+        smallest: shortest side of all images, pixels.
 
     Raises:
-        MissingLpips: the network is not at hand, and is not downloaded here; or images too small.
+        MissingLpips: the weights are not in the cache (they are never downloaded here), or the
+            images are too small.
     """
 
     def __init__(self, device: torch.device | str, smallest: int) -> None:
         weights = alexnet_cache()
         if not weights.is_file():
-            raise MissingLpips(f"{weights} is not there; fetch it once with: {FETCH}")
+            raise MissingLpips(f"{weights} is missing; fetch it once with: {FETCH}")
         if smallest < ALEXNET_SMALLEST:
             raise MissingLpips(f"its network needs images of {ALEXNET_SMALLEST} pixels a side")
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -116,7 +126,7 @@ class Lpips:
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> float:
-        """The distance of two (H, W, 3) images in [0, 1]; 0 for equal ones."""
+        """Distance of two (H, W, 3) images in [0, 1]; 0 for equal ones."""
         _require_alike(a, b)
         images = [image.to(self.device).float().permute(2, 0, 1)[None] for image in (a, b)]
         distance = self.metric(*images).item()
@@ -125,18 +135,18 @@ class Lpips:
 
 
 class MissingLpips(Exception):
-    """LPIPS cannot be measured; the message says why, and how to have it."""
+    """LPIPS is unavailable; the message says why, and how to make it available."""
 
 
 def alexnet_cache() -> Path:
     """Where torchvision keeps the weights of AlexNet.
 
     Raises:
-        MissingLpips: there is no torchvision.
+        MissingLpips: torchvision is not installed or broken.
     """
     try:
         from torchvision.models import AlexNet_Weights
-    except (ImportError, RuntimeError, OSError) as error:  # also one for another PyTorch
+    except (ImportError, RuntimeError, OSError) as error:  # the last two: built for another PyTorch
         raise MissingLpips(
             f"torchvision cannot be imported ({error}); pip install torchvision, then once: {FETCH}"
         ) from None

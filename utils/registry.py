@@ -1,4 +1,4 @@
-"""Tables of what there is of a kind: name -> where the class or function that builds it is."""
+"""Registries: name -> import path of the class or function that builds the named thing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Registry(Mapping[str, Any]):
-    """name -> object, imported when it is first asked for: listing the names imports nothing.
+    """name -> object, imported on first use: listing the names imports nothing.
 
     Args:
-        noun: what the entries are, for messages.
+        noun: what an entry is, for error messages.
         places: name -> ``"module:attribute"``.
 
     >>> Registry("root", {"square": "math:sqrt"})["square"](9.0)
@@ -23,7 +23,7 @@ class Registry(Mapping[str, Any]):
         self.places = dict(places)
 
     def __getitem__(self, name: str) -> Any:
-        """The object ``name``; KeyError names those that there are."""
+        """The object called ``name``; KeyError: unknown, with the list of known names."""
         if name not in self.places:
             raise KeyError(f"no {self.noun} {name!r}; there are {', '.join(self.places)}")
         module, attribute = self.places[name].split(":")

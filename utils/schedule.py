@@ -1,4 +1,4 @@
-"""Numbers that change with the step: any loss weight may be one."""
+"""Schedules: numbers that depend on the training step, for example loss weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number as a function of the step: linear between given points, constant outside of them.
+    """A number as a function of the step: piecewise linear, constant before and after.
 
     Attributes:
-        points: steps, ascending, and the values there.
+        points: (step, value) pairs, steps ascending.
 
     >>> Schedule.parse("0:1,1000:0.5").at(500)
     0.75
@@ -25,10 +25,10 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """From ``"0.1"``, a constant, or ``"0:1,1000:0.5"``.
+        """Parses ``"0.1"``, a constant, or ``"0:1,1000:0.5"``.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the text is neither.
         """
         if ":" not in text:
             return cls.constant(float(text))
@@ -38,12 +38,12 @@ class Schedule:
             points.append((int(step), float(value)))
         steps = [step for step, _ in points]
         if steps[0] < 0 or any(a >= b for a, b in pairwise(steps)):
-            raise ValueError("the steps have to ascend")
+            raise ValueError("the steps must be ascending")
         return cls._checked(points)
 
     @classmethod
     def constant(cls, value: float) -> Schedule:
-        """The same at all steps."""
+        """A schedule with the same value at all steps."""
         return cls._checked([(0, float(value))])
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The processes that work on one step together; usually there is only one."""
+"""The processes that share the work of a training step; usually there is only one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Team:
-    """Which of how many processes this one is.
+    """Rank of this process and number of processes.
 
-    Every process draws the same random numbers and does its share of the work; what they add up
-    is the same in all of them afterwards.
+    Every process draws the same random numbers and does its share of the work; sums over the
+    processes are then equal in all of them.
     """
 
     rank: int = 0
@@ -28,22 +28,21 @@ class Team:
         return cls()
 
     def share(self, items: Sequence) -> Sequence:
-        """The items that are this process's."""
+        """This process's share of a sequence: every ``size``-th item."""
         return items[self.rank :: self.size]
 
     def part(self, n: int) -> slice:
-        """The stretch of ``range(n)`` that is this process's."""
+        """This process's contiguous part of ``range(n)``; empty where n < size."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def add(self, *tensors: Tensor) -> None:
-        """Adds up each tensor over all processes, in place."""
+        """Sums each tensor, of any shape, over all processes, in place."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.all_reduce(tensor)
 
     def gather(self, item: object) -> list:
-        """The item of every process, in their order; whoever gets them knows that all have come
-        so far."""
+        """The items of all processes, ordered by rank; also a barrier."""
         items: list = [item]
         if self.size > 1:
             items = [None] * self.size
@@ -51,7 +50,7 @@ class Team:
         return items
 
     def logical_or(self, flags: Tensor) -> None:
-        """In place: True where it is in any process."""
+        """Logical or of a bool tensor, of any shape, over all processes, in place."""
         if self.size > 1:
             counts = flags.to(torch.uint8)
             distributed.all_reduce(counts, distributed.ReduceOp.MAX)

@@ -1,4 +1,4 @@
-"""Frames to GIF and MP4, and images to bytes."""
+"""Writes frames as GIF and MP4."""
 
 from __future__ import annotations
 
@@ -9,41 +9,28 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from utils import images
-from utils.errors import NumericalError, UserError
+from utils.errors import UserError
 
 WHITE_INDEX = 255
 # Browsers slow a GIF down that asks for less than 20 ms per frame.
 SHORTEST_FRAME_MS = 20
 
 
-def to_uint8(image: Tensor) -> np.ndarray:
-    """An image in [0, 1] as bytes: clamped and rounded, so that 1 + epsilon stays white.
-
-    Args:
-        image: float tensor of any shape and device.
-
-    Raises:
-        NumericalError: it holds NaN.
-    """
-    if image.isnan().any():
-        raise NumericalError(f"image to be written: NaN in {int(image.isnan().sum())} values")
-    return images.to_uint8(image).cpu().numpy()
-
-
 def write_gif(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    """Write an endlessly looping GIF.
+    """Writes an endlessly looping GIF.
 
-    Every frame has its own palette of 255 colours, dithered, and exact white: what is white in
-    the frame stays free of dither.
+    Every frame has its own dithered palette of 255 colours, and exact white, so that a white
+    background is not dithered.
 
     Args:
         path: the file.
-        frames: (H, W, 3) uint8 each, all of one size.
-        fps: frames per second; a GIF counts in 10 ms, so the frames' durations vary by that
-            much in order to keep the rate.  More than 50 are shown as 50.
+        frames: (H, W, 3) uint8 each, all of the same size.
+        fps: frames per second; a GIF counts in units of 10 ms, so the durations of frames vary by
+            that much in order to keep the rate.  More than 50 are shown as 50.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     _require_frames(frames)
     ends = [round(100 * i / fps) * 10 for i in range(len(frames) + 1)]
@@ -58,13 +45,16 @@ def write_gif(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> Non
 
 
 def write_mp4(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    """Write an H.264 video that every player opens (yuv420p, colours marked as BT.709).
+    """Writes an H.264 video that every player opens (yuv420p, colours marked as BT.709).
 
     Args:
         path: the file.
-        frames: (H, W, 3) uint8 each, all of one size; an odd side gets its last row or column
-            twice, because the format has even sizes only.
+        frames: (H, W, 3) uint8 each, all of the same size; the last row or column of an odd side is
+            duplicated, because the format requires even sizes.
         fps: frames per second.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     _require_frames(frames)
     height, width = frames[0].shape[:2]
@@ -92,7 +82,7 @@ def write_mp4(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> Non
 
 
 def _with_palette(frame: np.ndarray) -> Image.Image:
-    """A palette image of one frame, in which white is white."""
+    """The frame as a palette image with exact white."""
     image = Image.fromarray(frame)
     # The octree was both the fastest of Pillow's methods on renderings and the most accurate.
     table = image.quantize(WHITE_INDEX, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

@@ -134,6 +134,13 @@ class Cameras:
 
         Returns:
             N rays in scene units, or warped to NDC; view directions in world space.
+
+        >>> c2w, lens = torch.eye(3, 4)[None], torch.tensor([[20.0, 20.0, 8.0, 6.0]])
+        >>> cameras = Cameras(c2w, lens, torch.tensor([[12, 16]]), near=2.0, far=6.0)
+        >>> zero = torch.zeros(1, dtype=torch.int64)
+        >>> rays = cameras.rays(view=zero, row=zero + 6, column=zero + 8)  # right of the centre
+        >>> rays.origins.tolist(), (rays.directions * 100).round().tolist()
+        ([[0.0, 0.0, 0.0]], [[2.0, -2.0, -100.0]])
         """
         fx, fy, cx, cy = self.intrinsics[view].unbind(-1)
         local = torch.stack(

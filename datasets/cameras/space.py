@@ -30,6 +30,12 @@ DISTANT = 1e3  # distance of a viewpoint that stands for parallel rays, in units
 class Space:
     """What all kinds of space can do; here as in the world itself, where there is nothing to do.
 
+    >>> x = torch.tensor([[0.3, -0.2, -4.0]])
+    >>> NDC(scale=[2.0, 3.0]).from_world(x)
+    tensor([[ 0.1500, -0.1500,  0.5000]])
+    >>> NDC(scale=[2.0, 3.0]).to_world(NDC(scale=[2.0, 3.0]).from_world(x)).allclose(x)
+    True
+
     Attributes:
         kind: its name in checkpoints.
         surrounds: whether every ray of a photo ends in something that belongs to the scene.

@@ -246,7 +246,7 @@ def test_no_painting_is_called_photo(tmp_path):
 def test_what_is_not_finite_is_not_written(tmp_path):
     checkpoint = geometry_of("voxels")
     checkpoint.fields[ONLY_FIELD].state["field.geometry.raw"][3] = float("inf")
-    with pytest.raises(NumericalError, match=r"field\.geometry\.raw: a number that is not finite"):
+    with pytest.raises(NumericalError, match=r"field\.geometry\.raw: a value is not finite"):
         checkpoint.write(tmp_path / "x.ckpt")
     assert list(tmp_path.iterdir()) == []
 
@@ -273,7 +273,7 @@ def test_a_file_for_each_network(tmp_path):
     assert not geometry_of("voxels").is_hierarchical
 
 
-# what the modules of version 1 called what has another name today
+# names in the modules of version 1 that have changed
 OLD_NAMES = {
     "geometry.mlp.layers.": "geometry.layers.",
     "geometry.mlp.out.": "geometry.density.",
@@ -371,7 +371,7 @@ def test_spaces_of_version_1(space, tmp_path):
 
 def test_of_version_1_only_whole_finished_fields_are_read(tmp_path):
     paths = [tmp_path / "coarse.pt", tmp_path / "fine.pt"]
-    words = "of version 1 only whole, finished fields are read; train it again"
+    words = "only complete, finished fields can be read from version 1; train it again"
     checkpoint = geometry_of("nerf")
     for part, path in zip(("-coarse", "-fine"), paths, strict=True):
         save_checkpoint(path, first_version(checkpoint, part=part))
@@ -543,7 +543,7 @@ def test_a_style_of_a_field_of_another_kind(tmp_path):
     content = both.content()
     content["styles"]["wave"]["field"] = "a"
     written(content, tmp_path / "x.ckpt")
-    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "'wave': a style that is not for a field")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "'wave': its style is not for a field")
 
 
 def test_even_steps_of_no_length(tmp_path):
@@ -553,7 +553,7 @@ def test_even_steps_of_no_length(tmp_path):
     content = content.content()
     content["fields"][ONLY_FIELD]["spec"]["sampler"]["n_steps"] = 0
     written(content, tmp_path / "x.ckpt")
-    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "field 'scene', sampler, n_steps: 0")
+    refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "field 'scene', sampler: n_steps is 0")
 
 
 def test_a_changed_value_is_seen_by_the_digest(tmp_path):

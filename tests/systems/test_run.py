@@ -249,7 +249,7 @@ def test_only_the_first_of_several_processes_locks_and_writes(at, environment, m
 def test_a_run_does_not_write_over_what_it_reads(at, given):
     """F17."""
     line = f"--stage style --root_dir sphere --prefix p --suffix s --style_dir wave.png {given}"
-    with pytest.raises(UserError, match=r"would be written over --(ckpt|fine)_path"):
+    with pytest.raises(UserError, match=r"would overwrite --(ckpt|fine)_path"):
         Run(parse_train(line.split())).__enter__()
 
 

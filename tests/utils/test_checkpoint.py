@@ -249,7 +249,7 @@ def test_a_file_is_not_written_over_what_it_is_made_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs = {"style_dir": None, "ckpt_path": Path("a/../x.ckpt")}
     require_other_file(Path("y.ckpt"), inputs)
-    with pytest.raises(UserError, match=r"x\.ckpt: would be written over --ckpt_path"):
+    with pytest.raises(UserError, match=r"x\.ckpt: would overwrite --ckpt_path"):
         require_other_file(tmp_path / "x.ckpt", inputs)
 
 

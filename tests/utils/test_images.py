@@ -164,6 +164,11 @@ class TestWrite:
         write_image(tmp_path / "a.png", values)
         assert (np.asarray(Image.open(tmp_path / "a.png")) == values).all()
 
+    def test_any_float_becomes_bytes(self):
+        levels = torch.tensor([127.6 / 255, torch.inf])
+        assert to_uint8(levels).tolist() == [128, 255]
+        assert to_uint8(torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)).min() == 255
+
     def test_bytes_are_not_scaled(self):
         values = torch.tensor([0, 1, 255], dtype=torch.uint8)
         assert torch.equal(to_uint8(values), values)

@@ -134,7 +134,7 @@ def test_lpips_is_left_out_where_something_is_missing(torchvision, monkeypatch):
     monkeypatch.setattr(name, damaged)
     assert "alexnet-0.pth is damaged" in reason()
     torchvision.unlink()
-    assert f"{torchvision} is not there; fetch it once with: python -c" in reason()
+    assert f"{torchvision} is missing; fetch it once with: python -c" in reason()
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     assert "torchvision cannot be imported" in reason()
     assert "pip install torchvision" in reason()

@@ -3,11 +3,10 @@
 import imageio.v2 as imageio
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from utils.errors import NumericalError, UserError
-from utils.video import to_uint8, write_gif, write_mp4
+from utils.errors import UserError
+from utils.video import write_gif, write_mp4
 
 
 def frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -26,18 +25,6 @@ def frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
 def noise(a: np.ndarray, b: np.ndarray) -> float:
     """Root of the mean squared difference, in grey levels."""
     return float(np.sqrt(np.mean((a.astype(float) - b.astype(float)) ** 2)))
-
-
-def test_to_uint8_clamps_and_rounds():
-    values = torch.tensor([-0.5, 0, 0.4 / 255, 0.6 / 255, 127.6 / 255, 1, 1 + 1e-6, 7, torch.inf])
-    assert to_uint8(values).tolist() == [0, 0, 0, 1, 128, 255, 255, 255, 255]
-    assert to_uint8(values).dtype == np.uint8
-    assert to_uint8(torch.ones(2, 2, 3, dtype=torch.bfloat16, requires_grad=True)).min() == 255
-
-
-def test_to_uint8_does_not_hide_nan():
-    with pytest.raises(NumericalError, match="NaN in 1 values"):
-        to_uint8(torch.tensor([0.5, torch.nan]))
 
 
 def test_gif_frames_are_what_went_in(tmp_path):
