@@ -5,7 +5,6 @@ checked before any module is built from it."""
 from __future__ import annotations
 
 import math
-import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from models.renderer import Renderer
 from models.style import build_style
 from utils.checkpoint import content_digest, digest, load_checkpoint, save_checkpoint
 from utils.errors import NumericalError, UserError, ran_out_of_memory
+from utils.machine import versions
 
 VERSION = 2
 ONLY_FIELD = "scene"  # name of the field, and of its scene, in a checkpoint of a single field
@@ -59,11 +59,6 @@ def style_name(painting: Path) -> str:
             "rename the file"
         )
     return painting.stem
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and PyTorch."""
-    return {"torch": str(torch.__version__), "python": platform.python_version()}
 
 
 @dataclass(frozen=True)
