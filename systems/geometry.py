@@ -24,7 +24,7 @@ from systems.system import System
 def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
     """The one system of the stage, new or continued."""
     with Run(options) as run:
-        found = run.newest()
+        found = run.to_resume()
         if found is None and run.finished():
             return
         scene, pixels = training_pixels(load_scene(options))

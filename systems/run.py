@@ -51,6 +51,7 @@ class Run:
         self.directory = options.ckpt_dir / f"{options.prefix}_{options.stage}_{options.suffix}"
         self.leads = _leads()
         self._lock: BinaryIO | None = None
+        self._replaced: list[Path] = []  # checkpoints of an earlier run
 
     @property
     def path(self) -> Path:
@@ -82,16 +83,17 @@ class Run:
         if self._lock is not None:
             self._lock.close()
 
-    def newest(self) -> tuple[Path, Checkpoint] | None:
+    def to_resume(self) -> tuple[Path, Checkpoint] | None:
         """With --resume the run's newest checkpoint that can be read, and its path; None where
-        there is none.  Without, what an earlier run has left in the folder is deleted.
+        there is none.  Without, the checkpoints that an earlier run has left in the folder stay
+        until this one has one of its own.
 
         Raises:
             UserError: the checkpoints are of another run, or none of them can be read.
         """
         paths = self._steps()
         if not self.options.resume:
-            self._clear(paths)
+            self._replace(paths)
             return None
         for path in reversed(paths):
             try:
@@ -116,7 +118,7 @@ class Run:
 
     def finished(self) -> bool:
         """With --resume whether this very run has ended already, and says so.  For when there is
-        no `newest`."""
+        no `to_resume`."""
         if not self.options.resume or not self.path.is_file():
             return False
         try:
@@ -134,9 +136,9 @@ class Run:
         """In what, in words, the run that wrote ``checkpoint`` was another one."""
         ours, saved = self.options.to_dict(), checkpoint.options
         items = options_of(type(self.options))
-        words = []
+        parts, words = self.options.parts_of(self.options.stage), []
         for name, item in items.items():
-            if name in HARMLESS or not item.read_by(self.options.stage):
+            if name in HARMLESS or not item.read_by(parts):
                 continue
             default = item.default
             before = saved.get(name, list(default) if isinstance(default, tuple) else default)
@@ -144,7 +146,7 @@ class Run:
                 words.append(f"--{name} {ours[name]} was {before}")
         for name in self.inputs.keys() & checkpoint.inputs.keys():
             if self.inputs[name] != checkpoint.inputs[name]:
-                words.append(INPUTS[name])
+                words.append(INPUTS.get(name, f"another {name}"))
         return words
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -153,6 +155,8 @@ class Run:
             return
         path = self.directory / f"step_{checkpoint.progress.step}.ckpt"
         self._signed(checkpoint).write(path)
+        _delete(set(self._replaced) - {path})
+        self._replaced = []
         _delete(self._steps()[:-KEPT])
         _delete(self.directory.glob(".*.step_*.ckpt"))  # of writers that were killed
 
@@ -186,21 +190,14 @@ class Run:
         ]
         return [path for _, path in sorted(found)]
 
-    def _clear(self, paths: list[Path]) -> None:
-        if not paths or not self.leads:
-            return
-        for path in paths:
-            try:
-                path.unlink()
-            except OSError as error:
-                raise UserError(
-                    f"{path}: of an earlier run, cannot be deleted ({error.strerror}); delete it, "
-                    "or give another --suffix"
-                ) from None
-        print(
-            f"{self.directory}: an earlier run was given up at {paths[-1].stem.replace('_', ' ')}; "
-            "its checkpoints are deleted"
-        )
+    def _replace(self, paths: list[Path]) -> None:
+        """Lets the checkpoints of an earlier run be deleted by the first `save`."""
+        self._replaced = paths
+        if paths and self.leads:
+            print(
+                f"{self.directory}: an earlier run stopped at {paths[-1].stem.replace('_', ' ')}; "
+                "the first checkpoint of this one replaces it (--resume would continue it)"
+            )
 
 
 def _leads() -> bool:

@@ -54,6 +54,8 @@ class StyleTask(Task):
         frozen: of an earlier task on the same views and geometry, whose memory goes on being used.
     """
 
+    name = "style"
+
     def __init__(
         self,
         options: TrainOptions,
@@ -249,6 +251,7 @@ class StyleTask(Task):
             self.engine.team,
         )
         require_finite(self, terms, step)
+        self.engine.show("loss", sum(terms.values()))
         return terms
 
     def _render(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
@@ -259,9 +262,7 @@ class StyleTask(Task):
         """(1, 3, H / pool, W / pool) of a view in the ``colours (P, 3)``."""
         return functional.avg_pool2d(frozen.image(colours, self.renderer.background), pool)
 
-    def after_step(self, step: int, terms: Terms) -> None:
-        if terms:
-            self.engine.show("loss", sum(terms.values()))
+    def after_step(self, step: int) -> None:
         n_painted = step - self.n_recolour
         if n_painted >= 0 and n_painted % self.show_every == 0:
             self._record_picture(step)
