@@ -102,7 +102,7 @@ def nnfm_loss(
 class NnfmTerm(FeatureTerm):
     """Distance to the nearest of the style's features."""
 
-    default_layers = ("conv3_1",)
+    default_layers = ("matching",)
 
     def __init__(self) -> None:
         super().__init__()
