@@ -88,7 +88,7 @@ class Data(Options):
         check=NOT_NEGATIVE,
     )
     spheric_poses: bool | None = option(
-        None, "llff: a scene seen from around, not forward-facing (default: by the cameras)"
+        None, "llff: an inward-facing capture, not a forward-facing one (default: by the cameras)"
     )
 
     def __post_init__(self) -> None:
@@ -114,11 +114,13 @@ class Machine(Device):
     """machine"""
 
     precision: str = option(
-        "auto", "arithmetic of the networks", choices=("auto", "32", "bf16", "16")
+        "auto", "numerical precision of the networks", choices=("auto", "32", "bf16", "16")
     )
     num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
     num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
-    chunk: int = option(0, "rays rendered or learned at once; 0: by the memory", check=NOT_NEGATIVE)
+    chunk: int = option(
+        0, "rays a chunk, rendered or learned from; 0: by field and device", check=NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,14 +169,14 @@ class FieldShape(Options):
     )
     sampling: str = option(
         "hierarchical",
-        "nerf: where a coarse network points, or in even steps where the occupancy grid is",
+        "nerf: samples that a coarse network proposes, or even steps through occupied cells",
         choices=tuple(SAMPLERS),
         part=FIELD,
     )
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
     voxel_resolution: int = option(
-        256, "voxels: their final number along the longest side", check=EIGHT, part=FIELD
+        256, "voxels: final number along the longest side", check=EIGHT, part=FIELD
     )
 
 
@@ -205,7 +207,7 @@ class Run(Options):
         1, "style: passes over the training views", check=POSITIVE, part=PAINTING
     )
     max_steps: int | None = option(
-        None, "end after so many steps (default: by epochs)", check=POSITIVE
+        None, "stop after this many steps (default: by epochs)", check=POSITIVE
     )
     checkpoint_every: int = option(500, "steps between checkpoints", check=POSITIVE)
     val_every: int = option(
@@ -233,7 +235,7 @@ class Optimisation(Options):
     optimizer: str = option("adam", "optimiser", choices=("adam", "radam", "sgd"))
     lr_scheduler: str = option(
         "constant",
-        "course of the rate",
+        "learning-rate schedule",
         choices=("constant", "steplr", "cosine", "poly", "exponential"),
     )
     decay_step: tuple[int, ...] = option((), "steplr: the steps at which it decays", check=POSITIVE)
@@ -243,7 +245,10 @@ class Optimisation(Options):
     poly_exp: float = option(0.9, "poly: exponent", check=POSITIVE)
     warmup_steps: int = option(0, "steps in which the rate rises from 0", check=NOT_NEGATIVE)
     crop_steps: int = option(
-        0, "geometry: first steps, on the images' centre only", check=NOT_NEGATIVE, part=PHOTOS
+        0,
+        "geometry: so many first steps on the centre of the images only",
+        check=NOT_NEGATIVE,
+        part=PHOTOS,
     )
     crop_fraction: float = option(
         0.5, "geometry: width and height of that centre", check=FRACTION, part=PHOTOS
@@ -255,7 +260,7 @@ class Optimisation(Options):
     )
     appearance: str = option(
         "none",
-        "geometry: photos of one exposure, or a map of colour learned for each",
+        "geometry: nothing, or an affine colour map learned for each photo (exposures that differ)",
         choices=("none", "affine"),
         part=PHOTOS,
     )
@@ -297,16 +302,19 @@ class Style(Options):
         part=PAINTING,
     )
     style_init: str = option(
-        "photo", "colours to start from", choices=("photo", "random"), part=PAINTING
+        "photo",
+        "style to start from: the photographic one, or random",
+        choices=("photo", "random"),
+        part=PAINTING,
     )
     colour_transfer: bool = option(
         True, "first match the scene's colours to the painting's", part=PAINTING
     )
     view_dependent: bool = option(
-        False, "styled colours may depend on the direction of view", part=PAINTING
+        False, "styled colours may depend on the viewing direction", part=PAINTING
     )
     cache_gb: float = option(
-        0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE, part=PAINTING
+        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=PAINTING
     )
     sample_threshold: float = option(
         0.01,
@@ -349,7 +357,7 @@ class Output(Options):
     )
     split: str = option(
         "test",
-        "photographs to render and to measure against; test_train: as train",
+        "photographs to render and to measure against; test_train: the same as train",
         choices=("test", "val", "train", "test_train"),
     )
     path: str = option(
@@ -405,9 +413,11 @@ class Export(Options):
         None, "mesh, volume: lower x y z and upper x y z (default: around what is occupied)"
     )
     threshold: float | None = option(
-        None, "mesh: density of the surface, per scene unit (default: by the light)", check=POSITIVE
+        None,
+        "mesh: density of the surface, per scene unit (default: from the transmittance)",
+        check=POSITIVE,
     )
-    fill_hidden: bool = option(True, "mesh: no surface where no light gets to")
+    fill_hidden: bool = option(True, "mesh: no surface that no camera can see")
     min_part: float = option(
         0.01, "mesh: smallest part, by area; 1: the largest part alone, 0: all", check=UNIT
     )

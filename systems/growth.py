@@ -37,8 +37,8 @@ class GrowthSchedule:
     of the run.
 
     Attributes:
-        resolutions: from when on which fraction of the final resolution; each but the first at a
-            time of pruning.
+        resolutions: (fraction of the run, fraction of the final resolution) pairs; each but the
+            first at a time of pruning.
         pruning: when cells that turned out empty are given up.
         raw_density: to start from.
     """
@@ -57,8 +57,8 @@ class GrowthSchedule:
         return Due(step - before, finer[-1] if finer else None)
 
 
-# In a visual hull there is little to lose; where nothing says what is empty the cameras stand in
-# the fog, which is thin there, and coarse until most of space has been given up.
+# In a visual hull little is empty.  Without one the cameras are inside the volume, so the field
+# starts thin, and stays coarse until most of space has been given up.
 HULL = GrowthSchedule(
     ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0)), (0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -2.0
 )

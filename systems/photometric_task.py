@@ -32,9 +32,9 @@ ENOUGH_RAYS = 1 << 18
 APPEARANCE_RATE = 2e-3
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
 N_NAMED = 3  # such photos that are named, at most
-# memory of the finest voxels over that of their parameters: with gradients, the optimiser's moments
-# and the lattice 5, as much again while they are made of coarser ones; measured
-GROWN = 10
+# bytes for each byte of a refined field's parameters, measured: gradients, the optimiser's moments
+# and the lattice, and as much again while it is made from the coarser field
+HELD, PEAK = 5, 10
 
 
 class PhotometricTask(Task):
@@ -96,7 +96,7 @@ class PhotometricTask(Task):
         growth = 0.0
         if field.step is not None:  # its cells multiply when the field is refined
             parameters = sum(p.numel() * p.element_size() for p in field.parameters())
-            growth = parameters * (GROWN * self.growth.resolutions[0][1] ** -2 - 5)
+            growth = parameters * (PEAK * self.growth.resolutions[0][1] ** -2 - HELD)
         return Plan(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
@@ -185,8 +185,8 @@ class PhotometricTask(Task):
         truth = view.image.float() / 255
         quality = psnr(picture.rgb, truth, view.valid)
         depth = depth_to_colour(picture.depth, picture.opacity, self.scene.near, self.scene.far)
-        beside = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
-        self.engine.record_image(step, "val/truth_prediction_depth", beside)
+        panel = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
+        self.engine.record_image(step, "val/truth_prediction_depth", panel)
         self.engine.record_value(step, "val/psnr", quality)
         self.engine.show("val_psnr", quality)
 

@@ -19,13 +19,13 @@ from utils.checkpoint import ensure_writable, require_other_file
 from utils.errors import UserError
 from utils.options import options_of
 
-# they decide where, when and how fast a run is computed, or its inputs' digests tell more
+# they decide where, when and how fast a run is computed, or are compared by digest instead
 HARMLESS = {
     *("resume", "device", "num_gpus", "num_nodes", "chunk", "cache_gb"),
     *("ckpt_dir", "log_dir", "checkpoint_every", "val_every", "scene_name"),
     *("style_dir", "ckpt_path", "coarse_path", "fine_path"),
 }
-PATHS = {"root_dir", "vgg_weights"}
+PATH_OPTIONS = {"root_dir", "vgg_weights"}
 INPUTS = {"geometry": "--ckpt_path: another geometry", "painting": "--style_dir: another painting"}
 KEPT = 2  # the newest checkpoint, and the one before it in case the newest is damaged
 LONGEST = 230  # bytes of a file name: systems allow 255, and a file is first written beside
@@ -99,15 +99,15 @@ class Run:
             try:
                 checkpoint = Checkpoint.read(path)
                 if checkpoint.progress is None:
-                    raise UserError(f"{path}: of a finished run, cannot be continued")
+                    raise UserError(f"{path}: belongs to a finished run and cannot be continued")
             except UserError as error:
                 log.warning("skipped: %s", error)
                 reason = error
                 continue
             if changed := self.changed(checkpoint):
                 raise UserError(
-                    f"{path}: of another run: {'; '.join(changed)}; give the same options, or "
-                    "start again without --resume"
+                    f"{path}: belongs to another run: {'; '.join(changed)}; give the same options, "
+                    "or start again without --resume"
                 )
             return path, checkpoint
         if paths:
@@ -129,7 +129,9 @@ class Run:
             print(f"{self.path}: finished already")
         elif self.leads:
             reason = "; ".join(changed)
-            print(f"{self.path}: of another run: {reason}; nothing to resume: starts anew")
+            print(
+                f"{self.path}: belongs to another run: {reason}; nothing to resume, starting anew"
+            )
         return not changed
 
     def changed(self, checkpoint: Checkpoint) -> list[str]:
@@ -226,7 +228,7 @@ def _locked(directory: Path) -> BinaryIO:
 
 def _same(name: str, before: Any, now: Any) -> bool:
     """Whether an option has the value that it had."""
-    if name in PATHS and isinstance(before, str) and isinstance(now, str):
+    if name in PATH_OPTIONS and isinstance(before, str) and isinstance(now, str):
         return Path(before).resolve() == Path(now).resolve()
     return before == now
 

@@ -42,8 +42,8 @@ class Engine(Protocol):
         """Arithmetic of the networks outside of a step, as it is inside."""
 
     def scaled(self, x: Tensor) -> Tensor:
-        """A loss, or its gradient, in float16 so large that what is made of it does not vanish;
-        the optimiser's step divides by as much."""
+        """A loss, or its gradient, multiplied by the factor of the gradient scaler (float16),
+        which the optimiser's step divides out again."""
 
     def record(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Writes scalars where training is watched, every so many steps."""
@@ -105,7 +105,7 @@ class Task(nn.Module):
     def gradients(self, step: int) -> Iterator[Terms]:
         """Adds the step's gradient to that of the parameters, and yields the terms that it is of.
 
-        Whenever it has yielded the optimiser moves; most tasks yield once.
+        The optimiser takes a step after each yield; most tasks yield once.
         """
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class Task(nn.Module):
         """What follows the last step."""
 
     def gather(self) -> None:
-        """Makes the same in all processes what each of them knows a part of; before it is saved."""
+        """Synchronises what each process knows a part of, before it is saved."""
 
     def state(self) -> dict[str, Any]:
         """What has to be saved of an unfinished run beside the renderer; plain containers."""
@@ -291,7 +291,7 @@ class System(nn.Module):
         tensor = first_bad_tensor(self, gradients=False)
         if tensor is not None:
             raise NumericalError(
-                f"step {self.done}: a gradient has damaged a weight; first bad tensor: {tensor}; "
+                f"step {self.done}: a weight is not finite any more: {tensor}; "
                 "lower --lr, or resume from the last checkpoint"
             )
         for task in self.tasks:

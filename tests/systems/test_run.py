@@ -126,7 +126,7 @@ def test_options_that_have_changed_are_named(at, more, words):
     with pytest.raises(UserError) as caught:
         run_of(f"--resume {more}").to_resume()
     assert words in str(caught.value)
-    assert "step_3.ckpt: of another run" in str(caught.value)
+    assert "step_3.ckpt: belongs to another run" in str(caught.value)
 
 
 def test_options_that_change_nothing_may_change(at):
@@ -167,7 +167,7 @@ def test_finished_already(at, capsys):
     assert capsys.readouterr().out == ""
     assert not run_of("--resume --seed 7").finished()
     said = capsys.readouterr().out
-    assert "of another run: --seed 7 was 0; nothing to resume: starts anew" in said
+    assert "belongs to another run: --seed 7 was 0; nothing to resume, starting anew" in said
 
 
 def test_a_finished_nerf_has_a_file_for_each_network(at):
