@@ -5,9 +5,10 @@ make demo, or python demo.py
 
 from __future__ import annotations
 
-import utils  # noqa: F401 - before PyTorch
+from utils.threads import spin_briefly
 
-# isort: split
+spin_briefly()  # before PyTorch is imported
+
 import logging
 import time
 import warnings
@@ -21,7 +22,7 @@ from datasets.embedded.write import write_demo
 from eval import evaluate
 from features.vgg import vgg19_in_cache
 from opt import parse_eval, parse_train
-from pipeline import quiet_lightning, train
+from pipeline import train
 from systems.run import Run
 from utils.errors import exits_cleanly
 from utils.images import read_image, resize, write_image
@@ -53,7 +54,6 @@ def write_sheet(path: Path, photos: str, painting: Path, stylised: str) -> None:
 def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     warnings.filterwarnings("ignore")
-    quiet_lightning()
     keep_memory()
     (scene, painting), making = timed(lambda: write_demo(DATA))
     common = ["--config", CONFIG, "--root_dir", str(scene)]

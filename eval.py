@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from opt import SCENE, EvalOptions, parse_eval
 from utils.errors import UserError, exits_cleanly
+from utils.threads import spin_briefly
 
+spin_briefly()  # before PyTorch is imported
 if __name__ == "__main__":  # help and mistakes do not wait for what takes seconds to import
     exits_cleanly(parse_eval)()
 

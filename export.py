@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from opt import SCENE, ExportOptions, parse_export
 from utils.errors import exits_cleanly
+from utils.threads import spin_briefly
 
+spin_briefly()  # before PyTorch is imported
 if __name__ == "__main__":  # help and mistakes do not wait for what takes seconds to import
     exits_cleanly(parse_export)()
 

@@ -5,7 +5,7 @@ check is at the same time the flag ``--name``, the YAML key ``name`` and the att
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from features.registry import AUTO as AUTO_FEATURES
 from features.registry import NETWORKS
 from losses.registry import OBJECTIVES, TERMS
 from models import FIELDS, SAMPLERS
-from systems import STAGES
+from systems import PARTS, STAGES
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -34,8 +34,8 @@ from utils.options import (
 )
 from utils.schedule import Schedule
 
-# the stages that read an option, where not all do
-GEOMETRY, PAINTING = ("geometry",), ("style",)
+# parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
+FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -88,7 +88,7 @@ class Data(Options):
         check=NOT_NEGATIVE,
     )
     spheric_poses: bool | None = option(
-        None, "llff: a scene seen from around, not forward-facing (default: by the cameras)"
+        None, "llff: an inward-facing capture, not a forward-facing one (default: by the cameras)"
     )
 
     def __post_init__(self) -> None:
@@ -114,11 +114,13 @@ class Machine(Device):
     """machine"""
 
     precision: str = option(
-        "auto", "arithmetic of the networks", choices=("auto", "32", "bf16", "16")
+        "auto", "numerical precision of the networks", choices=("auto", "32", "bf16", "16")
     )
     num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
     num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
-    chunk: int = option(0, "rays rendered or learnt at once; 0: by the memory", check=NOT_NEGATIVE)
+    chunk: int = option(
+        0, "rays a chunk, rendered or learned from; 0: by field and device", check=NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +138,13 @@ class Weights(Options):
         ),
     )
     ckpt_path: Path | None = option(
-        None, "checkpoint of a trained field, or its .safetensors", stages=PAINTING
+        None, "checkpoint of a trained field, or its .safetensors", part=TRAINED
     )
     coarse_path: Path | None = option(
-        None, "weights of the coarse network, with --fine_path", stages=PAINTING
+        None, "weights of the coarse network, with --fine_path", part=TRAINED
     )
     fine_path: Path | None = option(
-        None, "weights of the fine network, with --coarse_path", stages=PAINTING
+        None, "weights of the fine network, with --coarse_path", part=TRAINED
     )
 
 
@@ -161,24 +163,20 @@ class FieldShape(Options):
     """field"""
 
     field: str = option("nerf", "the paper's networks, or sparse voxels", choices=tuple(FIELDS))
-    N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE, stages=GEOMETRY)
+    N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE, part=FIELD)
     N_importance: int = option(
-        64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE, stages=GEOMETRY
+        64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE, part=FIELD
     )
     sampling: str = option(
         "hierarchical",
-        "nerf: where a coarse network points, or in even steps where the occupancy grid is",
+        "nerf: samples that a coarse network proposes, or even steps through occupied cells",
         choices=tuple(SAMPLERS),
-        stages=GEOMETRY,
+        part=FIELD,
     )
-    N_emb_xyz: int = option(
-        10, "nerf: frequencies of the position", check=NOT_NEGATIVE, stages=GEOMETRY
-    )
-    N_emb_dir: int = option(
-        4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, stages=GEOMETRY
-    )
+    N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
+    N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
     voxel_resolution: int = option(
-        256, "voxels: their final number along the longest side", check=EIGHT, stages=GEOMETRY
+        256, "voxels: final number along the longest side", check=EIGHT, part=FIELD
     )
 
 
@@ -203,13 +201,13 @@ class Run(Options):
     ckpt_dir: Path = option(Path("ckpts"), "directory of the checkpoints")
     log_dir: Path = option(Path("runs"), "directory of the TensorBoard logs")
     num_epochs_density: int = option(
-        1, "geometry: passes over all pixels", check=POSITIVE, stages=GEOMETRY
+        1, "geometry: passes over all pixels", check=POSITIVE, part=PHOTOS
     )
     num_epochs_style: int = option(
-        1, "style: passes over the training views", check=POSITIVE, stages=PAINTING
+        1, "style: passes over the training views", check=POSITIVE, part=PAINTING
     )
     max_steps: int | None = option(
-        None, "end after so many steps (default: by epochs)", check=POSITIVE
+        None, "stop after this many steps (default: by epochs)", check=POSITIVE
     )
     checkpoint_every: int = option(500, "steps between checkpoints", check=POSITIVE)
     val_every: int = option(
@@ -224,16 +222,20 @@ class Optimisation(Options):
 
     rules = (
         Rule(
+            "--batch_size: smaller than the number of processes; give at least one ray to each",
+            lambda o: o.batch_size < getattr(o, "num_gpus", 1) * getattr(o, "num_nodes", 1),
+        ),
+        Rule(
             "--decay_step: missing; --lr_scheduler steplr needs the steps at which to decay",
             lambda o: o.lr_scheduler == "steplr" and not o.decay_step,
         ),
     )
-    batch_size: int = option(1024, "geometry: rays per step", check=POSITIVE, stages=GEOMETRY)
+    batch_size: int = option(1024, "geometry: rays per step", check=POSITIVE, part=PHOTOS)
     lr: float | None = option(None, "learning rate (default: by field and stage)", check=POSITIVE)
     optimizer: str = option("adam", "optimiser", choices=("adam", "radam", "sgd"))
     lr_scheduler: str = option(
         "constant",
-        "course of the rate",
+        "learning-rate schedule",
         choices=("constant", "steplr", "cosine", "poly", "exponential"),
     )
     decay_step: tuple[int, ...] = option((), "steplr: the steps at which it decays", check=POSITIVE)
@@ -243,21 +245,24 @@ class Optimisation(Options):
     poly_exp: float = option(0.9, "poly: exponent", check=POSITIVE)
     warmup_steps: int = option(0, "steps in which the rate rises from 0", check=NOT_NEGATIVE)
     crop_steps: int = option(
-        0, "geometry: first steps, on the images' centre only", check=NOT_NEGATIVE, stages=GEOMETRY
+        0,
+        "geometry: so many first steps on the centre of the images only",
+        check=NOT_NEGATIVE,
+        part=PHOTOS,
     )
     crop_fraction: float = option(
-        0.5, "geometry: width and height of that centre", check=FRACTION, stages=GEOMETRY
+        0.5, "geometry: width and height of that centre", check=FRACTION, part=PHOTOS
     )
     data_perturb: tuple[str, ...] = option(
         (),
-        "geometry: perturb the training images, in colour or by occluders",
+        "perturb the training images, in colour or by occluders",
         choices=("color", "occ"),
     )
     appearance: str = option(
         "none",
-        "geometry: photos of one exposure, or a map of colour learned for each",
+        "geometry: nothing, or an affine colour map learned for each photo (exposures that differ)",
         choices=("none", "affine"),
-        stages=GEOMETRY,
+        part=PHOTOS,
     )
 
 
@@ -272,47 +277,50 @@ class Style(Options):
         ),
     )
     style_dir: Path | None = option(
-        None, "file of the painting, or a folder of paintings", stages=PAINTING
+        None, "file of the painting, or a folder of paintings", part=PAINTING
     )
     style_mode: str = option(
         "memory_saving",
         "loss on the whole view, on patches of it, or on a small rendering",
         choices=("memory_saving", "patch", "small"),
-        stages=PAINTING,
+        part=PAINTING,
     )
-    patch_size: int = option(50, "patch: side in pixels", check=EIGHT, stages=PAINTING)
-    small_size: int = option(100, "small: shorter side in pixels", check=EIGHT, stages=PAINTING)
+    patch_size: int = option(50, "patch: side in pixels", check=EIGHT, part=PAINTING)
+    small_size: int = option(100, "small: shorter side in pixels", check=EIGHT, part=PAINTING)
     objective: str = option(
-        "gram", "preset of the style's terms", choices=tuple(OBJECTIVES), stages=PAINTING
+        "gram", "preset of the style's terms", choices=tuple(OBJECTIVES), part=PAINTING
     )
     features: str = option(
         AUTO_FEATURES,
         "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
-        stages=PAINTING,
+        part=PAINTING,
     )
     vgg_weights: Path | None = option(
         None,
         "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
-        stages=PAINTING,
+        part=PAINTING,
     )
     style_init: str = option(
-        "photo", "colours to start from", choices=("photo", "random"), stages=PAINTING
+        "photo",
+        "style to start from: the photographic one, or random",
+        choices=("photo", "random"),
+        part=PAINTING,
     )
     colour_transfer: bool = option(
-        True, "first match the scene's colours to the painting's", stages=PAINTING
+        True, "first match the scene's colours to the painting's", part=PAINTING
     )
     view_dependent: bool = option(
-        False, "styled colours may depend on the direction of view", stages=PAINTING
+        False, "styled colours may depend on the viewing direction", part=PAINTING
     )
     cache_gb: float = option(
-        0.6, "GB of the host's memory for frozen geometry", check=NOT_NEGATIVE, stages=PAINTING
+        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=PAINTING
     )
     sample_threshold: float = option(
         0.01,
-        "share of a ray that its least frozen samples are dropped for; 0: none",
+        "drop each ray's faintest samples, up to this share of its weight; 0: keep all",
         check=SHARE,
-        stages=PAINTING,
+        part=PAINTING,
     )
 
 
@@ -323,7 +331,7 @@ TermWeights = make_dataclass(
         (
             f"{name}_weight",
             Schedule | None,
-            option(None, term.help, check=SCHEDULE_NOT_NEGATIVE, stages=PAINTING),
+            option(None, term.help, check=SCHEDULE_NOT_NEGATIVE, part=PAINTING),
         )
         for name, term in TERMS.items()
     ],
@@ -349,7 +357,7 @@ class Output(Options):
     )
     split: str = option(
         "test",
-        "photographs to render and to measure against; test_train: as train",
+        "photographs to render and to measure against; test_train: the same as train",
         choices=("test", "val", "train", "test_train"),
     )
     path: str = option(
@@ -373,7 +381,7 @@ class Output(Options):
         check=FILE_NAME,
         derive=lambda o: o.scene_name,
     )
-    output_dir: Path = option(Path("results"), "directory of everything that is written")
+    output_dir: Path = option(Path("results"), "directory of all files but the GIF")
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
     )
@@ -405,9 +413,11 @@ class Export(Options):
         None, "mesh, volume: lower x y z and upper x y z (default: around what is occupied)"
     )
     threshold: float | None = option(
-        None, "mesh: density of the surface, per scene unit (default: by the light)", check=POSITIVE
+        None,
+        "mesh: density of the surface, per scene unit (default: from the transmittance)",
+        check=POSITIVE,
     )
-    fill_hidden: bool = option(True, "mesh: no surface where no light gets to")
+    fill_hidden: bool = option(True, "mesh: no surface that no camera can see")
     min_part: float = option(
         0.01, "mesh: smallest part, by area; 1: the largest part alone, 0: all", check=UNIT
     )
@@ -435,6 +445,10 @@ class Export(Options):
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
     """Options of pipeline.py."""
+
+    @classmethod
+    def parts_of(cls, stage: str | None) -> Collection[str] | None:
+        return PARTS.get(stage)
 
     rules = (
         Rule(

@@ -1,3 +1,5 @@
 """Our hot paths against plain textbook implementations: `make bench`, `python -m benchmarks`."""
 
-import utils  # noqa: F401 - before PyTorch
+from utils.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is imported

@@ -26,7 +26,7 @@ from models.occupancy import grid_shape
 from models.renderer import Renderer
 from models.voxels import VoxelField
 from opt import TrainOptions, parse_train
-from systems.growth import new_renderer
+from systems.geometry import new_renderer
 
 # such that an object pixel of the voxels has as many samples with weight (23) as after training on
 # the demo scene's photos for minutes (24)

@@ -3,7 +3,7 @@ field."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -35,15 +35,18 @@ class Layer:
 class FeatureNetwork(nn.Module):
     """A frozen network that maps an image to features of named layers.
 
-    A subclass sets ``name`` and ``layers``, and defines ``forward``.
+    A subclass sets ``name``, ``layers`` and ``roles``, and defines ``forward``.
 
     Attributes:
         name: name in messages.
         layers: name -> `Layer`, the deepest last.
+        roles: role -> names of the layers that losses take for it: "statistics" of the style,
+            "matching" of its features one by one, "content".
     """
 
     name: str
     layers: dict[str, Layer]
+    roles: Mapping[str, Sequence[str]]
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Computes the features of some layers.
@@ -60,7 +63,16 @@ class FeatureNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def layers_of(self, names: Sequence[str]) -> list[str]:
+        """The layers that ``names``, of layers or of roles, stand for, each once."""
+        return expanded(names, self.roles)
+
     def require(self, layers: Sequence[str]) -> None:
         """Raises ValueError unless the network has all of these layers."""
         if unknown := [layer for layer in layers if layer not in self.layers]:
             raise ValueError(f"{self.name} has no layers {unknown}; it has {list(self.layers)}")
+
+
+def expanded(names: Sequence[str], roles: Mapping[str, Sequence[str]]) -> list[str]:
+    """``names`` with every role replaced by its layers, each once."""
+    return list(dict.fromkeys(layer for name in names for layer in roles.get(name, (name,))))

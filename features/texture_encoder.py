@@ -40,7 +40,8 @@ def load(_weights: Path | None = None, layers: Sequence[str] = LAYERS) -> Vgg:
         UserError: the network is not deep enough, or its file is missing or damaged.
     """
     network = Vgg(CHANNELS, name="own")
-    if unknown := [layer for layer in layers if layer not in network.layers]:
+    wanted = network.layers_of(layers)
+    if unknown := [layer for layer in wanted if layer not in network.layers]:
         raise UserError(
             f"--features own: has convolutions up to {LAYERS[-1]}, and {', '.join(unknown)} is "
             "needed; take --features vgg16 or vgg19"

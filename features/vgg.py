@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.network import FeatureNetwork, Layer
+from features.network import FeatureNetwork, Layer, expanded
 from features.weights import copy_weights, read_weights
 from utils.errors import UserError
 
@@ -37,6 +37,16 @@ CONVOLUTIONS = {
     "vgg19": convolutions((2, 2, 4, 4, 4), _WIDTHS),
     "vgg16": convolutions((2, 2, 3, 3, 3), _WIDTHS),
 }
+# styleNeRF's layers for statistics and content, ARF's for matching: of VGG-16 block 3
+FIRST_FIVE = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
+ROLES = {
+    "vgg19": {"statistics": FIRST_FIVE, "matching": ("conv3_1",), "content": ("conv2_2",)},
+    "vgg16": {
+        "statistics": FIRST_FIVE,
+        "matching": ("conv3_1", "conv3_2", "conv3_3"),
+        "content": ("conv2_2",),
+    },
+}
 URLS = {
     "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -51,12 +61,13 @@ class Vgg(FeatureNetwork):
 
     Args:
         channels: convolution -> output channels, in the order of the network, see `convolutions`.
-        name: what messages call it.
+        name: what messages call it; a key of `ROLES`, or it has VGG-19's roles.
     """
 
     def __init__(self, channels: Mapping[str, int], name: str) -> None:
         super().__init__()
         self.name = name
+        self.roles = ROLES.get(name, ROLES["vgg19"])
         self.layers = {}
         self.convs = nn.ModuleDict()
         inputs, stride, halo = 3, 1, 0
@@ -110,7 +121,7 @@ def load_vgg(weights: Path | None, layers: Sequence[str], name: str | None = Non
         weights: state dict with torchvision's names (``features.0.weight`` ...), whole or only its
             first layers, bare or under ``state_dict``; None for the file in torchvision's cache, to
             which it is downloaded if need be.
-        layers: names out of `Vgg.layers`.
+        layers: names out of `Vgg.layers` or `Vgg.roles`.
         name: "vgg16" or "vgg19"; None for the one that the file holds, which is taken for VGG-19
             where it ends before the two differ.
 
@@ -128,7 +139,7 @@ def load_vgg(weights: Path | None, layers: Sequence[str], name: str | None = Non
     state = read_weights(weights)
     name = _network_in(state, weights, name)
     channels = CONVOLUTIONS[name]
-    network = Vgg(_up_to(channels, layers, name), name)
+    network = Vgg(_up_to(channels, expanded(layers, ROLES[name]), name), name)
     indices = torchvision_indices(channels)
     names = {conv: f"features.{indices[conv]}" for conv in network.convs}
     _require_depth(state, names, weights)

@@ -25,7 +25,7 @@ def read_weights(file: Path) -> Mapping[str, object]:
         UserError: the file is missing, damaged, or holds no state dict.
     """
     if not file.is_file():
-        raise UserError(f"{file}: no such weights file; check the path")
+        raise UserError(f"{file}: no such file of weights; check the path")
     damaged = f"{file}: not a weights file, or a damaged one; copy or download it again"
     try:
         if file.suffix == ".safetensors":

@@ -52,7 +52,7 @@ def content_loss(features: Tensor, photo_features: Tensor, mask: Tensor | None =
 class ContentTerm(FeatureTerm):
     """Distance to the photo's features; independent of the style."""
 
-    default_layers = ("conv2_2",)
+    default_layers = ("content",)
     needs_photo = True
 
     def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:

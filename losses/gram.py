@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from losses.masked import Sums, flatten_positions, mask_like
-from losses.terms import STYLENERF_LAYERS, FeatureTerm
+from losses.terms import FeatureTerm
 
 
 def gram_sums(features: Tensor, mask: Tensor | None = None) -> Sums:
@@ -69,7 +69,7 @@ def gram_loss(features: Tensor, style_gram: Tensor, mask: Tensor | None = None) 
 class GramTerm(FeatureTerm):
     """Distance of the Gram matrices of render and style."""
 
-    default_layers = STYLENERF_LAYERS
+    default_layers = ("statistics",)
 
     def __init__(self) -> None:
         super().__init__()

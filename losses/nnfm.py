@@ -103,7 +103,7 @@ def nnfm_loss(
 class NnfmTerm(FeatureTerm):
     """Distance to the nearest style features."""
 
-    default_layers = ("conv3_1",)
+    default_layers = ("matching",)
 
     def __init__(self) -> None:
         super().__init__()

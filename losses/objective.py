@@ -83,6 +83,7 @@ class StyleObjective(nn.Module):
             cls = TERMS[name].load()
             if issubclass(cls, FeatureTerm):
                 own = (layers or {}).get(name, cls.default_layers)
+                own = own if network is None else network.layers_of(own)
                 self.feature_terms[name] = nn.ModuleDict({layer: cls() for layer in own})
             else:
                 self.pixel_terms[name] = cls(style, seed)

@@ -86,7 +86,8 @@ def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def layers_needed(weights: Mapping[str, float]) -> list[str]:
-    """The layers that a `StyleObjective` of these weights looks at; none where it needs no network.
+    """The layers, or roles of layers, that a `StyleObjective` of these weights looks at; none where
+    it needs no network.
 
     Raises:
         UserError: as `checked_weights`.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from losses.masked import Sums, check_features, mask_like, masked_sums
-from losses.terms import STYLENERF_LAYERS, FeatureTerm
+from losses.terms import FeatureTerm
 
 # added under the root, so that constant features have a gradient; far below any real variance
 VARIANCE_FLOOR = 1e-8
@@ -91,7 +91,7 @@ def statistics_loss(
 class StatisticsTerm(FeatureTerm):
     """Distance of the channels' means and standard deviations."""
 
-    default_layers = STYLENERF_LAYERS
+    default_layers = ("statistics",)
 
     def __init__(self) -> None:
         super().__init__()

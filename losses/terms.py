@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from losses.masked import Sums
 
-STYLENERF_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
-
 
 class FeatureTerm(nn.Module):
     """A term on one layer of the feature network.
@@ -19,7 +17,8 @@ class FeatureTerm(nn.Module):
     total of these sums.
 
     Attributes:
-        default_layers: the layers it is taken of, unless the objective is told otherwise.
+        default_layers: layers that it is taken of, by name or by role, see `FeatureNetwork`,
+            unless the objective is told otherwise.
         needs_photo: whether it compares the render with the photo of the same view.
     """
 

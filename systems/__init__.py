@@ -15,3 +15,8 @@ STAGES = Registry(
         "style": "systems.style:style_stage",
     },
 )
+# the parts of the work that a stage is made of: it reads the options of these, see opt.py
+PARTS = {
+    "geometry": ("field", "photos"),
+    "style": ("trained", "painting"),
+}

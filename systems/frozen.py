@@ -21,7 +21,8 @@ NEGLIGIBLE = 0.01
 
 @dataclass
 class FrozenView:
-    """One view, or a window of it: all but its colours.  Only pixels that show something count.
+    """One view, or a window of it: everything except its colours, of the pixels in which anything
+    is seen.
 
     Attributes:
         cameras, index: the camera that the view belongs to.
@@ -88,7 +89,7 @@ class FrozenView:
 
     @torch.no_grad()
     def with_features(self, field: Field, chunks: Chunks) -> FrozenView:
-        """The view with the features of all its samples, which are else computed at each
+        """The view with the features of all its samples, which are otherwise computed at each
         rendering."""
         none = field.geometry.feature(self.t.new_zeros(0, 3))
         feature = none.new_empty(len(self.t), *none.shape[1:])

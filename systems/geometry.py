@@ -7,24 +7,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from datasets.hull import seen_by_several, visual_hull
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
 from datasets.scene import Scene
+from models import FIELDS
 from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
+from models.occupancy import grid_shape, resample_any, resample_nearest
+from models.renderer import Renderer
 from opt import TrainOptions
-from systems.growth import new_renderer
+from systems.growth import growth_of
 from systems.photometric_task import PhotometricTask
 from systems.run import Run
 from systems.system import System
+
+SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 
 
 def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
     """The one system of the stage, new or continued."""
     with Run(options) as run:
-        found = run.newest()
+        found = run.to_resume()
         if found is None and run.finished():
             return
         scene, pixels = training_pixels(load_scene(options))
@@ -32,8 +39,10 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         renderer = found[1].renderer() if found else new_renderer(options, scene)
 
         def checkpoint() -> Checkpoint:
-            fields = {ONLY_FIELD: FieldRecord.of(renderer)}
-            scenes = {ONLY_FIELD: scene_state(scene)}
+            fields, scenes = (
+                {ONLY_FIELD: FieldRecord.of(renderer)},
+                {ONLY_FIELD: scene_state(scene)},
+            )
             return Checkpoint(options.stage, fields, scenes)
 
         task = PhotometricTask(options, scene, renderer, pixels, n_steps)
@@ -65,3 +74,33 @@ def length_of(options: TrainOptions, pixels: TrainingPixels) -> int:
     if options.max_steps:
         return options.max_steps
     return max(1, options.num_epochs_density * pixels.n_candidates // options.batch_size)
+
+
+def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
+    """An untrained renderer for ``scene``, initialised from the seed."""
+    kind, growth = FIELDS[options.field], growth_of(scene)
+    resolution = kind.grid_resolution(options)
+    occupied = first_occupancy(scene, resolution)
+    coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        renderer = Renderer.build(
+            kind.specs_of(options),
+            scene.box,
+            scene.background,
+            occupied,
+            resample_any(occupied, coarse),
+        )
+        renderer.field.fill(growth.raw_density)
+    return renderer
+
+
+def first_occupancy(scene: Scene, resolution: int) -> Tensor:
+    """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
+    where they show all that is there; everything otherwise."""
+    shape = grid_shape(scene.box, resolution)
+    if scene.has_alpha:
+        return visual_hull(scene.train, scene.bounds, shape)
+    if scene.surrounds:
+        return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
+    return torch.ones(shape, dtype=torch.bool)

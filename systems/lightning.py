@@ -1,4 +1,4 @@
-"""Everything that reaches into Lightning, tried with 2.4 to 2.6: its steps, processes, progress,
+"""Everything that reaches into Lightning, tested with 2.4 to 2.6: its steps, processes, progress,
 logs and exits."""
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ ENOUGH_RAYS = 1 << 18
 APPEARANCE_RATE = 2e-3
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
 N_NAMED = 3  # such photos that are named, at most
-# memory of the finest voxels over that of their parameters: with gradients, the optimiser's moments
-# and the lattice 5, as much again while they are made of coarser ones; measured
-GROWN = 10
+# bytes for each byte of a refined field's parameters, measured: gradients, the optimiser's moments
+# and the lattice, and as much again while it is made from the coarser field
+HELD, PEAK = 5, 10
 
 
 class PhotometricTask(Task):
@@ -47,6 +47,8 @@ class PhotometricTask(Task):
         pixels: of the training views.
         n_steps: length of the run, by which the field grows.
     """
+
+    name = "photos"
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class PhotometricTask(Task):
         growth = 0.0
         if field.step is not None:  # its cells multiply when the field is refined
             parameters = sum(p.numel() * p.element_size() for p in field.parameters())
-            growth = parameters * (GROWN * self.growth.resolutions[0][1] ** -2 - 5)
+            growth = parameters * (PEAK * self.growth.resolutions[0][1] ** -2 - HELD)
         return Plan(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
@@ -113,7 +115,8 @@ class PhotometricTask(Task):
         self.renderer.sampler.prune(self.renderer.field, lit_only)
         if due.resolution is None:
             return False
-        return self.renderer.refine(round(self.options.voxel_resolution * due.resolution))
+        final = type(self.renderer.field).grid_resolution(self.options)
+        return self.renderer.refine(round(final * due.resolution))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
@@ -121,7 +124,9 @@ class PhotometricTask(Task):
         rays, view = self._rays(flat)
         part = self.engine.team.part(len(rays))
         shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
-        yield self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
+        terms = self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
+        self.quality = psnr_of(terms["fine"])
+        yield terms
 
     def _rays(self, flat: Tensor) -> tuple[Rays, Tensor]:
         """Rays and views (N,) of the pixels ``flat (N,)``."""
@@ -138,7 +143,7 @@ class PhotometricTask(Task):
         Returns:
             The terms, as shares of the whole step's.
         """
-        rays = all_but_empty(rays, own)
+        rays = only(rays, own)
         target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
         samples = self.renderer.sample(rays, generator, mark=True, propose=True)
@@ -162,10 +167,9 @@ class PhotometricTask(Task):
             return rgb
         return self.appearance(rgb, rendering.opacity[part], view[part])
 
-    def after_step(self, step: int, terms: Terms) -> None:
-        quality = psnr_of(terms["fine"])
-        self.engine.show("psnr", quality)
-        self.engine.record(step, {"psnr": quality})
+    def after_step(self, step: int) -> None:
+        self.engine.show("psnr", self.quality)
+        self.engine.record(step, {"psnr": self.quality})
         if self.appearance is not None:
             maps = self.appearance.departures().abs().mean()
             self.engine.record(step, {"appearance": maps})
@@ -181,8 +185,8 @@ class PhotometricTask(Task):
         truth = view.image.float() / 255
         quality = psnr(picture.rgb, truth, view.valid)
         depth = depth_to_colour(picture.depth, picture.opacity, self.scene.near, self.scene.far)
-        beside = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
-        self.engine.record_image(step, "val/truth_prediction_depth", beside)
+        panel = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
+        self.engine.record_image(step, "val/truth_prediction_depth", panel)
         self.engine.record_value(step, "val/psnr", quality)
         self.engine.show("val_psnr", quality)
 
@@ -218,9 +222,9 @@ class PhotometricTask(Task):
             self.appearance.load_state_dict({"raw": maps})
 
 
-def all_but_empty(rays: Rays, part: slice) -> Rays:
-    """The rays, all but ``part`` of them empty: random numbers are drawn for every ray, so that
-    each has the same ones in whichever part it is rendered."""
+def only(rays: Rays, part: slice) -> Rays:
+    """The rays with those outside ``part`` made empty: random numbers are drawn for every ray, so
+    that each has the same ones in whichever part it is rendered."""
     far = rays.near.clone()
     far[part] = rays.far[part]
     return replace(rays, far=far)

@@ -19,13 +19,13 @@ from utils.checkpoint import ensure_writable, require_other_file
 from utils.errors import UserError
 from utils.options import options_of
 
-# they decide where, when and how fast a run is computed, or its inputs' digests tell more
+# they decide where, when and how fast a run is computed, or are compared by digest instead
 HARMLESS = {
     *("resume", "device", "num_gpus", "num_nodes", "chunk", "cache_gb"),
     *("ckpt_dir", "log_dir", "checkpoint_every", "val_every", "scene_name"),
     *("style_dir", "ckpt_path", "coarse_path", "fine_path"),
 }
-PATHS = {"root_dir", "vgg_weights"}
+PATH_OPTIONS = {"root_dir", "vgg_weights"}
 INPUTS = {"geometry": "--ckpt_path: another geometry", "painting": "--style_dir: another painting"}
 KEPT = 2  # the newest checkpoint, and the one before it in case the newest is damaged
 LONGEST = 230  # bytes of a file name: systems allow 255, and a file is first written beside
@@ -51,6 +51,7 @@ class Run:
         self.directory = options.ckpt_dir / f"{options.prefix}_{options.stage}_{options.suffix}"
         self.leads = _leads()
         self._lock: BinaryIO | None = None
+        self._replaced: list[Path] = []  # checkpoints of an earlier run
 
     @property
     def path(self) -> Path:
@@ -82,30 +83,31 @@ class Run:
         if self._lock is not None:
             self._lock.close()
 
-    def newest(self) -> tuple[Path, Checkpoint] | None:
+    def to_resume(self) -> tuple[Path, Checkpoint] | None:
         """With --resume the run's newest checkpoint that can be read, and its path; None where
-        there is none.  Without, what an earlier run has left in the folder is deleted.
+        there is none.  Without, the checkpoints that an earlier run has left in the folder stay
+        until this one has one of its own.
 
         Raises:
             UserError: the checkpoints are of another run, or none of them can be read.
         """
         paths = self._steps()
         if not self.options.resume:
-            self._clear(paths)
+            self._replace(paths)
             return None
         for path in reversed(paths):
             try:
                 checkpoint = Checkpoint.read(path)
                 if checkpoint.progress is None:
-                    raise UserError(f"{path}: of a finished run, cannot be continued")
+                    raise UserError(f"{path}: belongs to a finished run and cannot be continued")
             except UserError as error:
                 log.warning("skipped: %s", error)
                 reason = error
                 continue
             if changed := self.changed(checkpoint):
                 raise UserError(
-                    f"{path}: of another run: {'; '.join(changed)}; give the same options, or "
-                    "start again without --resume"
+                    f"{path}: belongs to another run: {'; '.join(changed)}; give the same options, "
+                    "or start again without --resume"
                 )
             return path, checkpoint
         if paths:
@@ -116,7 +118,7 @@ class Run:
 
     def finished(self) -> bool:
         """With --resume whether this very run has ended already, and says so.  For when there is
-        no `newest`."""
+        no `to_resume`."""
         if not self.options.resume or not self.path.is_file():
             return False
         try:
@@ -127,16 +129,18 @@ class Run:
             print(f"{self.path}: finished already")
         elif self.leads:
             reason = "; ".join(changed)
-            print(f"{self.path}: of another run: {reason}; nothing to resume: starts anew")
+            print(
+                f"{self.path}: belongs to another run: {reason}; nothing to resume, starting anew"
+            )
         return not changed
 
     def changed(self, checkpoint: Checkpoint) -> list[str]:
         """In what, in words, the run that wrote ``checkpoint`` was another one."""
         ours, saved = self.options.to_dict(), checkpoint.options
         items = options_of(type(self.options))
-        words = []
+        parts, words = self.options.parts_of(self.options.stage), []
         for name, item in items.items():
-            if name in HARMLESS or not item.read_by(self.options.stage):
+            if name in HARMLESS or not item.read_by(parts):
                 continue
             default = item.default
             before = saved.get(name, list(default) if isinstance(default, tuple) else default)
@@ -144,7 +148,7 @@ class Run:
                 words.append(f"--{name} {ours[name]} was {before}")
         for name in self.inputs.keys() & checkpoint.inputs.keys():
             if self.inputs[name] != checkpoint.inputs[name]:
-                words.append(INPUTS[name])
+                words.append(INPUTS.get(name, f"another {name}"))
         return words
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -153,6 +157,8 @@ class Run:
             return
         path = self.directory / f"step_{checkpoint.progress.step}.ckpt"
         self._signed(checkpoint).write(path)
+        _delete(set(self._replaced) - {path})
+        self._replaced = []
         _delete(self._steps()[:-KEPT])
         _delete(self.directory.glob(".*.step_*.ckpt"))  # of writers that were killed
 
@@ -186,21 +192,14 @@ class Run:
         ]
         return [path for _, path in sorted(found)]
 
-    def _clear(self, paths: list[Path]) -> None:
-        if not paths or not self.leads:
-            return
-        for path in paths:
-            try:
-                path.unlink()
-            except OSError as error:
-                raise UserError(
-                    f"{path}: of an earlier run, cannot be deleted ({error.strerror}); delete it, "
-                    "or give another --suffix"
-                ) from None
-        print(
-            f"{self.directory}: an earlier run was given up at {paths[-1].stem.replace('_', ' ')}; "
-            "its checkpoints are deleted"
-        )
+    def _replace(self, paths: list[Path]) -> None:
+        """Lets the checkpoints of an earlier run be deleted by the first `save`."""
+        self._replaced = paths
+        if paths and self.leads:
+            print(
+                f"{self.directory}: an earlier run stopped at {paths[-1].stem.replace('_', ' ')}; "
+                "the first checkpoint of this one replaces it (--resume would continue it)"
+            )
 
 
 def _leads() -> bool:
@@ -229,7 +228,7 @@ def _locked(directory: Path) -> BinaryIO:
 
 def _same(name: str, before: Any, now: Any) -> bool:
     """Whether an option has the value that it had."""
-    if name in PATHS and isinstance(before, str) and isinstance(now, str):
+    if name in PATH_OPTIONS and isinstance(before, str) and isinstance(now, str):
         return Path(before).resolve() == Path(now).resolve()
     return before == now
 

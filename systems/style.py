@@ -45,7 +45,7 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
                 "painting": digest({"rgb": painting}),
             }
             run = stack.enter_context(Run(own, inputs))
-            jobs.append((own, style_name(own.style_dir), painting, run, run.newest()))
+            jobs.append((own, style_name(own.style_dir), painting, run, run.to_resume()))
         scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
         frozen: FrozenGeometry | None = None
         for own, name, painting, run, found in jobs:

@@ -3,7 +3,7 @@
 Every step takes one training view, in one of three modes: `memory_saving` compares the whole view
 with the painting; `patch` steps once for each patch of it; `small` compares a small version of it.
 All of them back-propagate in as many chunks as the memory asks for (`systems/deferred.py`).  Before
-the first of them a photographic start teaches the style the photos in the painting's hues.
+the first of them a warm-up fits the style to the photos in the painting's colours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from utils.images import resize
 from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
-RECOLOUR_PASSES = 4  # steps per view of the photographic start
+RECOLOUR_PASSES = 4  # steps per view of the warm-up
 COLOUR_SAMPLES = 200_000
 OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
 # measured: features of a pixel and their graph
@@ -50,9 +50,11 @@ class StyleTask(Task):
         renderer: with trained geometry.
         painting: (H, W, 3) uint8.
         objective_of: pixels of the shorter side of the pictures -> the loss.
-        weights: of its terms, by the steps after the photographic start.
+        weights: of its terms, by the steps after the warm-up.
         frozen: of an earlier task on the same views and geometry, whose memory goes on being used.
     """
+
+    name = "style"
 
     def __init__(
         self,
@@ -135,16 +137,15 @@ class StyleTask(Task):
         working = max(loss, graph) if cut else loss + graph
         on_host = kept * mean if self.engine.device.type == "cpu" else 0
         return Plan(
-            f"{n} views of {width}x{height}, in one of them {len(first)} pixels that show "
-            f"something with {len(first.t)} samples ({each / 1e6:.1f} MB); "
-            f"{kept + len(self.frozen.kept)} views are kept, {n - kept - len(self.frozen.kept)} "
-            f"computed again; {at_once} pixels' graphs at once; features in tiles of "
-            f"{self.objective.tile}",
+            f"{n} views of {width}x{height}; the first has {len(first)} foreground pixels with "
+            f"{len(first.t)} samples ({each / 1e6:.1f} MB); {kept + len(self.frozen.kept)} views "
+            f"cached, {n - kept - len(self.frozen.kept)} recomputed; {at_once} pixels per backward "
+            f"chunk; feature tiles of {self.objective.tile} pixels",
             working + on_host + BYTES_PER_PIXEL * height * width,
         )
 
     def _relative_sizes(self) -> Tensor:
-        """(V,) how much of each view the object takes, over what it takes of the first one."""
+        """(V,) area of the object in each view, relative to the first."""
         if any(view.alpha is None for view in self.views):
             return torch.ones(len(self.views))
         shares = torch.tensor([float((view.alpha > 0).float().mean()) for view in self.views])
@@ -173,7 +174,7 @@ class StyleTask(Task):
         return image[pixels.row.long(), pixels.column.long()].float() / 255
 
     def _valid(self, index: int, pixels: FrozenView) -> Tensor:
-        """(P,) bool: which pixels the photo says something of, see `View`."""
+        """(P,) bool: pixels at which the photo is valid, see `View`."""
         valid = self.views[index].valid
         if valid is None:
             return torch.ones_like(pixels.opacity, dtype=torch.bool)
@@ -209,14 +210,14 @@ class StyleTask(Task):
                         yield self._paint(step, index, part)
 
     def _index(self, step: int) -> int:
-        """The view of a step: all of them in a random order, again and again.  The photographic
-        start makes all its steps on a view in a row, whose samples may have to be computed anew."""
+        """The view of a step: all of them in a random order, again and again.  The warm-up makes
+        all its steps on a view in a row, since its samples may have to be computed anew."""
         visit = step // RECOLOUR_PASSES if step < self.n_recolour else step
         shuffle = self.generator(visit // len(self.views), 2)
         return int(torch.randperm(len(self.views), generator=shuffle)[visit % len(self.views)])
 
     def _recolour(self, step: int, index: int, frozen: FrozenView) -> Terms:
-        """The photographic start: random pixels of a view against the recoloured photo."""
+        """The warm-up: random pixels of a view against the recoloured photo."""
         draw = torch.randint(len(frozen), (RECOLOUR_RAYS,), generator=self.generator(step))
         part = self.engine.team.part(RECOLOUR_RAYS)
         pixels = frozen.take(draw.sort().values[part].to(self.engine.device))
@@ -232,10 +233,11 @@ class StyleTask(Task):
         valid = self._valid(index, frozen)[:, None]
 
         def image_gradient(colours: Tensor) -> tuple[Terms, Tensor]:
+            """The terms of the picture in these colours (P, 3), and their gradient (P, 3)."""
             leaf = colours.detach().requires_grad_()
             image, photo = self._image(frozen, leaf, pool), None
             if target is not None:
-                # where the photo says nothing, the picture is like it whatever it shows
+                # invalid pixels of the photo are replaced by the render, and cost nothing
                 photo = self._image(frozen, torch.where(valid, target, colours.detach()), pool)
             terms, gradient = self.objective.gradient(image, photo, mask, self.engine.team)
             return terms, self.engine.scaled(torch.autograd.grad(image, leaf, gradient)[0])
@@ -249,6 +251,7 @@ class StyleTask(Task):
             self.engine.team,
         )
         require_finite(self, terms, step)
+        self.engine.show("loss", sum(terms.values()))
         return terms
 
     def _render(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
@@ -259,9 +262,7 @@ class StyleTask(Task):
         """(1, 3, H / pool, W / pool) of a view in the ``colours (P, 3)``."""
         return functional.avg_pool2d(frozen.image(colours, self.renderer.background), pool)
 
-    def after_step(self, step: int, terms: Terms) -> None:
-        if terms:
-            self.engine.show("loss", sum(terms.values()))
+    def after_step(self, step: int) -> None:
         n_painted = step - self.n_recolour
         if n_painted >= 0 and n_painted % self.show_every == 0:
             self._record_picture(step)
@@ -279,15 +280,15 @@ class StyleTask(Task):
         height = frozen.size[0]
         width = round(height * self.painting.shape[1] / self.painting.shape[0])
         painting = resize(self.painting.float() / 255, width, height).to(photo)
-        beside = torch.cat([photo, stylised, painting], 1)
-        self.engine.record_image(step, "photo_stylised_painting", beside)
+        panel = torch.cat([photo, stylised, painting], 1)
+        self.engine.record_image(step, "photo_stylised_painting", panel)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Colour transfer once more, from what has been painted to the painting."""
         if self.transfer is None:
             return
-        with self.engine.autocast():  # as the features were computed in
+        with self.engine.autocast():  # the precision that the features were computed in
             colours = self._colours(lambda _, pixels: self._render(pixels))
         last = fit_colour_transfer(colours, self._palette())
         self.style.decoder.set_colour_map(last.matrix, last.offset)

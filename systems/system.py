@@ -7,7 +7,7 @@ is an `Engine` (`systems/lightning.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,8 +42,8 @@ class Engine(Protocol):
         """Arithmetic of the networks outside of a step, as it is inside."""
 
     def scaled(self, x: Tensor) -> Tensor:
-        """A loss, or its gradient, in float16 so large that what is made of it does not vanish;
-        the optimiser's step divides by as much."""
+        """A loss, or its gradient, multiplied by the factor of the gradient scaler (float16),
+        which the optimiser's step divides out again."""
 
     def record(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Writes scalars where training is watched, every so many steps."""
@@ -75,9 +75,13 @@ class Task(nn.Module):
 
     Args:
         options: of the run.
+
+    Attributes:
+        name: what its terms are recorded under, beside those of other tasks.
     """
 
     engine: Engine
+    name = "task"
 
     def __init__(self, options: TrainOptions) -> None:
         super().__init__()
@@ -101,18 +105,18 @@ class Task(nn.Module):
     def gradients(self, step: int) -> Iterator[Terms]:
         """Adds the step's gradient to that of the parameters, and yields the terms that it is of.
 
-        Whenever it has yielded the optimiser moves; most tasks yield once.
+        The optimiser takes a step after each yield; most tasks yield once.
         """
         raise NotImplementedError
 
-    def after_step(self, step: int, terms: Terms) -> None:
-        """What follows a step; ``terms`` are all tasks'."""
+    def after_step(self, step: int) -> None:
+        """What follows a step."""
 
     def finish(self) -> None:
         """What follows the last step."""
 
     def gather(self) -> None:
-        """Makes the same in all processes what each of them knows a part of; before it is saved."""
+        """Synchronises what each process knows a part of, before it is saved."""
 
     def state(self) -> dict[str, Any]:
         """What has to be saved of an unfinished run beside the renderer; plain containers."""
@@ -223,21 +227,30 @@ class System(nn.Module):
             move: makes it move, with whatever the engine's arithmetic needs.
         """
         turns = [task.gradients(step) for task in self.tasks]
-        terms: Terms = {}
+        found: list[Terms] = []
         while True:
             optimizer.zero_grad()
-            new = [part for turn in turns if (part := next(turn, None)) is not None]
-            if not new:
+            new = [next(turn, None) for turn in turns]
+            if all(part is None for part in new):
                 break
-            for part in new:
-                terms |= part
+            found.append(self._joined(new))
             self._move(step, optimizer, move)
         self.done = step + 1
+        # of several moves in a step the mean
+        names = dict.fromkeys(name for terms in found for name in terms)
+        terms = {name: sum(t.get(name, 0) for t in found) / len(found) for name in names}
         if terms:
             loss = sum(terms.values())
             self.engine.record(step, {"loss": loss, **terms})
         for task in self.tasks:
-            task.after_step(step, terms)
+            task.after_step(step)
+
+    def _joined(self, parts: Sequence[Terms | None]) -> Terms:
+        """The terms of all tasks; where there are several tasks, by task and name."""
+        if len(parts) == 1:
+            return parts[0]
+        named = zip(self.tasks, parts, strict=True)
+        return {f"{t.name}/{n}": x for t, part in named for n, x in (part or {}).items()}
 
     def before_step(self, step: int) -> bool:
         """Whether any task has new parameters before this step, which takes a new optimiser."""
@@ -256,11 +269,16 @@ class System(nn.Module):
         team = self.engine.team
         if team.size == 1:
             return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                team.add(parameter.grad)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        device = self.engine.device
+        there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
+        team.add(there)
+        for parameter, count in zip(parameters, there.tolist(), strict=True):
+            if count == 0:  # in no process: it is not to move
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            team.add(parameter.grad)
 
     def finish(self) -> None:
         """What follows the last step."""
@@ -273,7 +291,7 @@ class System(nn.Module):
         tensor = first_bad_tensor(self, gradients=False)
         if tensor is not None:
             raise NumericalError(
-                f"step {self.done}: a gradient has damaged a weight; first bad tensor: {tensor}; "
+                f"step {self.done}: a weight is not finite any more: {tensor}; "
                 "lower --lr, or resume from the last checkpoint"
             )
         for task in self.tasks:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import utils  # noqa: F401 - before PyTorch
+from utils.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is imported
 
 SPHERE_CENTRE = np.array([0.1, -0.15, 0.2])
 SPHERE_RADIUS = 0.7

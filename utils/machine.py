@@ -73,10 +73,14 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def has_fast_bfloat16(device: str) -> bool:
-    """Whether matrix products in bfloat16 run in hardware."""
+    """Whether matrix products in bfloat16 are quicker than in single precision.
+
+    On a CPU that takes matrix units (AMX).  With the vector instructions alone (AVX-512 BF16) a
+    layer of 256 channels took 1.4 times as long as in single precision, a convolution 1.8 times.
+    """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported()
 
 
 def trainer_precision(asked: str, device: str) -> str:

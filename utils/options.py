@@ -7,7 +7,7 @@ import difflib
 import math
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from itertools import pairwise
@@ -57,7 +57,7 @@ class Spec(NamedTuple):
     choices: tuple[str, ...]
     check: Check | None
     derive: Callable[[Any], Any] | None
-    stages: tuple[str, ...]
+    part: str
 
 
 def option(
@@ -67,7 +67,7 @@ def option(
     choices: tuple[str, ...] = (),
     check: Check | None = None,
     derive: Callable[[Any], Any] | None = None,
-    stages: tuple[str, ...] = (),
+    part: str = "",
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -76,9 +76,9 @@ def option(
         help: one line for ``--help``.
         choices, check: what each of its values must be.
         derive: computes the value from the other options where it is None.
-        stages: those of pipeline.py that read it; none given: all.
+        part: of the work that it belongs to, where not every stage of pipeline.py reads it.
     """
-    spec = Spec(help, choices, check, derive, stages)
+    spec = Spec(help, choices, check, derive, part)
     return field(default=default, metadata={"option": spec})
 
 
@@ -95,9 +95,9 @@ class Item:
     group: str
     spec: Spec
 
-    def read_by(self, stage: str | None) -> bool:
-        """Whether a stage of pipeline.py reads the option; None: whether any does."""
-        return stage is None or not self.spec.stages or stage in self.spec.stages
+    def read_by(self, parts: Collection[str] | None) -> bool:
+        """Whether what is made of these parts of the work reads the option; None: of all parts."""
+        return parts is None or not self.spec.part or self.spec.part in parts
 
     def checked(self, value: Any) -> Any:
         """``value`` itself, one of the option's; ValueError says what is wrong with it."""
@@ -186,6 +186,11 @@ class Options:
     rules: ClassVar[tuple[Rule, ...]] = ()
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
+    @classmethod
+    def parts_of(cls, stage: str | None) -> Collection[str] | None:
+        """The parts of the work that a stage is made of; None: all."""
+        return None
+
     def __post_init__(self) -> None:
         for name, item in options_of(type(self)).items():
             if item.spec.derive and getattr(self, name) is None:
@@ -249,8 +254,8 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message.removeprefix("argument "))
 
 
-def _parser(cls: type[Options], usage: str, about: str, stage: str | None) -> _Parser:
-    """Options that ``stage`` does not read are known, and not in the help."""
+def _parser(cls: type[Options], usage: str, about: str, parts: Collection[str] | None) -> _Parser:
+    """Options that do not belong to ``parts`` are known, and not in the help."""
     parser = _Parser(
         usage=usage,
         description=about,
@@ -263,7 +268,7 @@ def _parser(cls: type[Options], usage: str, about: str, stage: str | None) -> _P
     )
     groups: dict[str, Any] = {}
     for item in options_of(cls).values():
-        if not item.read_by(stage):
+        if not item.read_by(parts):
             parser.add_argument(f"--{item.name}", **_argument(item) | {"help": argparse.SUPPRESS})
             continue
         if item.group not in groups:
@@ -306,8 +311,8 @@ def parse_options(
 ) -> OptionsT:
     known = options_of(cls)
     argv = sys.argv[1:] if argv is None else list(argv)
-    stage = _stage_in(argv) if "stage" in known else None
-    flags, strangers = _parser(cls, usage, about, stage).parse_known_args(argv)
+    parts = cls.parts_of(_stage_in(argv))
+    flags, strangers = _parser(cls, usage, about, parts).parse_known_args(argv)
     for stranger in strangers:
         if not stranger.startswith("-"):
             raise UserError(f"{stranger}: belongs to no option; see --help")

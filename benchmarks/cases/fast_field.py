@@ -23,7 +23,7 @@ from datasets.pixels import TrainingPixels
 from datasets.scene import Scene, View
 from models.renderer import Renderer
 from opt import parse_train
-from systems.growth import new_renderer
+from systems.geometry import new_renderer
 from systems.system import System
 
 TARGETS = (20.0, 25.0, 28.0, 30.0, 32.0)  # dB

@@ -128,7 +128,7 @@ def loss_alone(settings: Settings, mode: str, shown: Tensor, facts: dict[str, fl
     def loss() -> None:
         for _ in range(times):
             image = torch.full((1, 3, *shape), 0.5, device=settings.device, requires_grad=True)
-            features = network(image, GramTerm.default_layers)
+            features = network(image, network.layers_of(GramTerm.default_layers))
             total = sum(gram(f).square().sum() for f in features.values())
             torch.autograd.grad(total, image)
 

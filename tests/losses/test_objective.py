@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from features.network import FeatureNetwork, Layer
 from features.tiles import tiles_of
 from features.vgg import Vgg, convolutions
 from losses.content import content_loss
@@ -300,8 +301,8 @@ def test_gradient(network, style):
 
 def test_layers_are_those_of_the_terms_with_a_weight():
     assert layers_needed({"swd": 1.0, "tv": 1.0}) == []
-    assert layers_needed({"nnfm": 1.0, "content": 1.0, "gram": 0.0}) == ["conv3_1", "conv2_2"]
-    assert layers_needed(OBJECTIVES["gram"])[-1] == "conv3_1"
+    assert layers_needed({"nnfm": 1.0, "content": 1.0, "gram": 0.0}) == ["matching", "content"]
+    assert layers_needed(OBJECTIVES["gram"]) == ["statistics", "content"]
 
 
 def test_a_term_of_several_layers_is_their_sum(network, style):
@@ -376,3 +377,32 @@ def test_wrong_use(network, style):
         objective(torch.rand(1, 3, 3, 20))
     with pytest.raises(ValueError, match=r"\(1, 1, 16, 21\)"):
         objective(torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 21))
+
+
+class Blocks(FeatureNetwork):
+    """A network that is no VGG: two layers with names of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.name = "blocks"
+        self.layers = {"fine": Layer(4, 2, 0), "coarse": Layer(6, 4, 0)}
+        self.roles = {"statistics": ["fine", "coarse"], "matching": ["coarse"], "content": ["fine"]}
+        self.fine, self.coarse = torch.nn.Conv2d(3, 4, 2, 2), torch.nn.Conv2d(4, 6, 2, 2)
+        self.requires_grad_(False)
+
+    def forward(self, image, layers):
+        fine = self.fine(image)
+        found = {"fine": fine, "coarse": self.coarse(fine)}
+        return {name: found[name] for name in layers}
+
+
+def test_any_network_serves_that_says_what_its_layers_are_for():
+    weights = {"gram": 1.0, "nnfm": 1.0, "content": 1.0}
+    objective = StyleObjective(torch.rand(3, 24, 20), Blocks(), weights, tile=8)
+    image, photo = torch.rand(2, 1, 3, 17, 22)
+    whole = image.clone().requires_grad_()
+    terms = objective(whole, photo)
+    assert terms.keys() == weights.keys()
+    sum(terms.values()).backward()
+    _, gradient = objective.gradient(image, photo)
+    torch.testing.assert_close(gradient, whole.grad, rtol=1e-4, atol=1e-7)

@@ -6,7 +6,8 @@ import torch
 from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
 from opt import parse_train
-from systems.growth import HULL, OPEN, first_occupancy, growth_of, new_renderer
+from systems.geometry import first_occupancy, new_renderer
+from systems.growth import HULL, OPEN, growth_of
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 

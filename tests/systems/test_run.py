@@ -67,7 +67,7 @@ def test_the_newest_is_by_number_not_by_name(at):
     run = leave([20, 999, 1_000_000])
     (run.directory / "step_last.ckpt").write_text("not one of them")
     (run.directory / "step_9999999.ckpt.bak").write_text("not one of them")
-    path, checkpoint = run_of("--resume").newest()
+    path, checkpoint = run_of("--resume").to_resume()
     assert (path.name, checkpoint.progress.step) == ("step_1000000.ckpt", 1_000_000)
 
 
@@ -83,17 +83,17 @@ def test_a_damaged_newest_is_named_and_the_one_before_it_used(at, caplog):
     run = leave([9, 10])
     (run.directory / "step_10.ckpt").write_bytes(b"cut off")
     with caplog.at_level(logging.WARNING):
-        path, _ = run_of("--resume").newest()
+        path, _ = run_of("--resume").to_resume()
     assert path.name == "step_9.ckpt"
     assert "step_10.ckpt" in caplog.text
     (run.directory / "step_9.ckpt").write_bytes(b"cut off")
     with pytest.raises(UserError, match="none of its checkpoints can be used"):
-        run_of("--resume").newest()
+        run_of("--resume").to_resume()
 
 
 def test_nothing_to_resume(at):
     run = run_of("--resume")
-    assert run.newest() is None
+    assert run.to_resume() is None
     assert not run.finished()
 
 
@@ -101,12 +101,12 @@ def test_a_fresh_run_clears_what_another_left(at, capsys):
     """F1: its own checkpoints, of smaller steps, would be the first to go."""
     run = leave([500, 1000])
     with run_of("--seed 7") as fresh:
-        assert fresh.newest() is None
-        assert "p_geometry_s: an earlier run was given up at step 1000" in capsys.readouterr().out
+        assert fresh.to_resume() is None
+        assert "p_geometry_s: an earlier run stopped at step 1000" in capsys.readouterr().out
         fresh.save(checkpoint_of(3, seed=7))
         fresh.save(checkpoint_of(6, seed=7))
     assert names(run.directory) == ["step_3.ckpt", "step_6.ckpt"]
-    path, checkpoint = run_of("--seed 7 --resume").newest()
+    path, checkpoint = run_of("--seed 7 --resume").to_resume()
     assert path.name == "step_6.ckpt"
     assert checkpoint.options["seed"] == 7
 
@@ -126,15 +126,15 @@ def test_options_that_have_changed_are_named(at, more, words):
     """F4."""
     leave([3])
     with pytest.raises(UserError) as caught:
-        run_of(f"--resume {more}").newest()
+        run_of(f"--resume {more}").to_resume()
     assert words in str(caught.value)
-    assert "step_3.ckpt: of another run" in str(caught.value)
+    assert "step_3.ckpt: belongs to another run" in str(caught.value)
 
 
 def test_options_that_change_nothing_may_change(at):
     leave([3])
     more = "--num_gpus 2 --chunk 50 --device cpu --log_dir l --checkpoint_every 7 --val_every 9"
-    assert run_of(f"--resume {more} --root_dir ./sphere").newest() is not None
+    assert run_of(f"--resume {more} --root_dir ./sphere").to_resume() is not None
     assert set(run_of().options.to_dict()) >= HARMLESS
 
 
@@ -150,11 +150,11 @@ def test_an_option_of_a_later_version_had_its_default(at):
 
 def test_inputs_that_have_changed_are_named(at):
     leave([3], inputs={"geometry": "a", "painting": "b"})
-    assert run_of("--resume", {"geometry": "a", "painting": "b"}).newest() is not None
+    assert run_of("--resume", {"geometry": "a", "painting": "b"}).to_resume() is not None
     with pytest.raises(UserError, match="--style_dir: another painting"):
-        run_of("--resume", {"geometry": "a", "painting": "c"}).newest()
+        run_of("--resume", {"geometry": "a", "painting": "c"}).to_resume()
     with pytest.raises(UserError, match="--ckpt_path: another geometry"):
-        run_of("--resume", {"geometry": "c", "painting": "b"}).newest()
+        run_of("--resume", {"geometry": "c", "painting": "b"}).to_resume()
 
 
 def test_finished_already(at, capsys):
@@ -162,14 +162,14 @@ def test_finished_already(at, capsys):
     with run_of("--resume") as run:
         assert run.finish(checkpoint_of()) == [Path("ckpts/p_s.ckpt")]
     assert names(run.directory) == []
-    assert run.newest() is None
+    assert run.to_resume() is None
     assert run.finished()
     assert "ckpts/p_s.ckpt: finished already" in capsys.readouterr().out
     assert not run_of().finished()
     assert capsys.readouterr().out == ""
     assert not run_of("--resume --seed 7").finished()
     said = capsys.readouterr().out
-    assert "of another run: --seed 7 was 0; nothing to resume: starts anew" in said
+    assert "belongs to another run: --seed 7 was 0; nothing to resume, starting anew" in said
 
 
 def test_a_finished_nerf_has_a_file_for_each_network(at):
@@ -229,7 +229,7 @@ def test_only_the_first_of_several_processes_locks_and_writes(at, environment, m
                 patch.setenv(name, value)
             follower = run_of()
         with follower:
-            assert follower.newest() is None
+            assert follower.to_resume() is None
             follower.save(checkpoint_of(9))
             assert follower.finish(checkpoint_of()) == []
         assert names(leader.directory) == ["step_3.ckpt"]
@@ -319,3 +319,12 @@ def test_resume_never_takes_another_runs_weights(tmp_path, monkeypatch, tiny_sce
         go("--seed 7 --resume")
         assert weights() == expected
         assert go("--seed 7 --resume") == []
+
+
+def test_a_fresh_run_that_ends_early_leaves_what_was_there(at):
+    """To forget --resume costs nothing until the new run has a checkpoint of its own."""
+    run = leave([500])
+    with run_of() as fresh:
+        assert fresh.to_resume() is None
+    assert names(run.directory) == ["step_500.ckpt"]
+    assert run_of("--resume").to_resume()[1].progress.step == 500
