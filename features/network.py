@@ -40,8 +40,8 @@ class FeatureNetwork(nn.Module):
     Attributes:
         name: name in messages.
         layers: name -> `Layer`, the deepest last.
-        roles: role -> names of the layers that losses take for it: "statistics" of the style,
-            "matching" of its features one by one, "content".
+        roles: role in a loss -> names of the layers for it.  The roles: "statistics" of the style,
+            "matching" of single features, "content".
     """
 
     name: str
@@ -64,7 +64,7 @@ class FeatureNetwork(nn.Module):
         raise NotImplementedError
 
     def layers_of(self, names: Sequence[str]) -> list[str]:
-        """The layers that ``names``, of layers or of roles, stand for, each once."""
+        """Names of layers for ``names`` of layers or roles, without duplicates."""
         return expanded(names, self.roles)
 
     def require(self, layers: Sequence[str]) -> None:
@@ -74,5 +74,5 @@ class FeatureNetwork(nn.Module):
 
 
 def expanded(names: Sequence[str], roles: Mapping[str, Sequence[str]]) -> list[str]:
-    """``names`` with every role replaced by its layers, each once."""
+    """``names`` with every role replaced by its layers, without duplicates."""
     return list(dict.fromkeys(layer for name in names for layer in roles.get(name, (name,))))

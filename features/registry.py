@@ -38,7 +38,7 @@ def load_features(
         name: one of `NETWORKS`, or "auto": where a file is given, VGG-16 or VGG-19, whichever it
             holds; without a file, VGG-19 if torchvision has it in its cache, else our own.
         weights: a file of VGG weights, or None.
-        layers: that will be asked of the network, by name or by role, see `FeatureNetwork`.
+        layers: the layers that are needed, by name or by role, see `FeatureNetwork.roles`.
 
     Returns:
         The network, in evaluation mode, without gradients for its parameters.

@@ -47,7 +47,7 @@ class StyleObjective(nn.Module):
 
     Attributes:
         needs_photo: whether a term compares the render with the photo.
-        halo: what the network sees of the image around each tile, pixels.
+        halo: pixels around each tile that its features depend on.
 
     Raises:
         UserError: for an unknown term, a weight that is negative or not finite, or no weight.
@@ -148,7 +148,7 @@ class StyleObjective(nn.Module):
         through each tile.
 
         Args:
-            image, photo, mask: as of `forward`.
+            image, photo, mask: see `forward`.
             team: processes that share the tiles.
 
         Returns:

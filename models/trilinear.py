@@ -88,7 +88,7 @@ def trilinear_gather(table: Tensor, corners: Tensor, cell: Tensor, weights: Tens
         table: (V, F).
         corners: (C, 8) integer rows of the table for each cell.
         cell: (M,) integer.
-        weights: (M, 8) as of `trilinear_weights`.
+        weights: (M, 8) from `trilinear_weights`.
 
     Returns:
         (M, F).

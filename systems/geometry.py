@@ -39,10 +39,8 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         renderer = found[1].renderer() if found else new_renderer(options, scene)
 
         def checkpoint() -> Checkpoint:
-            fields, scenes = (
-                {ONLY_FIELD: FieldRecord.of(renderer)},
-                {ONLY_FIELD: scene_state(scene)},
-            )
+            fields = {ONLY_FIELD: FieldRecord.of(renderer)}
+            scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
         task = PhotometricTask(options, scene, renderer, pixels, n_steps)

@@ -30,12 +30,6 @@ DISTANT = 1e3  # distance of a viewpoint that stands for parallel rays, in units
 class Space:
     """What all kinds of space can do; here as in the world itself, where there is nothing to do.
 
-    >>> x = torch.tensor([[0.3, -0.2, -4.0]])
-    >>> NDC(scale=[2.0, 3.0]).from_world(x)
-    tensor([[ 0.1500, -0.1500,  0.5000]])
-    >>> NDC(scale=[2.0, 3.0]).to_world(NDC(scale=[2.0, 3.0]).from_world(x)).allclose(x)
-    True
-
     Attributes:
         kind: its name in checkpoints.
         surrounds: whether every ray of a photo ends in something that belongs to the scene.
@@ -44,6 +38,12 @@ class Space:
         extent: where the scene is, in words, for messages.
         gradient_radius: distance from a camera within which its rays are so dense that gradients
             are to be scaled down (Philip and Deschaintre 2023), scene units; None: nowhere.
+
+    >>> space, x = NDC(scale=[2.0, 3.0]), torch.tensor([[0.3, -0.2, -4.0]])
+    >>> space.from_world(x)
+    tensor([[ 0.1500, -0.1500,  0.5000]])
+    >>> space.to_world(space.from_world(x)).allclose(x)
+    True
     """
 
     kind: ClassVar[str] = "world"
