@@ -37,11 +37,11 @@ class Cost:
 
     def rays_on(self, device: torch.device) -> int:
         """Rays per chunk on a device."""
-        return self.rays[device.type != "cpu"]
+        return self.rays[device.type == "cuda"]
 
     def painting_samples_on(self, device: torch.device) -> tuple[int, int]:
         """Samples of a chunk, and the most in a view that is not cut, on a device."""
-        return self.painting_samples[device.type != "cpu"]
+        return self.painting_samples[device.type == "cuda"]
 
 
 class Field(nn.Module):
