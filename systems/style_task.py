@@ -29,14 +29,15 @@ from systems.system import Plan, Task, Terms, require_finite
 from systems.views import patches, shrunk
 from utils.chunks import Chunks
 from utils.images import resize
+from utils.machine import product_type
 from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the warm-up
 COLOUR_SAMPLES = 200_000
 OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
-# measured: features of a pixel and their graph
-BYTES_PER_TILE_PIXEL = 2500
+# measured: features of a pixel and their graph, in half and in single precision
+BYTES_PER_TILE_PIXEL = {2: 2500, 4: 5500}
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 
@@ -131,7 +132,8 @@ class StyleTask(Task):
         cut = not self.chunks.fit(largest)
         at_once = self.chunks.size if cut else largest
         samples = round(at_once * len(first.t) / max(1, len(first)))
-        loss = BYTES_PER_TILE_PIXEL * tile * tile
+        precision = product_type(self.options.precision, self.engine.device.type)
+        loss = BYTES_PER_TILE_PIXEL[precision.itemsize] * tile * tile
         graph = self.renderer.field.cost.painting_bytes * samples
         # what is rendered in one chunk keeps its graph while the loss is taken
         working = max(loss, graph) if cut else loss + graph
