@@ -12,6 +12,7 @@ from datasets.cameras.rays import Rays
 from models.field import Field
 from models.occupancy import OccupancyGrid
 from models.render import Samples, compositing_weights, render
+from models.sampler import Sampler
 from models.style import ParameterGroups
 
 
@@ -85,7 +86,7 @@ def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
     return torch.cat([near[:, None], middles, far[:, None]], -1)
 
 
-class HierarchicalSampler(nn.Module):
+class HierarchicalSampler(Sampler):
     """Stratified samples, and importance samples from the weights that a coarse field gives them.
 
     Args:
@@ -105,6 +106,10 @@ class HierarchicalSampler(nn.Module):
         self.grid = grid
 
     @classmethod
+    def spec_of(cls, options: Any, style: dict[str, Any]) -> dict[str, Any]:
+        return {"n_coarse": options.N_samples, "n_fine": options.N_importance, "style": style}
+
+    @classmethod
     def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> HierarchicalSampler:
         """The sampler of ``spec``: numbers of samples "n_coarse" and "n_fine", and "style", the
         specification of the coarse field's style; its geometry has the shape of ``field``'s."""
@@ -112,16 +117,11 @@ class HierarchicalSampler(nn.Module):
         return cls(coarse, spec["n_coarse"], spec["n_fine"], grid)
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """Parameters and learning rates of the coarse field, if there is one."""
         return [] if self.coarse is None else self.coarse.parameter_groups(lr)
 
     def refine(self, field: Field, resolution: int) -> None:
-        """Refines the coarse field like the fine one."""
         if self.coarse is not None:
             self.coarse = self.coarse.refined(self.grid.occupied, resolution)
-
-    def prune(self, field: Field, lit_only: bool) -> None:
-        """Does nothing: this sampler never changes its grid."""
 
     def forward(
         self,
@@ -134,10 +134,10 @@ class HierarchicalSampler(nn.Module):
         """Samples for ``field``.
 
         Args:
-            field: unused here, see `OccupancySampler`.
+            field: unused here.
             rays: N rays.
             generator: for random positions in the bins; None: their midpoints.
-            mark: unused here, see `OccupancySampler`.
+            mark: unused here.
             propose: return the coarse rendering, with its graph, as the samples' `proposal`.
         """
         path = rays.march()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import SAMPLERS
 from models.field import Cost, Field
 from models.mlp import MLP, encoded_width, positional_encoding
 from models.style import Decoder, ParameterGroups, Style
@@ -114,16 +115,12 @@ class NerfField(Field):
 
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
-        n_coarse, n_fine = options.N_samples, options.N_importance
         style = {"kind": NerfStyle.kind, "n_frequencies": options.N_emb_dir}
-        samplers = {
-            "hierarchical": {"n_coarse": n_coarse, "n_fine": n_fine, "style": style},
-            "occupancy": {"n_steps": n_coarse + n_fine},
-        }
+        sampler = SAMPLERS[options.sampling].spec_of(options, style)
         return {
             "field": {"kind": cls.kind, "n_frequencies": options.N_emb_xyz},
             "style": style,
-            "sampler": {"kind": options.sampling, **samplers[options.sampling]},
+            "sampler": {"kind": options.sampling, **sampler},
         }
 
     @classmethod

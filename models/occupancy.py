@@ -14,7 +14,7 @@ from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
 from models.field import Field
 from models.render import Samples, segment_sum, transmittance
-from models.style import ParameterGroups
+from models.sampler import Sampler
 
 MIN_CELL_OPACITY = 0.01  # a cell with less counts as empty
 PRUNE_CHUNK = 1 << 18  # cells at once
@@ -167,7 +167,7 @@ class OccupancyGrid(nn.Module):
         self.set(dilate(grid) & self.occupied)
 
 
-class OccupancySampler(nn.Module):
+class OccupancySampler(Sampler):
     """Uniform steps along each ray, kept where the grid is occupied (Müller et al. 2022) and the
     ray is not yet blocked.
 
@@ -185,23 +185,21 @@ class OccupancySampler(nn.Module):
         self.step = field.step if step is None else step
 
     @classmethod
+    def spec_of(cls, options: Any, style: dict[str, Any]) -> dict[str, Any]:
+        return {"n_steps": options.N_samples + options.N_importance}
+
+    @classmethod
     def build(cls, spec: dict[str, Any], field: Field, grid: OccupancyGrid) -> OccupancySampler:
         """The sampler of ``spec``, whose "n_steps" is the number of steps along the longest side of
         the box; 0: determined by the field's resolution."""
         longest = float((grid.bounds[1] - grid.bounds[0]).max())
         return cls(grid, longest / spec["n_steps"] if spec["n_steps"] else None, field)
 
-    def parameter_groups(self, lr: float | None) -> ParameterGroups:
-        """No trainable parameters: the grid is updated by counting, not by gradient descent."""
-        return []
-
     def refine(self, field: Field, resolution: int) -> None:
-        """Adapts the step to the field's new resolution."""
         if self.follows_field:
             self.step = field.step
 
     def prune(self, field: Field, lit_only: bool) -> None:
-        """Empties cells of low density, see `OccupancyGrid.prune`."""
         self.grid.prune(lambda x: field.geometry(x)[0], lit_only)
 
     @torch.no_grad()
@@ -220,7 +218,7 @@ class OccupancySampler(nn.Module):
             rays: N rays.
             generator: for one random shift per ray; None: the midpoints of the steps.
             mark: record in the grid which cells unoccluded rays reach, for the next `prune`.
-            propose: unused here, see `HierarchicalSampler`.
+            propose: unused here.
         """
         n = len(rays)
         shift = torch.full_like(rays.near, 0.5)
