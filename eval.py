@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     networks = mixed_precision(options.precision, device)
     scene, photographed = scene_of(options, checkpoint.scenes[field])
     cameras, photos, fps = views_of(scene, options)
+    options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
     smallest = int(cameras.sizes.min())
@@ -91,7 +93,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     if team.rank == 0:
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
-        frames.write_videos(sorted(measured), gif, mp4, options.fps or fps or FPS)
+        frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, gif)
     return report | {"directory": str(directory), "video": str(mp4)}
 
