@@ -65,11 +65,11 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
     smallest = int(cameras.sizes.min())
-    measures = Measures(checkpoint, style, photos if photographed else [], smallest, device)
+    photos = photos if photographed else []
+    measures = Measures(checkpoint, style, photos, smallest, device)
     quality = None
     if "quality" in options.measure:
-        photos_of = photos if photographed else []
-        quality = ViewQuality(checkpoint, field, style, photos_of, cameras, device)
+        quality = ViewQuality(checkpoint, field, style, photos, cameras, device)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}

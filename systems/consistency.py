@@ -132,7 +132,8 @@ def score(
         "frames": their number; "gaps": for each gap the number of "pairs" that count, those
         "dropped", the "coverage" of those that count and, by "pictures", the means of their
         "rmse", "misregistration", "normalised" (rmse / misregistration, None of flat pictures) and
-        ``distances``, and each "of_floor", as a multiple of the solid texture's.
+        ``distances``, and each "of_floor", as a multiple of the solid texture's, but not of flat
+        pictures.
     """
     kept: dict[int, Frame] = {}
     pairs: dict[int, list[dict[str, Any]]] = {gap: [] for gap in GAPS}
@@ -181,11 +182,9 @@ def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         rows[name] = {"rmse": means["rmse"], "normalised": normalised, **means}
     floor = rows.get(TEXTURE, {})
     for row in rows.values():
-        row["of_floor"] = {
-            key: value / floor[key]
-            for key, value in row.items()
-            if key != "misregistration" and value is not None and floor.get(key)
-        }
+        flat = row["normalised"] is None
+        keys = [key for key in row if key != "misregistration" and floor.get(key) and not flat]
+        row["of_floor"] = {key: row[key] / floor[key] for key in keys}
     return {
         "pairs": len(counted),
         "dropped": len(pairs) - len(counted),
@@ -210,7 +209,7 @@ class FeatureDistance:
         """The distance of (H, W, 3) images in [0, 1] over the ``mask (H, W)``, outside of which
         ``b`` is taken for equal to ``a``."""
         filled = torch.where(mask[..., None], b, a)
-        if torch.equal(filled, a):
+        if torch.allclose(filled, a, rtol=0, atol=1e-6):  # of a flat picture
             return 0.0
         planes = mask[None, None].float()
         values = []

@@ -80,7 +80,7 @@ class ViewQuality:
         painting, _ = read_image(self.run.style_dir)
         network, layers = measuring_network(checkpoint, style, device)
         self.network, self.layers = network.name, layers
-        self.quality = Quality(torch.from_numpy(painting), network, layers)
+        self.quality = Quality(torch.from_numpy(painting), network, layers, device)
 
     def __call__(self, index: int, picture: Picture) -> dict[str, dict[str, float]]:
         """The measures of one view, see `Quality`; ``picture`` in the host's memory."""

@@ -51,14 +51,21 @@ class Quality:
 
     Args:
         painting: (H, W, 3) uint8.
-        network: on the device to compute on.
+        network: on ``device``.
         layers: of the network, the deepest last: Gram matrices are compared in all of them, the
             rest in the deepest.
+        device: to compute on.
     """
 
-    def __init__(self, painting: Tensor, network: FeatureNetwork, layers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        painting: Tensor,
+        network: FeatureNetwork,
+        layers: Sequence[str],
+        device: torch.device,
+    ) -> None:
         self.painting, self.network, self.layers = painting, network, list(layers)
-        self.device = next(network.buffers()).device
+        self.device = device
         self._described: dict[int, tuple[Tensor, Features, dict[str, float]]] = {}
 
     @torch.no_grad()
