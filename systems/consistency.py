@@ -140,34 +140,44 @@ def score(
     for frame in frames:
         kept[frame.view] = frame
         kept.pop(frame.view - max(GAPS) - 1, None)
-        for gap in GAPS:
-            if frame.view - gap in kept:
-                pairs[gap].append(compare(frame, kept[frame.view - gap], cameras, distances))
+        sources = {gap: kept[frame.view - gap] for gap in GAPS if frame.view - gap in kept}
+        for gap, pair in compare(frame, sources, cameras, distances).items():
+            pairs[gap].append(pair)
     return {"frames": len(cameras), "gaps": {gap: _summary(found) for gap, found in pairs.items()}}
 
 
 @torch.no_grad()
 def compare(
-    target: Frame, source: Frame, cameras: Cameras, distances: Mapping[str, Distance]
-) -> dict[str, Any]:
-    """Compares a frame with another one warped to it.
+    target: Frame,
+    sources: Mapping[int, Frame],
+    cameras: Cameras,
+    distances: Mapping[str, Distance],
+) -> dict[int, dict[str, Any]]:
+    """Compares a frame with others warped to it.
+
+    Args:
+        sources: the others, by gap.
 
     Returns:
-        "coverage": valid pixels per opaque pixel of the target; "pictures": name -> "rmse",
-        "misregistration" and ``distances``, empty where the coverage is too low.
+        For each gap "coverage": valid pixels per opaque pixel of the target; "pictures": name ->
+        "rmse", "misregistration" and ``distances``, empty where the coverage is too low.
     """
-    pixel, valid = correspondence(cameras, target.surface, source.surface, source.view)
-    coverage = float(valid.sum() / target.surface.opaque.sum().clamp(min=1))
-    if coverage < LEAST_COVERAGE:
-        return {"coverage": coverage, "pictures": {}}
-    found = {}
-    for name, picture in target.pictures.items():
-        warped = sample_bilinear(source.pictures[name], pixel)
-        found[name] = {
-            "rmse": masked_rmse(picture, warped, valid),
-            "misregistration": misregistration(picture, valid),
-        } | {key: distance(picture, warped, valid) for key, distance in distances.items()}
-    return {"coverage": coverage, "pictures": found}
+    found: dict[int, dict[str, Any]] = {}
+    warps = {}
+    for gap, source in sources.items():
+        pixel, valid = correspondence(cameras, target.surface, source.surface, source.view)
+        coverage = float(valid.sum() / target.surface.opaque.sum().clamp(min=1))
+        found[gap] = {"coverage": coverage, "pictures": {}}
+        if coverage >= LEAST_COVERAGE:
+            warps[gap] = pixel, valid
+    for name, picture in target.pictures.items():  # outside: a distance may keep what it saw in it
+        for gap, (pixel, valid) in warps.items():
+            warped = sample_bilinear(sources[gap].pictures[name], pixel)
+            found[gap]["pictures"][name] = {
+                "rmse": masked_rmse(picture, warped, valid),
+                "misregistration": misregistration(picture, valid),
+            } | {key: distance(picture, warped, valid) for key, distance in distances.items()}
+    return found
 
 
 def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -204,6 +214,7 @@ class FeatureDistance:
 
     def __init__(self, network: FeatureNetwork, layers: list[str]) -> None:
         self.network, self.layers = network, layers
+        self._last: tuple[Tensor, list[Tensor]] | None = None
 
     def __call__(self, a: Tensor, b: Tensor, mask: Tensor) -> float:
         """The distance of (H, W, 3) images in [0, 1] over the ``mask (H, W)``, outside of which
@@ -211,9 +222,11 @@ class FeatureDistance:
         filled = torch.where(mask[..., None], b, a)
         if torch.allclose(filled, a, rtol=0, atol=1e-6):  # of a flat picture
             return 0.0
+        if self._last is None or self._last[0] is not a:  # a frame meets several others in a row
+            self._last = a, self._features(a)
         planes = mask[None, None].float()
         values = []
-        for one, other in zip(self._features(a), self._features(filled), strict=True):
+        for one, other in zip(self._last[1], self._features(filled), strict=True):
             error = (one - other).square().sum(1, keepdim=True)
             weight = mask_like(error, planes)
             values.append(float((error * weight).sum() / weight.sum().clamp(min=1e-6)))
