@@ -165,7 +165,7 @@ def compare(
     found: dict[int, dict[str, Any]] = {}
     warps = {}
     for gap, source in sources.items():
-        pixel, valid = correspondence(cameras, target.surface, source.surface, source.view)
+        pixel, valid = correspondence(cameras, target, source)
         coverage = float(valid.sum() / target.surface.opaque.sum().clamp(min=1))
         found[gap] = {"coverage": coverage, "pictures": {}}
         if coverage >= LEAST_COVERAGE:

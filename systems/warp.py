@@ -17,6 +17,8 @@ from models.renderer import Renderer, ray_chunks
 
 OPAQUE = 0.5  # opacity from which a pixel shows a surface
 TOLERANCE = 0.01  # of its distance, by which a surface may lie before or behind another
+SHIFT = 0.5  # pixels: noise of the depth that moves a point by less does no harm
+WHOLE = 0.999  # interpolated opacity where all pixels around are opaque, to rounding
 
 Style = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -97,37 +99,46 @@ def render_frame(
     return Frame(view, Surface(points, distance, opacity > OPAQUE), pictures)
 
 
-def correspondence(
-    cameras: Cameras, target: Surface, source: Surface, view: int
-) -> tuple[Tensor, Tensor]:
+def correspondence(cameras: Cameras, target: Frame, source: Frame) -> tuple[Tensor, Tensor]:
     """Where a view shows what another one shows.
 
-    A pixel counts where both views are opaque, the point lies within the source's image and the
-    source shows a surface at its distance, to `TOLERANCE`: what is occluded there does not count,
-    nor do the pixels beside one that does not.
+    A pixel counts where both views are opaque, its point lies within the source's image, and is not
+    occluded there: the source shows a surface at its distance, to `TOLERANCE`, or one so near to
+    it that the two are less than `SHIFT` apart in the target.  Pixels beside one that does not
+    count do not count either.
 
     Args:
         cameras: of both views.
-        target: the surface whose points are looked for.
-        source: what the other view shows.
-        view: number of the source's camera.
+        target: the frame whose points are looked for.
+        source: the frame where they are looked for.
 
     Returns:
         pixel: (H, W, 2) column and row in the source, pixel centres at halves.
         valid: (H, W) bool.
     """
-    shape = target.distance.shape
-    pixel, _, inside = cameras.project(view, target.points.reshape(-1, 3))
-    pixel, inside = pixel.view(*shape, 2), inside.view(shape)
-    height, width = source.distance.shape
+    height, width = target.surface.distance.shape
+    own, other = target.surface, source.surface
+    eye, points = cameras.c2w[source.view, :, 3], own.points.view(-1, 3)
+    pixel, _, inside = cameras.project(source.view, points)
     # between the outermost pixel centres, so that nothing is extrapolated
-    corner = pixel.new_tensor([width - 0.5, height - 0.5])
+    corner = pixel.new_tensor([other.distance.shape[1] - 0.5, other.distance.shape[0] - 0.5])
     inside = inside & (pixel >= 0.5).all(-1) & (pixel <= corner).all(-1)
-    distance = (target.points - cameras.c2w[view, :, 3]).norm(dim=-1)
-    # beside a pixel without a surface the interpolated distance is wrong: it does not count either
-    seen = sample_bilinear((source.distance * source.opaque)[..., None], pixel)[..., 0]
-    visible = (seen - distance).abs() < TOLERANCE * distance
-    return pixel, eroded(target.opaque & inside & visible)
+    pixel = pixel.view(height, width, 2)
+    there = torch.stack([other.distance, other.opaque.to(other.distance)], -1)
+    seen, opaque = sample_bilinear(there, pixel).flatten(0, 1).unbind(-1)
+    distance = (points - eye).norm(dim=-1)
+    same = (seen - distance).abs() < TOLERANCE * distance
+    # the point that the source shows in that pixel, back in the target
+    back, _, front = cameras.project(target.view, eye + (points - eye) * (seen / distance)[:, None])
+    row, column = torch.meshgrid(
+        torch.arange(height, device=back.device) + 0.5,
+        torch.arange(width, device=back.device) + 0.5,
+        indexing="ij",
+    )
+    home = torch.stack([column, row], -1).view(-1, 2)
+    near = front & ((back - home).norm(dim=-1) < SHIFT)
+    visible = inside & (opaque > WHOLE) & (same | near)
+    return pixel, eroded(own.opaque & visible.view(height, width))
 
 
 def eroded(mask: Tensor) -> Tensor:
