@@ -22,8 +22,8 @@ from features.network import FeatureNetwork
 from losses.masked import mask_like
 from models.renderer import Renderer
 from systems.warp import (
+    ColourFunction,
     Frame,
-    Style,
     correspondence,
     masked_rmse,
     misregistration,
@@ -56,7 +56,7 @@ def default_path(scene: Scene, n_frames: int | None = None) -> tuple[Cameras, st
 def measure_consistency(
     renderer: Renderer,
     cameras: Cameras,
-    styles: Mapping[str, Style],
+    styles: Mapping[str, ColourFunction],
     distances: Mapping[str, Distance],
     rendering: AbstractContextManager[Any],
     chunk: int = 0,
@@ -102,7 +102,7 @@ def wavelength(cameras: Cameras, frame: Frame) -> float:
     return WAVELENGTH * pixel if pixel > 0 else 1.0
 
 
-def solid_texture(period: float) -> Style:
+def solid_texture(period: float) -> ColourFunction:
     """A texture c(x) in the field's coordinates, the same from all sides: what its renders differ
     by is the error of the warp, and of the field's depth.
 

@@ -20,7 +20,7 @@ TOLERANCE = 0.01  # of its distance, by which a surface may lie before or behind
 SHIFT = 0.5  # pixels: noise of the depth that moves a point by less does no harm
 WHOLE = 0.999  # interpolated opacity where all pixels around are opaque, to rounding
 
-Style = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+ColourFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass
@@ -58,7 +58,7 @@ def render_frame(
     renderer: Renderer,
     cameras: Cameras,
     view: int,
-    styles: Mapping[str, Style],
+    styles: Mapping[str, ColourFunction],
     chunk: int = 0,
 ) -> Frame:
     """Renders a view in several styles; its geometry is computed once.
