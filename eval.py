@@ -36,6 +36,7 @@ from datasets.scene import Scene, View
 from models.renderer import render_view
 from systems.launch import launch
 from systems.measures import Measures
+from systems.measuring import ViewQuality, path_consistency, write_measures
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
@@ -66,10 +67,15 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
     smallest = int(cameras.sizes.min())
-    measures = Measures(checkpoint, style, photos if photographed else [], smallest, device)
+    photos = photos if photographed else []
+    measures = Measures(checkpoint, style, photos, smallest, device)
+    quality = None
+    if "quality" in options.measure:
+        quality = ViewQuality(checkpoint, field, style, photos, cameras, device)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}
+    judged: dict[str, Any] = {}
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
@@ -78,9 +84,11 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         frames.write(index, picture)
         own[index] = measures(index, picture), seconds
+        if quality is not None:
+            judged[Frames.name(index)] = quality(index, picture)
     measured = {index: found for part in team.gather(own) for index, found in part.items()}
 
-    report = summary(measured, measures.left_out) | {
+    about = {
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
         "style": style,
@@ -90,11 +98,21 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         "training_options": checkpoint.options,
         "versions": versions(),
     }
+    report = summary(measured, measures.left_out) | about
+    if quality is not None:
+        views = {name: found for part in team.gather(judged) for name, found in part.items()}
+        about["quality"] = quality.report(dict(sorted(views.items())))
     if team.rank == 0:
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, gif)
+        if "consistency" in options.measure:
+            about["consistency"] = path_consistency(
+                checkpoint, field, style, renderer, scene, options, networks
+            )
+        if options.measure:
+            print(write_measures(directory, about))
     return report | {"directory": str(directory), "video": str(mp4)}
 
 

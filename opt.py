@@ -385,6 +385,12 @@ class Output(Options):
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
     )
+    measure: tuple[str, ...] = option(
+        (),
+        "also measure how consistent renders along a path are, how good painted ones "
+        "(docs/measures.md)",
+        choices=("consistency", "quality"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,6 +204,31 @@ def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
     return _SegmentSum.apply(values, segment, n_segments)
 
 
+def median_depth(weights: Tensor, samples: Samples) -> Tensor:
+    """Distance at which a ray has met half of all that it meets: unlike the expected depth never a
+    place between two surfaces.
+
+    Args:
+        weights: (M,) from `compositing_weights`.
+        samples: whose weights these are; a sample's weight is spread evenly over its interval,
+            ``t - delta / 2`` to ``t + delta / 2``.
+
+    Returns:
+        (N,) scene units; 0 where a ray meets nothing.
+    """
+    n, ray = samples.n_rays, samples.ray_index
+    exact = weights.double()
+    whole = segment_sum(exact, ray, n)
+    upto = exact.cumsum(0) - (whole.cumsum(0) - whole).index_select(0, ray)
+    half = (whole / 2).index_select(0, ray)
+    reached = (upto >= half) & (upto - exact < half)
+    found = reached.nonzero()[:, 0]
+    share = (half - upto + exact)[found] / exact[found]
+    depth = samples.t[found] + (share - 0.5).to(samples.t.dtype) * samples.delta[found]
+    # rounding may let two neighbours both be the one: the last is taken
+    return samples.t.new_zeros(n).index_copy_(0, ray[found], depth)
+
+
 def drop_faint_samples(weights: Tensor, ray: Tensor, n_rays: int, share: float) -> Tensor:
     """The samples that remain after every ray has dropped its faintest ones, up to a fraction
     ``share`` of its total weight.

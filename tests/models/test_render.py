@@ -13,6 +13,7 @@ from models.render import (
     composite,
     compositing_weights,
     drop_faint_samples,
+    median_depth,
     render,
     segment_sum,
 )
@@ -227,3 +228,31 @@ def test_rays_drop_their_faintest_samples(share):
             if lost > allowed:
                 left.append(j)
         assert sorted(left) == [k for k in kept.tolist() if ray[k] == i]
+
+
+def test_median_depth_is_where_half_of_the_light_is_stopped():
+    rays = rays_along_z(3)
+    samples = dense_samples(rays, 400)
+    # a homogeneous slab from 1 on: half of what it stops, 1 - exp(-2 s), lies before this depth
+    weights = compositing_weights(
+        Slabs((1, 3, 2.0, (1, 1, 1))).geometry(rays.points(samples.ray_index, samples.t))[0],
+        samples,
+    )
+    expected = 1 - math.log(1 - (1 - math.exp(-4)) / 2) / 2
+    torch.testing.assert_close(
+        median_depth(weights, samples), torch.full((3,), expected).double(), atol=1e-4, rtol=0
+    )
+
+
+def test_median_depth_is_never_between_two_surfaces():
+    samples = Samples(
+        torch.tensor([0, 0, 2, 2, 2]),
+        torch.tensor([1.0, 5.0, 1.0, 5.0, 9.0]),
+        torch.full((5,), 0.1),
+        4,
+    )
+    weights = torch.tensor([0.3, 0.5, 0.4, 0.1, 0.1])
+    # the second weighs 0.5 and half of it all, 0.4, lies a fifth into it; a ray without samples: 0
+    expected = torch.tensor([4.97, 0.0, 1.0 + (0.3 / 0.4 - 0.5) * 0.1, 0.0])
+    torch.testing.assert_close(median_depth(weights, samples), expected)
+    assert median_depth(torch.zeros(5), samples).tolist() == [0, 0, 0, 0]
