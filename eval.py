@@ -36,7 +36,7 @@ from datasets.scene import Scene, View
 from models.renderer import render_view
 from systems.launch import launch
 from systems.measures import Measures
-from systems.measuring import ViewQuality, path_consistency, write_measures
+from systems.style_measures import ViewQuality, path_consistency, write_measures
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
