@@ -70,7 +70,7 @@ class ViewQuality:
         self.photos, self.cameras = photos, cameras
         self.photographic: Renderer | None = None
         if not photos:
-            if not checkpoint.fields[field].photographic:
+            if not checkpoint.fields[field].has_photo_colours:
                 raise UserError(
                     "--measure quality: needs the photos or photographic colours to compare the "
                     "content with; give --root_dir, or the checkpoint with both colours"
@@ -131,7 +131,7 @@ def path_consistency(
         cameras = cameras.resized(*options.img_wh)
     cameras = cameras.to(device)
     styles = {style: renderer.field.style}
-    if style != PHOTO and checkpoint.fields[field].photographic:
+    if style != PHOTO and checkpoint.fields[field].has_photo_colours:
         styles["unstylised"] = checkpoint.renderer(field, PHOTO).to(device).field.style
     network, layers = measuring_network(checkpoint, style, device)
     distances: dict[str, Distance] = {f"{network.name} features": FeatureDistance(network, layers)}
