@@ -34,12 +34,19 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.renderer import render_view
+from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
-from systems.style_measures import ViewQuality, path_consistency, write_measures
+from systems.style_measures import (
+    ViewQuality,
+    measuring_network,
+    path_consistency,
+    write_measures,
+)
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
+from utils.metrics import means
 
 FPS = 15  # of a path that does not say how many
 
@@ -70,8 +77,10 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     photos = photos if photographed else []
     measures = Measures(checkpoint, style, photos, smallest, device)
     quality = None
+    if options.measure:
+        network = measuring_network(checkpoint, style, device)
     if "quality" in options.measure:
-        quality = ViewQuality(checkpoint, field, style, photos, cameras, device)
+        quality = ViewQuality(checkpoint, field, style, photos, cameras, *network)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}
@@ -108,9 +117,19 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, gif)
         if "consistency" in options.measure:
-            about["consistency"] = path_consistency(
-                checkpoint, field, style, renderer, scene, options, networks
+            path = default_path(scene) if options.path == NO_PATH else options.path
+            along, _, _ = views_of(scene, replace(options, path=path))
+            found = path_consistency(
+                checkpoint,
+                field,
+                style,
+                renderer,
+                along.to(device),
+                *network,
+                networks,
+                options.chunk,
             )
+            about["consistency"] = {"path": path} | found
         if options.measure:
             print(write_measures(directory, about))
     return report | {"directory": str(directory), "video": str(mp4)}
@@ -152,10 +171,13 @@ def summary(
 ) -> dict[str, Any]:
     """Means of the measures, each view's, and why a measure is left out."""
     views = {Frames.name(index): measured[index][0] for index in sorted(measured)}
-    names = next(iter(views.values()))
-    means = {name: sum(view[name] for view in views.values()) / len(views) for name in names}
     seconds = sum(spent for _, spent in measured.values()) / len(measured)
-    return {**means, "views": views, "left_out": left_out, "seconds_per_frame": seconds}
+    return {
+        **means(list(views.values())),
+        "views": views,
+        "left_out": left_out,
+        "seconds_per_frame": seconds,
+    }
 
 
 def print_report(report: Mapping[str, Any], directory: Path, gif: Path) -> None:

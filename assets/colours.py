@@ -15,6 +15,7 @@ from datasets.cameras.space import WORLD, Space
 from datasets.scene import View
 from models.render import Samples, compositing_weights, render, segment_sum
 from models.renderer import Renderer
+from utils.images import sample_bilinear
 
 STEPS = 16  # samples along a normal
 RAY_SAMPLES = 64  # of a ray to a camera, or fewer
@@ -169,7 +170,7 @@ class Surface:
             layer = premultiplied(view, self.renderer.background).to(self.world.device)
             if view.valid is not None:
                 layer = layer * view.valid.to(layer)[..., None]
-            shown = seen[:, None] * sample_image(layer, pixel)
+            shown = seen[:, None] * sample_bilinear(layer, pixel)
             total[index] += shown[:, :3]
             weight[index] += shown[:, 3]
         return (total / weight.clamp(min=1e-12)[:, None]).clamp(0, 1), weight
@@ -182,12 +183,3 @@ def premultiplied(view: View, background: Tensor) -> Tensor:
         return torch.cat([rgb, torch.ones_like(rgb[..., :1])], -1)
     alpha = view.alpha.float()[..., None] / 255
     return torch.cat([(rgb - (1 - alpha) * background.to(rgb)).clamp(min=0), alpha], -1)
-
-
-def sample_image(image: Tensor, pixel: Tensor) -> Tensor:
-    """Bilinear values (N, C) of ``image (H, W, C)`` at pixel coordinates ``pixel (N, 2)``."""
-    size = torch.tensor([image.shape[1], image.shape[0]], device=image.device)
-    grid = (pixel / size * 2 - 1)[None, None]
-    planes = image.permute(2, 0, 1)[None]
-    values = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    return values[0, :, 0].T

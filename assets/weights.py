@@ -22,7 +22,7 @@ from models.checkpoint import (
     Checkpoint,
     geometry_digest,
 )
-from utils.checkpoint import FORMAT, digest, require_other_file
+from utils.checkpoint import FORMAT, digest, require_other_file, without_prefix
 from utils.errors import UserError
 from utils.files import replacing
 
@@ -176,9 +176,7 @@ def _content(metadata: Mapping[str, str], state: dict[str, Tensor]) -> dict[str,
     state, field, style = completed(state), rest["field"], rest["style"]
     claimed, styles = geometry_digest(state), {}
     if style is not None:
-        own = {
-            k.removeprefix(STYLE_PREFIX): x for k, x in state.items() if k.startswith(STYLE_PREFIX)
-        }
+        own = without_prefix(state, STYLE_PREFIX)
         state = {k: x for k, x in state.items() if not k.startswith(STYLE_PREFIX)}
         styles[style] = {"field": field, "state": own}
         styles[style] |= {"spec": spec["style"], "options": rest["style_options"]}
@@ -206,9 +204,7 @@ def completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `slim`: the style that the coarse network lacks it gets from the field."""
     state = {**state, LIT: torch.zeros_like(state["sampler.grid.occupied"])}
     if any(name.startswith(COARSE_PREFIX) for name in state):
-        own = {
-            k.removeprefix(STYLE_PREFIX): x for k, x in state.items() if k.startswith(STYLE_PREFIX)
-        }
+        own = without_prefix(state, STYLE_PREFIX)
         own = {k: x for k, x in own.items() if not k.startswith("decoder.colour_")}
         state |= {COARSE_STYLE_PREFIX + name: x.clone() for name, x in own.items()}
     return state

@@ -19,7 +19,13 @@ from datasets.cameras.space import space_from
 from models.checkpoint_v1 import convert
 from models.renderer import Renderer
 from models.style import build_style
-from utils.checkpoint import content_digest, digest, load_checkpoint, save_checkpoint
+from utils.checkpoint import (
+    content_digest,
+    digest,
+    load_checkpoint,
+    save_checkpoint,
+    without_prefix,
+)
 from utils.errors import NumericalError, UserError, ran_out_of_memory
 from utils.machine import versions
 
@@ -222,7 +228,7 @@ class Checkpoint:
         style = StyleRecord(
             field,
             renderer.field.style.spec(),
-            _on_cpu(_without_prefix(state, STYLE_PREFIX)),
+            _on_cpu(without_prefix(state, STYLE_PREFIX)),
             options,
         )
         others = {n: s for n, s in self.styles.items() if n != name}
@@ -427,11 +433,6 @@ def _set_style(renderer: Renderer, spec: Mapping[str, Any], state: Mapping[str, 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Detached CPU copies, unaffected by further training."""
     return {name: x.detach().to("cpu", copy=True) for name, x in state.items()}
-
-
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with ``prefix``, without it."""
-    return {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
 
 
 def _listed(names: Mapping[str, object] | list[str]) -> str:

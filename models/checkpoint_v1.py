@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.checkpoint import digest
+from utils.checkpoint import digest, without_prefix
 from utils.errors import UserError
 
 ONLY_FIELD, STYLE_PREFIX = "scene", "field.style."  # as in `models.checkpoint`
@@ -50,9 +50,8 @@ def convert(old: Mapping[str, Any], path: Path) -> dict[str, Any]:
     options = dict(old["options"])
     styles: dict[str, Any] = {}
     if stage == "style":
-        prefix = STYLE_PREFIX
-        colours = {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
-        state = {k: x for k, x in state.items() if not k.startswith(prefix)}
+        colours = without_prefix(state, STYLE_PREFIX)
+        state = {k: x for k, x in state.items() if not k.startswith(STYLE_PREFIX)}
         name = options.get("suffix")
         name = name if isinstance(name, str) and name != "photo" else "style"
         styles[name] = {"field": ONLY_FIELD, "spec": style, "state": colours, "options": options}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.cameras.rays import Rays
+
+# style(feature, x, d, code) -> rgb, as `models.style.Style`
+ColourFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 TINY = 1e-6  # guards divisions by an opacity of 0
 
@@ -72,6 +76,7 @@ def render(
     geometry: tuple[Tensor, Tensor] | None = None,
     threshold: float = 0.0,
     scale_gradients_within: float | None = None,
+    style: ColourFunction | None = None,
 ) -> Rendering:
     """Renders ``samples`` of ``rays`` through ``field``, over black.
 
@@ -87,6 +92,7 @@ def render(
             multiplied by ``(t / distance)^2``.  Ray density falls as 1 / t^2, so nearby points get
             larger gradients and grow floaters in front of the cameras (Philip and Deschaintre,
             Floaters No More, 2023).  None: true gradients.
+        style: gives the colours; None: the field's own.
 
     Returns:
         Rendering of the N rays over black, its weights aligned with ``samples``.
@@ -104,7 +110,8 @@ def render(
         feature, x, ray = (values.index_select(0, keep) for values in (feature, x, ray))
     if code is not None and code.ndim == 2:
         code = code.index_select(0, ray)
-    rgb = field.style(feature, x, rays.view_directions.index_select(0, ray), code)
+    style = field.style if style is None else style
+    rgb = style(feature, x, rays.view_directions.index_select(0, ray), code)
     if scale is not None:
         rgb = _ScaledGradient.apply(rgb, scale if keep is None else scale.index_select(0, keep))
     return composite(rgb, weights, samples, keep)

@@ -13,8 +13,9 @@ from datasets.cameras.rays import Cameras, Rays
 from models import FIELDS, SAMPLERS
 from models.field import Field
 from models.occupancy import OccupancyGrid
-from models.render import Rendering, Samples, render
+from models.render import ColourFunction, Rendering, Samples, render
 from models.style import ParameterGroups
+from utils.checkpoint import without_prefix
 from utils.chunks import Chunks
 
 Spec = dict[str, dict[str, Any]]
@@ -77,9 +78,8 @@ class Renderer(nn.Module):
         Raises:
             RuntimeError, KeyError, TypeError: they do not belong together.
         """
-        prefix = "field."
-        field = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        cells = FIELDS[spec["field"]["kind"]].cells_from_state(field)
+        kind = FIELDS[spec["field"]["kind"]]
+        cells = kind.cells_from_state(without_prefix(state, "field."))
         grid = state["sampler.grid.occupied"]
         renderer = cls.build(spec, state["bounds"], state["background"], grid, cells)
         renderer.load_state_dict(state)
@@ -144,6 +144,7 @@ class Renderer(nn.Module):
         code: Tensor | None = None,
         geometry: tuple[Tensor, Tensor] | None = None,
         scale_gradients_within: float | None = None,
+        style: ColourFunction | None = None,
     ) -> Rendering:
         """`models.render.render` of clipped rays, laid over the background: a pure function of its
         arguments.
@@ -151,14 +152,14 @@ class Renderer(nn.Module):
         Args:
             rays: N rays, clipped.
             samples: M samples of them.
-            code, geometry, scale_gradients_within: see `models.render.render`.
+            code, geometry, scale_gradients_within, style: see `models.render.render`.
 
         Returns:
             Rendering of the N rays over the background.
         """
         threshold = self.field.colour_threshold
         rendering = render(
-            self.field, rays, samples, code, geometry, threshold, scale_gradients_within
+            self.field, rays, samples, code, geometry, threshold, scale_gradients_within, style
         )
         return self.over_background(rendering)
 

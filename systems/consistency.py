@@ -14,22 +14,21 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from datasets.cameras.camera_path import FRAMES
-from datasets.cameras.paths import circle_path, interpolated_path
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
 from features.network import FeatureNetwork
 from losses.masked import mask_like
+from models.render import ColourFunction
 from models.renderer import Renderer
 from systems.warp import (
-    ColourFunction,
     Frame,
     correspondence,
     masked_rmse,
     misregistration,
     render_frame,
-    sample_bilinear,
 )
+from utils.images import sample_bilinear
+from utils.metrics import means
 from utils.tables import markdown_table
 
 GAPS = (1, 7, 10)  # frames between the two of a pair
@@ -42,15 +41,12 @@ TEXTURE, CONSTANT = "solid texture", "flat colour"
 Distance = Callable[[Tensor, Tensor, Tensor], float]
 
 
-def default_path(scene: Scene, n_frames: int | None = None) -> tuple[Cameras, str]:
-    """The path of the measure, and its name: a smooth path through training views where the scene
-    surrounds them, LLFF's spiral where they face forward, else a circle."""
-    n_frames = n_frames or FRAMES
+def default_path(scene: Scene) -> str:
+    """Name of the measure's path: LLFF's spiral where the cameras face forward, a smooth path
+    through training views where the scene surrounds them, else a circle."""
     if scene.space.forward_facing:
-        return circle_path(scene, n_frames), "spiral"
-    if scene.surrounds:
-        return interpolated_path(scene, n_frames), "interpolate"
-    return circle_path(scene, n_frames), "circle"
+        return "spiral"
+    return "interpolate" if scene.surrounds else "circle"
 
 
 def measure_consistency(
@@ -185,11 +181,10 @@ def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     counted = [pair for pair in pairs if pair["pictures"]]
     rows: dict[str, dict[str, Any]] = {}
     for name in counted[0]["pictures"] if counted else ():
-        values = [pair["pictures"][name] for pair in counted]
-        means: dict[str, Any] = {key: fmean(v[key] for v in values) for key in values[0]}
-        flat = means["misregistration"] < FLAT
-        normalised = None if flat else means["rmse"] / means["misregistration"]
-        rows[name] = {"rmse": means["rmse"], "normalised": normalised, **means}
+        mean = means([pair["pictures"][name] for pair in counted])
+        flat = mean["misregistration"] < FLAT
+        normalised = None if flat else mean["rmse"] / mean["misregistration"]
+        rows[name] = {"rmse": mean["rmse"], "normalised": normalised, **mean}
     floor = rows.get(TEXTURE, {})
     for row in rows.values():
         flat = row["normalised"] is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from features.network import FeatureNetwork
 from losses.masked import flatten_positions, mask_like
 from losses.style_image import prepare_style
-from utils.distances import (
+from systems.distances import (
     frechet_distance,
     gram_distance,
     histogram_distance,
@@ -23,6 +22,7 @@ from utils.distances import (
     structure_distance,
 )
 from utils.images import resize
+from utils.metrics import means
 from utils.tables import markdown_table
 
 PIXELS = 256 * 256  # of a picture, at most, that its histogram counts
@@ -151,11 +151,6 @@ class Quality:
 def thinned(colours: Tensor) -> Tensor:
     """At most `PIXELS` of colours (N, 3), evenly."""
     return colours[:: -(-len(colours) // PIXELS)]
-
-
-def means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each entry."""
-    return {key: fmean(value[key] for value in values) for key in values[0]}
 
 
 def quality_report(

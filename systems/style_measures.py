@@ -12,20 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.cameras.camera_path import cameras_along
 from datasets.cameras.rays import Cameras
-from datasets.formats.names import NO_PATH
-from datasets.scene import Scene, View
+from datasets.scene import View
 from features.network import FeatureNetwork
 from features.registry import load_features
 from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Picture, Renderer, render_view
-from opt import EvalOptions, TrainOptions
+from opt import TrainOptions
 from systems.consistency import (
     Distance,
     FeatureDistance,
     consistency_table,
-    default_path,
     filled_lpips,
     measure_consistency,
 )
@@ -45,8 +42,8 @@ class ViewQuality:
     Args:
         checkpoint, field, style: what is rendered.
         photos: of the views, in their order; empty: there are none.
-        cameras: of the views, on ``device``.
-        device: to compute on.
+        cameras: of the views, on the network's device.
+        network, layers: see `measuring_network`.
 
     Raises:
         UserError: the colours are photographic, the painting is gone, or there is nothing to
@@ -60,7 +57,8 @@ class ViewQuality:
         style: str,
         photos: Sequence[View],
         cameras: Cameras,
-        device: torch.device,
+        network: FeatureNetwork,
+        layers: list[str],
     ) -> None:
         if style == PHOTO:
             raise UserError(
@@ -75,12 +73,11 @@ class ViewQuality:
                     "--measure quality: needs the photos or photographic colours to compare the "
                     "content with; give --root_dir, or the checkpoint with both colours"
                 )
-            self.photographic = checkpoint.renderer(field, PHOTO).to(device)
+            self.photographic = checkpoint.renderer(field, PHOTO).to(cameras.c2w.device)
         self.run = TrainOptions.from_dict(checkpoint.styles[style].options)
         painting, _ = read_image(self.run.style_dir)
-        network, layers = measuring_network(checkpoint, style, device)
         self.network, self.layers = network.name, layers
-        self.quality = Quality(torch.from_numpy(painting), network, layers, device)
+        self.quality = Quality(torch.from_numpy(painting), network, layers, cameras.c2w.device)
 
     def __call__(self, index: int, picture: Picture) -> dict[str, dict[str, float]]:
         """The measures of one view, see `Quality`; ``picture`` in the host's memory."""
@@ -108,41 +105,37 @@ def path_consistency(
     field: str,
     style: str,
     renderer: Renderer,
-    scene: Scene,
-    options: EvalOptions,
+    cameras: Cameras,
+    network: FeatureNetwork,
+    layers: list[str],
     rendering: AbstractContextManager[Any],
+    chunk: int = 0,
 ) -> dict[str, Any]:
-    """The consistency of a style, and of the photographic colours where it has them, along
-    ``--path`` or, without one, the scene's default path.
+    """The consistency of a style, and of the photographic colours where it has them, along a path.
 
     Args:
         renderer: of the field in that style, on the device to compute on.
+        cameras: of the path, on that device.
+        network, layers: see `measuring_network`.
         rendering: context to render in, such as autocast.
+        chunk: rays at once; 0: by field and device.
 
     Returns:
         As `measure_consistency`, and on what it was measured.
     """
     device = renderer.bounds.device
-    if options.path == NO_PATH:
-        cameras, path = default_path(scene, options.n_frames)
-    else:
-        (cameras, _), path = cameras_along(scene, options), options.path
-    if "img_wh" in options.given:
-        cameras = cameras.resized(*options.img_wh)
-    cameras = cameras.to(device)
     styles = {style: renderer.field.style}
     if style != PHOTO and checkpoint.fields[field].has_photo_colours:
         styles["unstylised"] = checkpoint.renderer(field, PHOTO).to(device).field.style
-    network, layers = measuring_network(checkpoint, style, device)
     distances: dict[str, Distance] = {f"{network.name} features": FeatureDistance(network, layers)}
     left_out = {}
     try:
         distances["lpips"] = filled_lpips(Lpips(device, int(cameras.sizes.min())))
     except MissingLpips as missing:
         left_out["lpips"] = str(missing)
-    found = measure_consistency(renderer, cameras, styles, distances, rendering, options.chunk)
+    found = measure_consistency(renderer, cameras, styles, distances, rendering, chunk)
     height, width = cameras.sizes[0].tolist()
-    about = {"path": path, "size": [width, height], "network": network.name, "layers": layers}
+    about = {"size": [width, height], "network": network.name, "layers": layers}
     return about | {"left_out": left_out} | found
 
 

@@ -3,24 +3,22 @@ over from there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from datasets.cameras.rays import Cameras
-from models.render import compositing_weights, median_depth, render, segment_sum
+from models.render import ColourFunction, compositing_weights, median_depth, segment_sum
 from models.renderer import Renderer, ray_chunks
+from utils.images import pixel_centres, sample_bilinear
 
 OPAQUE = 0.5  # opacity from which a pixel shows a surface
 TOLERANCE = 0.01  # of its distance, by which a surface may lie before or behind another
 SHIFT = 0.5  # pixels: noise of the depth that moves a point by less does no harm
 WHOLE = 0.999  # interpolated opacity where all pixels around are opaque, to rounding
-
-ColourFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass
@@ -80,12 +78,10 @@ def render_frame(
         depth = median_depth(weights, samples)
         points = rays.points(torch.arange(len(rays), device=depth.device), depth)
         opacity = segment_sum(weights, samples.ray_index, samples.n_rays)
-        threshold = renderer.field.colour_threshold
-        colours = []
-        for style in styles.values():
-            painted = SimpleNamespace(style=style)  # of a field whose geometry is known already
-            rendering = render(painted, rays, samples, geometry=geometry, threshold=threshold)
-            colours.append(renderer.over_background(rendering).rgb.float())
+        colours = [
+            renderer.render(rays, samples, geometry=geometry, style=style).rgb.float()
+            for style in styles.values()
+        ]
         return cameras.space.to_world(points), opacity, colours
 
     parts = ray_chunks(renderer, chunk).over(height * width, part)
@@ -130,12 +126,7 @@ def correspondence(cameras: Cameras, target: Frame, source: Frame) -> tuple[Tens
     same = (seen - distance).abs() < TOLERANCE * distance
     # the point that the source shows in that pixel, back in the target
     back, _, front = cameras.project(target.view, eye + (points - eye) * (seen / distance)[:, None])
-    row, column = torch.meshgrid(
-        torch.arange(height, device=back.device) + 0.5,
-        torch.arange(width, device=back.device) + 0.5,
-        indexing="ij",
-    )
-    home = torch.stack([column, row], -1).view(-1, 2)
+    home = pixel_centres(height, width, back.device).view(-1, 2)
     near = front & ((back - home).norm(dim=-1) < SHIFT)
     visible = inside & (opaque > WHOLE) & (same | near)
     return pixel, eroded(own.opaque & visible.view(height, width))
@@ -145,21 +136,6 @@ def eroded(mask: Tensor) -> Tensor:
     """The mask (H, W) without the pixels that touch one outside it (3 x 3)."""
     outside = functional.max_pool2d((~mask)[None, None].float(), 3, stride=1, padding=1)
     return outside[0, 0] == 0
-
-
-def sample_bilinear(image: Tensor, pixel: Tensor) -> Tensor:
-    """Bilinear values (H, W, C) of an ``image (h, w, C)`` at ``pixel (H, W, 2)``, column and row,
-    pixel centres at halves; beyond the border its nearest value."""
-    height, width = image.shape[:2]
-    grid = 2 * pixel / pixel.new_tensor([width, height]) - 1
-    values = functional.grid_sample(
-        image.permute(2, 0, 1)[None],
-        grid[None].to(image.dtype),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return values[0].permute(1, 2, 0)
 
 
 def masked_rmse(a: Tensor, b: Tensor, mask: Tensor) -> float:

@@ -71,6 +71,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a state dict whose names start with ``prefix``, without it."""
+    return {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
+
+
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) of tensors, over sorted names, dtypes, shapes and bytes."""
     total = hashlib.sha256()

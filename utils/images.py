@@ -125,6 +125,26 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
     return planes[0].permute(1, 2, 0)
 
 
+def pixel_centres(height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """(H, W, 2) column and row of the centres of an image's pixels: halves."""
+    row, column = (torch.arange(n, device=device) + 0.5 for n in (height, width))
+    return torch.stack(torch.meshgrid(column, row, indexing="xy"), -1)
+
+
+def sample_bilinear(image: Tensor, pixel: Tensor) -> Tensor:
+    """Bilinear values (..., C) of an ``image (H, W, C)`` at ``pixel (..., 2)``, column and row,
+    pixel centres at halves; beyond the border its nearest value."""
+    height, width, channels = image.shape
+    grid = 2 * pixel / pixel.new_tensor([width, height]) - 1
+    values = functional.grid_sample(
+        image.permute(2, 0, 1)[None],
+        grid.reshape(1, 1, -1, 2).to(image.dtype),
+        padding_mode="border",
+        align_corners=False,
+    )
+    return values[0, :, 0].T.reshape(*pixel.shape[:-1], channels)
+
+
 def over(premultiplied: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
     """Composites over a background: ``C + (1 - alpha) * background`` (Porter & Duff 1984, "over").
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import kornia.metrics
 import torch
@@ -48,11 +49,22 @@ def ssim(a: Tensor, b: Tensor) -> float:
         At most 1; 1 for equal images.
     """
     _require_alike(a, b)
+    return ssim_map(a, b).mean().item()
+
+
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (h, w, C) of images (H, W, C) around each pixel whose whole window lies
+    inside the image, see `ssim`."""
     shorter = min(a.shape[:2])
     window = min(SSIM_WINDOW, shorter - (shorter + 1) % 2)
     # float64: the variances are differences of nearly equal numbers
     a, b = (image.permute(2, 0, 1)[None].to(torch.float64) for image in (a, b))
-    return kornia.metrics.ssim(a, b, window, eps=0.0, padding="valid").mean().item()
+    return kornia.metrics.ssim(a, b, window, eps=0.0, padding="valid")[0].permute(1, 2, 0)
+
+
+def means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each entry of the first of ``values``, which all of them have."""
+    return {name: fmean(value[name] for value in values) for name in values[0]}
 
 
 class ImageMetrics:

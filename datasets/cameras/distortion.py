@@ -8,7 +8,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from utils.images import pixel_centres, sample_bilinear
 
 Distort = Callable[[Tensor, Sequence[float]], Tensor]
 
@@ -81,14 +82,8 @@ def undistort(
     """
     height, width = image.shape[:2]
     zoom = undistorted_zoom(model, coefficients, lens, (width, height))
-    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([column, row], dim=-1) + 0.5
-    source = _source(model, coefficients, lens, pixels, zoom)
-    grid = source / torch.tensor([width, height]) * 2.0 - 1.0
-    planes = functional.grid_sample(
-        image.permute(2, 0, 1)[None], grid[None], padding_mode="border", align_corners=False
-    )
-    return planes[0].permute(1, 2, 0), zoom
+    source = _source(model, coefficients, lens, pixel_centres(height, width), zoom)
+    return sample_bilinear(image, source), zoom
 
 
 def _source(

@@ -9,13 +9,13 @@ from assets.colours import (
     Surface,
     field_colours,
     premultiplied,
-    sample_image,
     transmittance_between,
 )
 from datasets.cameras.poses import look_at
 from datasets.cameras.rays import Cameras
 from datasets.scene import View
 from tests.assets.conftest import CENTRE, RADIUS, position_colour, voxels
+from utils.images import sample_bilinear
 
 UP = torch.tensor([0.0, 0, 1])
 GREEN = torch.tensor([51, 204, 102], dtype=torch.uint8)
@@ -112,4 +112,4 @@ def test_a_transparent_background_does_not_darken_rims(ball):
 def test_bilinear_values_at_pixel_centres_and_between():
     image = torch.arange(12.0).view(3, 4, 1)
     place = torch.tensor([[0.5, 0.5], [3.5, 2.5], [1.0, 0.5], [0.0, 0.0]])
-    assert sample_image(image, place)[:, 0].tolist() == pytest.approx([0, 11, 0.5, 0], abs=1e-5)
+    assert sample_bilinear(image, place)[:, 0].tolist() == pytest.approx([0, 11, 0.5, 0], abs=1e-5)

@@ -3,13 +3,16 @@
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from datasets.cameras.camera_path import cameras_along
 from datasets.formats.blender import load_blender
 from datasets.load import LoadOptions
 from features.network import FeatureNetwork, Layer
+from opt import EvalOptions
 from systems.consistency import (
     CONSTANT,
     GAPS,
@@ -166,6 +169,10 @@ def test_a_field_that_changes_with_the_view_scores_worse_than_a_solid_texture():
 def test_the_default_path_suits_the_space(tiny_scene_dir):
     scene = load_blender(tiny_scene_dir, LoadOptions())
     for space, name in (("world", "circle"), ("contracted", "interpolate"), ("ndc", "spiral")):
-        cameras, path = default_path(replace(scene, space=SPACES[space]))
+        scene = replace(scene, space=SPACES[space])
+        path = default_path(scene)
+        options = EvalOptions(ckpt_path=Path("none.ckpt"), path=path)
+        cameras, _ = cameras_along(scene, options)
         assert (len(cameras), path) == (60, name)
-    assert len(default_path(scene, 12)[0]) == 12
+        cameras, _ = cameras_along(scene, replace(options, n_frames=12))
+        assert len(cameras) == 12

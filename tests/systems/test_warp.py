@@ -16,9 +16,9 @@ from systems.warp import (
     masked_rmse,
     misregistration,
     render_frame,
-    sample_bilinear,
 )
 from tests.renderers import nerf_renderer, voxel_renderer
+from utils.images import sample_bilinear
 
 HEIGHT, WIDTH = 16, 32  # powers of two: projections come out to the bit
 DISTANCE = 16.0

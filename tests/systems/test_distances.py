@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.distances import (
+from systems.distances import (
     HISTOGRAM_WIDTH,
     PLACES,
     frechet_distance,

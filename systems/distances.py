@@ -3,12 +3,12 @@ of features as rows."""
 
 from __future__ import annotations
 
-import kornia.metrics
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from utils.metrics import SSIM_WINDOW
+from losses.sliced_wasserstein import quantile_table
+from utils.metrics import ssim_map
 
 HISTOGRAM_BINS = 64
 HISTOGRAM_EDGE = 3.0  # log-chroma runs from -3 to 3
@@ -58,7 +58,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, n_directions: int = 128, seed: int 
     directions = torch.randn(n_directions, a.shape[1], generator=generator, dtype=torch.float64)
     directions = functional.normalize(directions, dim=1).to(a.device)
     count = min(len(a), len(b))
-    lines = [_quantiles(directions @ f.double().T, count) for f in (a, b)]
+    lines = [quantile_table(directions @ f.double().T, count) for f in (a, b)]
     return float((lines[0] - lines[1]).square().mean())
 
 
@@ -125,11 +125,9 @@ def luminance_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
         a, b: (H, W, 3) in [0, 1].
         mask: (H, W) bool; where no such pixel is in it, all of them count.
     """
-    shorter = min(mask.shape)
-    window = min(SSIM_WINDOW, shorter - (shorter + 1) % 2)
-    grey = [(image.double() @ image.new_tensor(GREY).double())[None, None] for image in (a, b)]
-    values = kornia.metrics.ssim(*grey, window, eps=0.0, padding="valid")[0, 0]
-    edge = window // 2
+    grey = [(image.double() @ image.new_tensor(GREY).double())[..., None] for image in (a, b)]
+    values = ssim_map(*grey)[..., 0]
+    edge = (len(mask) - len(values)) // 2
     counted = mask[edge : mask.shape[0] - edge, edge : mask.shape[1] - edge]
     return float(values[counted].mean() if counted.any() else values.mean())
 
@@ -139,14 +137,6 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     mean = features.mean(0)
     centred = features - mean
     return mean, centred.T @ centred / len(features)
-
-
-def _quantiles(lines: Tensor, count: int) -> Tensor:
-    """``count`` quantiles at the levels (j + 1/2) / count of each row of ``lines (P, N)``."""
-    ordered = lines.sort(dim=1).values
-    if ordered.shape[1] == count:
-        return ordered
-    return functional.interpolate(ordered[None], count, mode="linear", align_corners=False)[0]
 
 
 def _log_similarity(features: Tensor) -> Tensor:
