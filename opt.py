@@ -34,6 +34,7 @@ from utils.options import (
 )
 from utils.schedule import Schedule
 
+STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
 
@@ -292,13 +293,25 @@ class Style(Options):
     )
     features: str = option(
         AUTO_FEATURES,
-        "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
+        "network of the loss; auto: the one in --vgg_weights, else a VGG that was downloaded, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
         part=PAINTING,
     )
     vgg_weights: Path | None = option(
         None,
         "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
+        part=PAINTING,
+    )
+    stroke_scale: float = option(
+        1.0,
+        "size of the strokes, relative to that in a painting as large as the views",
+        check=STROKES,
+        part=PAINTING,
+    )
+    coarse_share: float = option(
+        0.75,
+        "share of the steps that see fewer pixels, for large strokes first; 0: none",
+        check=SHARE,
         part=PAINTING,
     )
     style_init: str = option(

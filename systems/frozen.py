@@ -34,7 +34,8 @@ class FrozenView:
             when needed, see `render`.
         opacity: (P,).
         corner: row and column of the window's first pixel.
-        size: height, width of the window.
+        size: height, width of the window, in its own pixels.
+        stride: of the view's pixels, along each side, from one of the window to the next.
     """
 
     cameras: Cameras
@@ -48,6 +49,7 @@ class FrozenView:
     opacity: Tensor
     corner: tuple[int, int]
     size: tuple[int, int]
+    stride: int = 1
 
     def __len__(self) -> int:
         return self.opacity.shape[0]
@@ -82,10 +84,21 @@ class FrozenView:
         )
 
     def window(self, corner: tuple[int, int], size: tuple[int, int]) -> FrozenView:
-        """The part of the view that begins at ``corner`` (row, column) and is ``size`` large."""
-        row, column = self.row - corner[0], self.column - corner[1]
+        """The part of the window that begins at its pixel ``corner`` (row, column) and is ``size``
+        large."""
+        row, column = self._local()
+        row, column = row - corner[0], column - corner[1]
         inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-        return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
+        top, left = (a + self.stride * b for a, b in zip(self.corner, corner, strict=True))
+        return replace(self.take(inside.nonzero()[:, 0]), corner=(top, left), size=size)
+
+    def every(self, stride: int, first: tuple[int, int]) -> FrozenView:
+        """A view of fewer pixels: every ``stride``-th along each side, from the pixel ``first``
+        (row, column) on."""
+        row, column = self.row - first[0], self.column - first[1]
+        inside = (row >= 0) & (row % stride == 0) & (column >= 0) & (column % stride == 0)
+        size = tuple(-((a - n) // stride) for a, n in zip(first, self.size, strict=True))
+        return replace(self.take(inside.nonzero()[:, 0]), corner=first, size=size, stride=stride)
 
     @torch.no_grad()
     def with_features(self, field: Field, chunks: Chunks) -> FrozenView:
@@ -140,8 +153,13 @@ class FrozenView:
 
     def places(self) -> Tensor:
         """(P,) int64 row-major numbers of the pixels in the window."""
-        row, column = self.row.long() - self.corner[0], self.column.long() - self.corner[1]
+        row, column = self._local()
         return row * self.size[1] + column
+
+    def _local(self) -> tuple[Tensor, Tensor]:
+        """(P,) int64 rows and columns of the pixels in the window."""
+        places = zip((self.row, self.column), self.corner, strict=True)
+        return tuple(torch.div(x.long() - n, self.stride, rounding_mode="floor") for x, n in places)
 
     def mask(self) -> Tensor:
         """(1, 1, H, W) opacity of the window."""
