@@ -293,7 +293,7 @@ class Style(Options):
     )
     features: str = option(
         AUTO_FEATURES,
-        "network of the loss; auto: the one in --vgg_weights, else a VGG that was downloaded, else own",
+        "network of the loss; auto: the one in --vgg_weights, else a downloaded VGG, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
         part=PAINTING,
     )
@@ -309,7 +309,7 @@ class Style(Options):
         part=PAINTING,
     )
     coarse_share: float = option(
-        0.75,
+        0.8,
         "share of the steps that see fewer pixels, for large strokes first; 0: none",
         check=SHARE,
         part=PAINTING,
@@ -326,8 +326,11 @@ class Style(Options):
     view_dependent: bool = option(
         False, "styled colours may depend on the viewing direction", part=PAINTING
     )
-    cache_gb: float = option(
-        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=PAINTING
+    cache_gb: float | None = option(
+        None,
+        "GB of CPU memory for frozen geometry (default: a sixth of the machine's)",
+        check=NOT_NEGATIVE,
+        part=PAINTING,
     )
     sample_threshold: float = option(
         0.01,

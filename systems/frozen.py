@@ -177,8 +177,9 @@ class FrozenGeometry:
     """The frozen views of a set of cameras, kept as far as a memory budget goes.
 
     On a GPU they are kept there first, then in the host's memory; what neither holds is computed
-    again whenever it is asked for.  Features that are long vectors are kept if those of all views
-    fit where they are used: computing them is quicker than fetching them.
+    again whenever it is asked for, and no more of it than is asked for.  Features that are long
+    vectors are kept if those of all views fit where they are used: computing them is quicker than
+    fetching them.
 
     Args:
         renderer: its geometry does not change any more.
@@ -207,19 +208,26 @@ class FrozenGeometry:
         self.keeps_vectors: bool | None = None  # decided by the first view
         self.kept: dict[int, FrozenView] = {}
         self.last: tuple[int, FrozenView | None] = (-1, None)  # of those that are not kept
+        self.largest = 0  # bytes of a view so far
         self.used = {"device": 0, "host": 0}
 
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def view(self, index: int) -> FrozenView:
-        """One view, on the renderer's device, from memory where it is."""
+    def view(self, index: int, stride: int = 1, first: tuple[int, int] = (0, 0)) -> FrozenView:
+        """One view, or every ``stride``-th pixel of it from the pixel ``first`` (row, column) on,
+        on the renderer's device, from memory where it is."""
+        if stride > 1 and (index in self.kept or self._has_room()):
+            return self.view(index).every(stride, first)
         if index in self.kept:
             return self.kept[index].to(self.renderer.bounds.device)
+        if stride > 1:
+            return self._compute(index, stride, first)
         if self.last[0] == index:
             return self.last[1]
         view = self._compute(index)
         size = view.nbytes()
+        self.largest = max(self.largest, size)
         if self.used["device"] + size <= self.device_budget:
             self.kept[index] = view
             self.used["device"] += size
@@ -230,10 +238,23 @@ class FrozenGeometry:
             self.last = index, view
         return view
 
+    def _has_room(self) -> bool:
+        """Whether one more view is likely to be kept."""
+        room = max(self.budget - self.used["host"], self.device_budget - self.used["device"])
+        return self.largest <= room
+
     @torch.no_grad()
-    def _compute(self, index: int) -> FrozenView:
-        height, width = self.cameras.sizes[index].tolist()
-        parts = self.chunks.over(height * width, lambda part: self._part(index, part))
+    def _compute(self, index: int, stride: int = 1, corner: tuple[int, int] = (0, 0)) -> FrozenView:
+        size = self.cameras.sizes[index].tolist()
+        height, width = (-((a - n) // stride) for a, n in zip(corner, size, strict=True))
+
+        def part_of(part: slice) -> tuple[Tensor | None, ...]:
+            pixel = torch.arange(part.start, part.stop, device=self.cameras.c2w.device)
+            row = corner[0] + pixel // width * stride
+            column = corner[1] + pixel % width * stride
+            return self._part(self.cameras.rays(torch.full_like(pixel, index), row, column))
+
+        parts = self.chunks.over(height * width, part_of)
         counts, t, weights, feature, opacity = (
             None if tensors[0] is None else torch.cat(tensors)
             for tensors in zip(*parts, strict=True)
@@ -243,15 +264,16 @@ class FrozenGeometry:
         view = FrozenView(
             self.cameras,
             index,
-            (seen // width).to(torch.int32),
-            (seen % width).to(torch.int32),
+            (corner[0] + seen // width * stride).to(torch.int32),
+            (corner[1] + seen % width * stride).to(torch.int32),
             torch.cat([first.new_zeros(1), first]),
             t,
             weights,
             feature,
             opacity[seen],
-            (0, 0),
+            corner,
             (height, width),
+            stride,
         )
         if self.keeps_vectors is None:
             none = self.renderer.field.geometry.feature(t.new_zeros(0, 3))
@@ -262,10 +284,10 @@ class FrozenGeometry:
                 return view.with_features(self.renderer.field, self.chunks)
         return view
 
-    def _part(self, index: int, part: slice) -> tuple[Tensor | None, ...]:
+    def _part(self, rays: Rays) -> tuple[Tensor | None, ...]:
         """Each ray's number of samples, each sample's t, weight, feature; each ray's opacity."""
         renderer = self.renderer
-        rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
+        rays = renderer.clip(rays)
         samples = renderer.sample(rays)
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)

@@ -33,7 +33,7 @@ from systems.system import Plan, Task, Terms, require_finite
 from systems.views import patches, shrunk
 from utils.chunks import Chunks
 from utils.images import resize
-from utils.machine import product_type
+from utils.machine import memory_of_machine, product_type
 from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
@@ -44,6 +44,7 @@ OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
 BYTES_PER_TILE_PIXEL = {2: 2500, 4: 5500}
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
+HOST_SHARE = 1 / 6  # of the machine's memory, for the same
 COARSEST = 100  # pixels of the shorter side with which painting begins, at least
 
 
@@ -110,12 +111,14 @@ class StyleTask(Task):
 
     def start(self) -> Plan:
         options, device = self.options, self.engine.device
+        given = options.cache_gb
+        budget = HOST_SHARE * memory_of_machine() if given is None else given * 1e9
         cuda = device.type == "cuda"
         if self.frozen is None:
             self.frozen = FrozenGeometry(
                 self.renderer,
                 Cameras.within(self.scene, self.views).to(device),
-                options.cache_gb * 1e9,
+                budget,
                 CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
                 options.chunk,
                 options.sample_threshold,
@@ -207,18 +210,16 @@ class StyleTask(Task):
 
     def gradients(self, step: int) -> Iterator[Terms]:
         index = self._index(step)
-        frozen = self.frozen.view(index)
         if step < self.n_recolour:
+            frozen = self.frozen.view(index)
             usable = self._valid(index, frozen).nonzero()[:, 0]
             if len(usable):
                 yield self._recolour(step, index, frozen.take(usable))
             return
         at = step - self.n_recolour
         self._see_every(next(stride for end, stride in self.stages if at < end))
-        if self.stride > 1:
-            draw = self.generator(step, 3)
-            first = torch.randint(self.stride, (2,), generator=draw).tolist()
-            frozen = frozen.every(self.stride, tuple(first))
+        first = torch.randint(self.stride, (2,), generator=self.generator(step, 3)).tolist()
+        frozen = self.frozen.view(index, self.stride, tuple(first))
         self.objective.weights = {term: weight.at(at) for term, weight in self.weights.items()}
         match self.options.style_mode:
             case "memory_saving":
@@ -333,8 +334,8 @@ def stages_of(n_steps: int, shorter_side: int, coarse_share: float) -> list[tupl
     Returns:
         (step, stride): until which step every which pixel is seen.
 
-    >>> stages_of(100, 800, 0.75)
-    [(38, 4), (75, 2), (100, 1)]
+    >>> stages_of(100, 400, 0.8)
+    [(40, 4), (80, 2), (100, 1)]
     """
     strides = [1]
     while shorter_side // (2 * strides[0]) >= COARSEST:

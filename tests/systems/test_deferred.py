@@ -156,6 +156,12 @@ def test_every_third_pixel_of_a_view_is_the_whole_views(first):
     frozen = FrozenGeometry(renderer, cameras, 1e9).view(0)
     image = whole_image(renderer, frozen).view(*SIZE, 3).permute(2, 0, 1)[None]
     every = frozen.every(3, first)
+    anew = FrozenGeometry(renderer, cameras, 0)
+    anew.view(0)  # it is known from now on that there is no room for it
+    computed = anew.view(0, 3, first)
+    assert computed.size == every.size
+    for name, tensor in every.tensors().items():
+        assert torch.allclose(computed.tensors()[name], tensor), name
     few = every.image(every.render(renderer.field, renderer.background), renderer.background)
     assert few.shape[2:] == every.size
     assert torch.allclose(few, image[..., first[0] :: 3, first[1] :: 3])
@@ -168,9 +174,10 @@ def test_every_third_pixel_of_a_view_is_the_whole_views(first):
 @pytest.mark.parametrize(
     ("side", "share", "expected"),
     [
-        (800, 0.75, [(38, 4), (75, 2), (100, 1)]),
-        (400, 0.6, [(60, 2), (100, 1)]),
-        (299, 0.6, [(100, 1)]),
+        (800, 0.75, [(25, 8), (50, 4), (75, 2), (100, 1)]),
+        (400, 0.6, [(30, 4), (60, 2), (100, 1)]),
+        (399, 0.6, [(60, 2), (100, 1)]),
+        (199, 0.6, [(100, 1)]),
     ],
 )
 def test_strokes_are_painted_from_large_to_small(side, share, expected):
