@@ -38,9 +38,11 @@ from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
 from systems.style_measures import (
+    Subject,
     ViewQuality,
-    measuring_network,
     path_consistency,
+    path_legacy,
+    view_refit,
     write_measures,
 )
 from utils.checkpoint import ensure_writable
@@ -76,11 +78,10 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     smallest = int(cameras.sizes.min())
     photos = photos if photographed else []
     measures = Measures(checkpoint, style, photos, smallest, device)
+    subject = Subject(checkpoint, field, style, renderer, networks, options.chunk)
     quality = None
-    if options.measure:
-        network = measuring_network(checkpoint, style, device)
     if "quality" in options.measure:
-        quality = ViewQuality(checkpoint, field, style, photos, cameras, *network)
+        quality = ViewQuality(subject, photos, cameras)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}
@@ -116,20 +117,16 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             partial.write_text(json.dumps(report, indent=2))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, gif)
-        if "consistency" in options.measure:
+        if {"consistency", "legacy"} & {*options.measure}:
             path = default_path(scene) if options.path == NO_PATH else options.path
-            along, _, _ = views_of(scene, replace(options, path=path))
-            found = path_consistency(
-                checkpoint,
-                field,
-                style,
-                renderer,
-                along.to(device),
-                *network,
-                networks,
-                options.chunk,
-            )
-            about["consistency"] = {"path": path} | found
+            along = views_of(scene, replace(options, path=path))[0].to(device)
+        if "consistency" in options.measure:
+            own_photos = scene if photographed else None
+            about["consistency"] = {"path": path} | path_consistency(subject, along, own_photos)
+        if "legacy" in options.measure:
+            about["legacy"] = {"path": path} | path_legacy(subject, along)
+        if "refit" in options.measure:
+            about["refit"] = view_refit(subject, scene)
         if options.measure:
             print(write_measures(directory, about))
     return report | {"directory": str(directory), "video": str(mp4)}

@@ -387,9 +387,9 @@ class Output(Options):
     )
     measure: tuple[str, ...] = option(
         (),
-        "also measure how consistent renders along a path are, how good painted ones "
-        "(docs/measures.md)",
-        choices=("consistency", "quality"),
+        "also measure how consistent renders along a path are, how good painted ones; and, apart, "
+        "consistency by refitting and after an older script (docs/measures.md)",
+        choices=("consistency", "quality", "refit", "legacy"),
     )
 
 

@@ -142,14 +142,3 @@ def masked_rmse(a: Tensor, b: Tensor, mask: Tensor) -> float:
     """``sqrt(sum_M |a - b|^2 / (3 |M|))`` of images (H, W, 3) over the pixels M of ``mask (H, W)``,
     which is not empty."""
     return float((a[mask].double() - b[mask].double()).square().mean().sqrt())
-
-
-def misregistration(image: Tensor, mask: Tensor, pixels: int = 8) -> float:
-    """RMSE of an image (H, W, 3) against itself moved by so many pixels along the rows and along
-    the columns, over the places of which both ends are in the mask; 0 where there are none."""
-    differences = [
-        (image[:, pixels:] - image[:, :-pixels])[mask[:, pixels:] & mask[:, :-pixels]],
-        (image[pixels:] - image[:-pixels])[mask[pixels:] & mask[:-pixels]],
-    ]
-    found = torch.cat(differences).double()
-    return float(found.square().mean().sqrt()) if len(found) else 0.0
