@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from losses.colour_transfer import fit_colour_transfer
 from losses.objective import StyleObjective
@@ -34,6 +33,7 @@ class FramePainter:
         self.painting = torch.from_numpy(read_image(run.style_dir)[0])
         self._objectives: dict[int, StyleObjective] = {}
 
+    @torch.enable_grad()
     def __call__(self, picture: Tensor, mask: Tensor) -> Tensor:
         """A picture (H, W, 3) in [0, 1], painted in the ``mask (H, W)``."""
         if not mask.any():
@@ -51,7 +51,7 @@ class FramePainter:
         start = start.permute(2, 0, 1)[None].contiguous()
         pixels, inside = start.clone(), mask[None, None].to(start)
         optimizer = torch.optim.Adam([pixels], RATE)
-        for _ in tqdm(range(STEPS), desc="frame by frame", unit="step", leave=False):
+        for _ in range(STEPS):
             _, pixels.grad = objective.gradient(pixels.clone(), start, inside)
             optimizer.step()
             pixels.clamp_(0, 1)

@@ -228,7 +228,7 @@ class SolidTexture(nn.Module):
         """As `Style.forward`."""
         with torch.autocast(x.device.type, enabled=False):
             phase = x.float() @ self.waves.T
-        return 0.5 + 0.5 * phase.sin().view(len(x), -1, 3).mean(1)
+        return 0.5 + 0.5 * phase.sin().view(len(x), len(WAVELENGTHS), 3).mean(1)
 
 
 def score(

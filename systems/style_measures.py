@@ -62,6 +62,7 @@ class Subject:
         field, style: names of its field and its colours.
         renderer: of the field in that style, on the device to compute on.
         rendering: context to render in, such as autocast.
+        network: features to measure in, and its layers, see `measuring_network`.
         chunk: rays at once; 0: by field and device.
     """
 
@@ -70,6 +71,7 @@ class Subject:
     style: str
     renderer: Renderer
     rendering: AbstractContextManager[Any]
+    network: tuple[FeatureNetwork, list[str]]
     chunk: int = 0
 
     @property
@@ -99,22 +101,6 @@ class Subject:
             styles[UNSTYLISED] = self.photographic
         return styles
 
-    @cached_property
-    def network(self) -> tuple[FeatureNetwork, list[str]]:
-        """The network that the style was trained through, if it is still there, else the best at
-        hand; and its layers to measure in: those of the statistics, after their ReLU."""
-        wanted = ["statistics"]
-        name, weights = ("auto", None)
-        if self.run is not None:
-            name, weights = self.run.features, self.run.vgg_weights
-        try:
-            network = load_features(name, weights, layers=wanted)
-        except UserError:
-            network = load_features(layers=wanted)
-        network = network.to(self.device)
-        layers = [layer.replace("conv", "relu") for layer in network.layers_of(wanted)]
-        return network, [layer for layer in layers if layer in network.layers]
-
     def painter(self) -> FramePainter:
         """Paints single frames in the style.
 
@@ -124,6 +110,25 @@ class Subject:
         if self.run is None or self.photographic is None:
             raise UserError("needs a style, and the photographic colours beside it")
         return FramePainter(self.run, self.device)
+
+
+def measuring_network(
+    checkpoint: Checkpoint, style: str, device: torch.device
+) -> tuple[FeatureNetwork, list[str]]:
+    """The network that the style was trained through, if it is still there, else the best at hand;
+    and its layers to measure in: those of the statistics, after their ReLU."""
+    wanted = ["statistics"]
+    name, weights = "auto", None
+    if style != PHOTO:
+        run = TrainOptions.from_dict(checkpoint.styles[style].options)
+        name, weights = run.features, run.vgg_weights
+    try:
+        network = load_features(name, weights, layers=wanted)
+    except UserError:
+        network = load_features(layers=wanted)
+    network = network.to(device)
+    layers = [layer.replace("conv", "relu") for layer in network.layers_of(wanted)]
+    return network, [layer for layer in layers if layer in network.layers]
 
 
 class ViewQuality:
@@ -304,7 +309,16 @@ def write_measures(directory: Path, report: Mapping[str, Any]) -> str:
             legacy_table(found["gaps"]),
         ]
     text = "\n\n".join(parts)
-    for name, content in (("json", json.dumps(report, indent=2)), ("md", text + "\n")):
-        with replacing(directory / f"measures.{name}") as partial:
-            partial.write_text(content)
+    write_report(directory, "measures", report, text)
     return text
+
+
+def write_report(directory: Path, name: str, report: Mapping[str, Any], text: str) -> None:
+    """Writes NAME.json and NAME.md.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    for suffix, content in (("json", json.dumps(report, indent=2)), ("md", text + "\n")):
+        with replacing(directory / f"{name}.{suffix}") as partial:
+            partial.write_text(content)
