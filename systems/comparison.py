@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from systems.consistency import measured
+from systems.consistency import floor_notes, measured
 from systems.legacy import legacy_table
 from systems.quality import CONTENT, STYLE, STYLISED
 from systems.refit import refit_table
@@ -72,7 +72,8 @@ def _consistency(found: Reports, reports: Reports) -> str:
                 cells = [cell for key in keys for cell in (row.get(key), row["of_floor"].get(key))]
                 rows.append([f"{gap}", f"{at[name]['coverage']:.0%}", label, *cells])
         headings = ["gap", "coverage", "pictures", *(x for key in keys for x in (key, "x floor"))]
-        parts += [f"By {warp}:", markdown_table(headings, rows)]
+        notes = [f"{name}, {x}" for name, own in having.items() for x in floor_notes(own)]
+        parts += [f"By {warp}:", markdown_table(headings, rows), *notes]
     return "\n\n".join(parts)
 
 

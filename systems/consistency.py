@@ -35,6 +35,7 @@ BY_HAND = 2  # frames that are compared as painted frame by frame
 PHOTOS = 8  # photographs that are compared with their neighbours
 LEAST_COVERAGE = 0.3  # of a pair that counts
 FLAT = 1 / 255  # misregistration up to which a picture has nothing that could be out of place
+FLOOR = 0.95  # of the solid texture's normalised score, below which no other row may lie
 UNSURE = 0.5  # normalised score of the solid texture from which a warp says nothing
 UNSTYLISED, ALONE, PHOTOGRAPHS = "unstylised", "painted frame by frame", "photographs"
 TEXTURE, CONSTANT = "solid texture", "flat colour"
@@ -251,8 +252,9 @@ def score(
         By warp, by gap: the number of "pairs" that count, those "dropped", the mean "coverage" of
         all; by "pictures" the number of their "pairs", the means of their "rmse", "normalised" (see
         `systems.octaves`; None of flat pictures), "misregistration" and ``distances``, and each
-        "of_floor", as a multiple of the solid texture's, but not of flat pictures; "doubt": why
-        the numbers say nothing, or None.
+        "of_floor", as a multiple of the solid texture's, but not of flat pictures, nor where a
+        picture lies below that floor; "below_floor": which one, or None; "doubt": why the numbers
+        say nothing, or None.
     """
     needed: dict[int, int] = {}
     for target, source in (pair for found in pairs.values() for pair in found):
@@ -327,9 +329,14 @@ def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
             mean["normalised"] = None
         rows[name] = {"pairs": len(own)} | mean
     floor = rows.get(TEXTURE, {})
+    scores = {
+        name: row["normalised"] for name, row in rows.items() if row["normalised"] is not None
+    }
+    least = min(scores, key=scores.get, default=None)
+    is_floor = TEXTURE in scores and scores[least] >= FLOOR * scores[TEXTURE]
     for row in rows.values():
         flat = row["normalised"] is None
-        keys = [key for key in measured(row) if floor.get(key) and not flat]
+        keys = [key for key in measured(row) if is_floor and floor[key] and not flat]
         row["of_floor"] = {key: row[key] / floor[key] for key in keys}
     coverage = fmean(pair["coverage"] for pair in pairs) if pairs else None
     return {
@@ -337,6 +344,7 @@ def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         "dropped": len(pairs) - len(counted),
         "coverage": coverage,
         "doubt": _doubt(len(counted), coverage, floor.get("normalised")),
+        "below_floor": None if is_floor or TEXTURE not in scores else least,
         "pictures": rows,
     }
 
@@ -414,4 +422,15 @@ def consistency_table(gaps: Mapping[Any, Mapping[str, Any]]) -> str:
             values = [cell for key in keys for cell in (row[key], row["of_floor"].get(key))]
             rows.append([f"{gap}", coverage, f"{row['pairs']}", name, *values])
     headings = [cell for key in keys for cell in (key, "x floor")]
-    return markdown_table(["gap", "coverage", "pairs", "pictures", *headings], rows)
+    table = markdown_table(["gap", "coverage", "pairs", "pictures", *headings], rows)
+    return "\n\n".join([table, *floor_notes(gaps)])
+
+
+def floor_notes(gaps: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """A line for each gap in which the solid texture is no floor."""
+    return [
+        f"gap {gap}: {found['below_floor']} lies below the solid texture, which is no floor there: "
+        "the depth is not finished"
+        for gap, found in gaps.items()
+        if found["below_floor"] and not found["doubt"]
+    ]

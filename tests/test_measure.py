@@ -76,7 +76,8 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
     assert all(part in text for part in ("| painting ", "## Quality", "gram*", "By flow ("))
 
 
-def test_refit_and_legacy_are_asked_for_by_name(painted):
+def test_refit_and_legacy_are_asked_for_by_name(painted, monkeypatch):
+    monkeypatch.setattr("systems.refit.STEPS", 60)
     report = measured("s", "--measure refit legacy --n_frames 12")
     assert {"consistency", "quality"}.isdisjoint(report)
     refit = report["refit"]

@@ -92,7 +92,7 @@ def test_noise_of_known_size_scores_that_size():
         assert row["of_floor"]["rmse"] == pytest.approx(2.5, rel=0.1)
         assert found[gap]["pictures"][TEXTURE]["of_floor"]["rmse"] == 1
     rows = found[1]["pictures"]
-    assert rows["noise"]["normalised"] > 1.15 * rows[TEXTURE]["normalised"]
+    assert rows["noise"]["normalised"] > 1.1 * rows[TEXTURE]["normalised"]
 
 
 def test_a_flat_picture_has_no_normalised_score():
@@ -140,6 +140,19 @@ def test_a_warp_that_errs_is_not_trusted():
     table = consistency_table({1: found[1]})
     assert "n/a: the warp alone scores 0." in table
     assert "style" not in table
+
+
+def test_what_lies_below_the_floor_shows_that_it_is_none():
+    cameras = plane_cameras(N)
+    noise = noisy(0.05, torch.Generator().manual_seed(1))
+    changes = {"steady": lambda p: p, "texture": noise}
+    gaps = by_gap(plane_frames(cameras, 1, **changes), cameras)
+    assert (gaps[1]["doubt"], gaps[1]["below_floor"]) == (None, "steady")
+    assert gaps[1]["pictures"]["steady"]["of_floor"] == {}
+    assert "gap 1: steady lies below the solid texture" in consistency_table(gaps)
+    gaps = by_gap(plane_frames(cameras, 1, shaky=noise), cameras)
+    assert gaps[1]["below_floor"] is None
+    assert "below" not in consistency_table(gaps)
 
 
 def test_a_picture_that_some_frames_lack_is_compared_where_it_is():
