@@ -60,6 +60,7 @@ def _consistency(found: Reports, reports: Reports) -> str:
             row for own in having.values() for g in own.values() for row in g["pictures"].values()
         ]
         keys = list(dict.fromkeys(key for row in every for key in measured(row)))
+        keys = keys or ["rmse", "normalised"]
         rows = []
         for gap in gaps:
             at = {name: own[gap] for name, own in having.items() if gap in own}

@@ -194,6 +194,8 @@ def _frames(
         mean = measured.mean((0, 1)) if mean is None else mean
         frame.pictures[CONSTANT] = mean.expand_as(measured)
         change(frame)
+        last = {name: frame.pictures.pop(name) for name in (TEXTURE, CONSTANT)}
+        frame.pictures |= last  # in the table, too
         yield frame
 
 

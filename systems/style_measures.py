@@ -209,7 +209,8 @@ def path_consistency(subject: Subject, cameras: Cameras, scene: Scene | None) ->
     try:
         painter = subject.painter()
     except UserError as error:
-        left_out[ALONE] = str(error)
+        if subject.run is not None:
+            left_out[ALONE] = str(error)
     shown = list(subject.styles)[-1]
     if shown in (UNSTYLISED, PHOTO):
         name, flow = best_flow(subject.device)
