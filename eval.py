@@ -46,6 +46,7 @@ from systems.style_measures import (
     measuring_network,
     path_consistency,
     path_legacy,
+    require_refittable,
     view_refit,
     write_measures,
     write_report,
@@ -94,6 +95,8 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         model = checkpoint if like is None else read_trained(like, None, None)
         network = measuring_network(model, model.chosen()[1] if like else style, device)
         subject = Subject(checkpoint, field, style, renderer, networks, network, options.chunk)
+    if "refit" in options.measure:
+        require_refittable(subject)
     if "quality" in options.measure:
         quality = ViewQuality(subject, photos, cameras)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)

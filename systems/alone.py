@@ -23,27 +23,31 @@ class FramePainter:
     Args:
         run: options of the run that trained the style.
         device: to compute on.
+        size: pixels of the pictures' shorter side, for a start.
 
     Raises:
         UserError: the painting or the network is gone.
     """
 
-    def __init__(self, run: TrainOptions, device: torch.device) -> None:
+    def __init__(self, run: TrainOptions, device: torch.device, size: int) -> None:
         self.run, self.device = run, device
         self.painting = torch.from_numpy(read_image(run.style_dir)[0])
         self._objectives: dict[int, StyleObjective] = {}
+        self.objective(size)
+
+    def objective(self, size: int) -> StyleObjective:
+        """The run's, for pictures with a shorter side of ``size`` pixels."""
+        if size not in self._objectives:
+            found = make_objective(self.run, term_weights(self.run), self.painting, size)
+            self._objectives[size] = found.to(self.device)
+        return self._objectives[size]
 
     @torch.enable_grad()
     def __call__(self, picture: Tensor, mask: Tensor) -> Tensor:
         """A picture (H, W, 3) in [0, 1], painted in the ``mask (H, W)``."""
         if not mask.any():
             return picture
-        size = min(mask.shape)
-        if size not in self._objectives:
-            weights = term_weights(self.run)
-            objective = make_objective(self.run, weights, self.painting, size)
-            self._objectives[size] = objective.to(self.device)
-        objective, start = self._objectives[size], picture
+        objective, start = self.objective(min(mask.shape)), picture
         if self.run.colour_transfer:
             palette = self.painting.reshape(-1, 3).to(picture) / 255
             transfer = fit_colour_transfer(picture[mask], palette)

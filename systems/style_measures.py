@@ -101,15 +101,15 @@ class Subject:
             styles[UNSTYLISED] = self.photographic
         return styles
 
-    def painter(self) -> FramePainter:
-        """Paints single frames in the style.
+    def painter(self, size: int) -> FramePainter:
+        """Paints single frames in the style, of ``size`` pixels on their shorter side.
 
         Raises:
             UserError: why it cannot.
         """
         if self.run is None or self.photographic is None:
             raise UserError("needs a style, and the photographic colours beside it")
-        return FramePainter(self.run, self.device)
+        return FramePainter(self.run, self.device, size)
 
 
 def measuring_network(
@@ -207,7 +207,7 @@ def path_consistency(subject: Subject, cameras: Cameras, scene: Scene | None) ->
     except MissingLpips as missing:
         left_out["lpips"] = str(missing)
     try:
-        painter = subject.painter()
+        painter = subject.painter(int(cameras.sizes.min()))
     except UserError as error:
         if subject.run is not None:
             left_out[ALONE] = str(error)
@@ -246,20 +246,20 @@ def path_legacy(subject: Subject, cameras: Cameras) -> dict[str, Any]:
     return {"flow": name, "gaps": legacy_score(frames(), pairs, flow)}
 
 
-def view_refit(subject: Subject, scene: Scene) -> dict[str, Any]:
-    """See `measure_refit`.
-
-    Raises:
-        UserError: there is no style, or there are no photographic colours to start from.
-    """
+def require_refittable(subject: Subject) -> None:
+    """Raises UserError where there is no style, or no photographic colours to start from."""
     if subject.run is None or subject.photographic is None:
         raise UserError(
             "--measure refit: needs a painted style with the photographic colours beside it; give "
             "a checkpoint of --stage style, or leave it out"
         )
+
+
+def view_refit(subject: Subject, scene: Scene) -> dict[str, Any]:
+    """See `measure_refit`, of what `require_refittable` lets through."""
     style, start = subject.renderer.field.style, subject.photographic
     try:
-        alone = subject.painter()
+        alone = subject.painter(min(scene.train[0].height, scene.train[0].width))
     except UserError:
         alone = None
     return measure_refit(subject.renderer, scene, subject.style, style, start, alone, subject.chunk)

@@ -138,6 +138,8 @@ def test_photographic_colours_have_consistency_and_no_quality(painted):
         UserError, match=r"--measure quality: .* give a checkpoint of --stage style"
     ):
         measured("g", "--measure quality")
+    with pytest.raises(UserError, match=r"--measure refit: needs a painted style"):
+        measured("g", "--measure refit")
 
 
 def test_nothing_is_measured_unasked(painted):
