@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional
 
 from utils.images import read_image, resize, to_uint8
 
 COLUMNS = 4  # views, at most
-LARGEST = 320  # pixels, of a view's longer side on the sheet
+LARGEST = 240  # pixels, of a view's longer side on the sheet
 MARGIN, LABEL = 6, 16  # pixels, between pictures, and of the line above a row
 
 
@@ -25,7 +26,7 @@ def contact_sheet(rows: Mapping[str, Sequence[Path]]) -> Tensor:
 
     Returns:
         (H, W, 3) uint8: for each method a line with its name, then at most `COLUMNS` views, evenly,
-        and the middle of the first of them at full size.
+        and the middle of the first of them at full size or, of small pictures, twice that.
     """
     count = min(len(views) for views in rows.values())
     chosen = list(range(0, count, -(-count // COLUMNS)))
@@ -37,11 +38,16 @@ def contact_sheet(rows: Mapping[str, Sequence[Path]]) -> Tensor:
     height, width = first.shape[:2]
     scale = min(1.0, LARGEST / max(height, width))
     small = round(width * scale), round(height * scale)
-    top, left = (height - small[1]) // 2, (width - small[0]) // 2
+    zoom = 1 if scale < 1 else 2
+    shown = small[0] // zoom, small[1] // zoom
+    top, left = (height - shown[1]) // 2, (width - shown[0]) // 2
     strips = []
     for name, views in pictures.items():
         views = [resize(view, width, height) for view in views]
-        crop = views[0][top : top + small[1], left : left + small[0]]
+        crop = views[0][top : top + shown[1], left : left + shown[0]]
+        crop = crop.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+        crop = functional.pad(crop, (0, 0, 0, small[0] - zoom * shown[0]), value=1.0)
+        crop = torch.cat([crop, torch.ones(small[1] - zoom * shown[1], small[0], 3)])
         cells = [resize(view, *small) for view in views]
         gap = torch.ones(small[1], MARGIN, 3)
         strip = torch.cat([x for cell in [*cells, crop] for x in (gap, cell)] + [gap], 1)
