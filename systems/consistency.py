@@ -35,7 +35,7 @@ BY_HAND = 2  # frames that are compared as painted frame by frame
 PHOTOS = 8  # photographs that are compared with their neighbours
 LEAST_COVERAGE = 0.3  # of a pair that counts
 FLAT = 1 / 255  # misregistration up to which a picture has nothing that could be out of place
-FLOOR = 0.95  # of the solid texture's normalised score, below which no other row may lie
+FLOOR = 0.9  # of the solid texture's normalised score, below which no other row may lie
 UNSURE = 0.5  # normalised score of the solid texture from which a warp says nothing
 UNSTYLISED, ALONE, PHOTOGRAPHS = "unstylised", "painted frame by frame", "photographs"
 TEXTURE, CONSTANT = "solid texture", "flat colour"
@@ -324,7 +324,8 @@ def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the pairs of one gap."""
     counted = [pair["pictures"] for pair in pairs if pair["pictures"]]
     rows: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for pictures in counted for name in pictures):
+    names = dict.fromkeys(name for pictures in counted for name in pictures)
+    for name in sorted(names, key=(TEXTURE, CONSTANT).__contains__):  # these last
         own = [pictures[name] for pictures in counted if name in pictures]
         mean: dict[str, Any] = means(own)
         if mean["misregistration"] < FLAT:
@@ -431,8 +432,7 @@ def consistency_table(gaps: Mapping[Any, Mapping[str, Any]]) -> str:
 def floor_notes(gaps: Mapping[Any, Mapping[str, Any]]) -> list[str]:
     """A line for each gap in which the solid texture is no floor."""
     return [
-        f"gap {gap}: {found['below_floor']} lies below the solid texture, which is no floor there: "
-        "the depth is not finished"
+        f"gap {gap}: {found['below_floor']} lies below the solid texture, which is no floor there"
         for gap, found in gaps.items()
         if found["below_floor"] and not found["doubt"]
     ]
