@@ -33,10 +33,12 @@ from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
+from models.checkpoint import PHOTO
 from models.renderer import render_view
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
+from systems.pairs import source_of
 from systems.style_measures import (
     ViewQuality,
     measuring_network,
@@ -61,8 +63,12 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(style=options.style)
-    options = options.filled_from(checkpoint.options, SCENE)
+    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+    saved, shown = checkpoint.options, True
+    if checkpoint.decoders:  # photos in the colours of another decoder are no truth
+        saved, shown = source_of(checkpoint.options, field, style)
+        shown = shown or "root_dir" in options.given
+    options = options.filled_from(saved, SCENE)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
@@ -74,13 +80,14 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
     smallest = int(cameras.sizes.min())
-    photos = photos if photographed else []
-    measures = Measures(checkpoint, style, photos, smallest, device)
+    photos = photos if photographed and shown else []
+    colours = PHOTO if style in checkpoint.decoders else style
+    measures = Measures(checkpoint, colours, photos, smallest, device)
     quality = None
     if options.measure:
-        network = measuring_network(checkpoint, style, device)
+        network = measuring_network(checkpoint, colours, device)
     if "quality" in options.measure:
-        quality = ViewQuality(checkpoint, field, style, photos, cameras, *network)
+        quality = ViewQuality(checkpoint, field, colours, photos, cameras, *network)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}
@@ -100,6 +107,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     about = {
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
+        "field": field,
         "style": style,
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
@@ -122,7 +130,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             found = path_consistency(
                 checkpoint,
                 field,
-                style,
+                colours,
                 renderer,
                 along.to(device),
                 *network,

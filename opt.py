@@ -12,9 +12,10 @@ from pathlib import Path
 from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import NETWORKS
-from losses.registry import OBJECTIVES, TERMS
+from losses.registry import OBJECTIVES, OVERLAPS, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
+from systems.pairs import checked_pairs, folders, is_pair, is_scene
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -35,7 +36,7 @@ from utils.options import (
 from utils.schedule import Schedule
 
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
-FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
+FIELD, PHOTOS, TRAINED, PAINTING, PAIRS = "field", "photos", "trained", "painting", "pairs"
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -46,6 +47,19 @@ def _name_of(path: Path | None) -> str | None:
 
 def _suffix_of(o: TrainOptions) -> str:
     return o.style_dir.stem if o.stage == "style" and o.style_dir else o.stage
+
+
+def _first_folder(o: TrainOptions) -> Path | None:
+    """--root_dir where there are several: checkpoints name one scene at least."""
+    if o.stage != "joint" or not o.scenes or not all(map(is_scene, o.scenes)):
+        return None
+    return Path(next(iter(folders(o.scenes).values()))["root_dir"])
+
+
+def _scene_name_of(o: TrainOptions) -> str | None:
+    if o.stage == "joint" and all(map(is_scene, o.scenes)):
+        return "_".join(folders(o.scenes)) or None
+    return _name_of(o.root_dir)
 
 
 def _without_weights(o: Weights) -> bool:
@@ -155,6 +169,10 @@ class Colours(Options):
     style: str | None = option(
         None,
         "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    )
+    encoder: str | None = option(None, "of a joint training: the scene (default: the first)")
+    decoder: str | None = option(
+        None, "of a joint training: its colours (default: those that the scene was seen in)"
     )
 
 
@@ -324,6 +342,41 @@ class Style(Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Joint(Options):
+    """joint training"""
+
+    scenes: tuple[str, ...] = option(
+        (),
+        "data sets, NAME=FOLDER each; what one has of its own after commas: "
+        "NAME=FOLDER,img_wh=200x200,near=2",
+        check=Check("must be NAME=FOLDER, or NAME=FOLDER,OPTION=VALUE,...", is_scene),
+        part=PAIRS,
+    )
+    pairs: tuple[str, ...] = option(
+        (),
+        "what each data set trains: DATA_SET=ENCODER,DECODER",
+        check=Check("must be DATA_SET=ENCODER,DECODER", is_pair),
+        part=PAIRS,
+    )
+    n_features: int = option(
+        2,
+        "features between encoders and decoders: 2 are a map to look at, 8 give better pictures",
+        check=POSITIVE,
+        part=PAIRS,
+    )
+    overlap: str = option(
+        "none",
+        "loss that makes the features of encoders overlap where they are to wear each other's "
+        "decoders",
+        choices=("none", *OVERLAPS),
+        part=PAIRS,
+    )
+    overlap_weight: Schedule = option(
+        Schedule.constant(1e-3), "its weight", check=SCHEDULE_NOT_NEGATIVE, part=PAIRS
+    )
+
+
 # one option for each style term of `losses/registry.py`
 TermWeights = make_dataclass(
     "TermWeights",
@@ -449,14 +502,39 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
+class TrainOptions(
+    Joint, TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data
+):
     """Options of pipeline.py."""
+
+    root_dir: Path | None = option(
+        None, "directory of the scene (joint: see --scenes)", derive=_first_folder
+    )
+    scene_name: str | None = option(
+        None,
+        "name for outputs (default: that of --root_dir)",
+        check=FILE_NAME,
+        derive=_scene_name_of,
+    )
 
     @classmethod
     def parts_of(cls, stage: str | None) -> Collection[str] | None:
         return PARTS.get(stage)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage == "joint":
+            checked_pairs(self.scenes, self.pairs)
+
     rules = (
+        Rule(
+            "--root_dir: missing; give --root_dir",
+            lambda o: o.root_dir is None and o.stage != "joint",
+        ),
+        Rule(
+            "--scenes: missing; --stage joint needs data sets, and --pairs what each trains",
+            lambda o: o.stage == "joint" and not o.scenes,
+        ),
         Rule(
             "--style_dir: missing; --stage style needs a painting",
             lambda o: o.stage == "style" and o.style_dir is None,

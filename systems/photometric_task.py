@@ -49,6 +49,7 @@ class PhotometricTask(Task):
     """
 
     name = "photos"
+    label = ""  # before the names of what it records
 
     def __init__(
         self,
@@ -168,11 +169,11 @@ class PhotometricTask(Task):
         return self.appearance(rgb, rendering.opacity[part], view[part])
 
     def after_step(self, step: int) -> None:
-        self.engine.show("psnr", self.quality)
-        self.engine.record(step, {"psnr": self.quality})
+        self.engine.show(f"{self.label}psnr", self.quality)
+        self.engine.record(step, {f"{self.label}psnr": self.quality})
         if self.appearance is not None:
             maps = self.appearance.departures().abs().mean()
-            self.engine.record(step, {"appearance": maps})
+            self.engine.record(step, {f"{self.label}appearance": maps})
         if (step + 1) % self.val_every == 0 or step + 1 == self.n_steps:
             self.validate(step)
 
@@ -186,9 +187,9 @@ class PhotometricTask(Task):
         quality = psnr(picture.rgb, truth, view.valid)
         depth = depth_to_colour(picture.depth, picture.opacity, self.scene.near, self.scene.far)
         panel = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
-        self.engine.record_image(step, "val/truth_prediction_depth", panel)
-        self.engine.record_value(step, "val/psnr", quality)
-        self.engine.show("val_psnr", quality)
+        self.engine.record_image(step, f"{self.label}val/truth_prediction_depth", panel)
+        self.engine.record_value(step, f"{self.label}val/psnr", quality)
+        self.engine.show(f"{self.label}val_psnr", quality)
 
     def finish(self) -> None:
         """Names the photos whose exposure differs most."""
