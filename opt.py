@@ -502,6 +502,21 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalyseOptions(Device):
+    """analysis"""
+
+    analysis: str = option(
+        MISSING, "what to look at", choices=("material_map", "feature_map", "overlap", "path")
+    )
+    ckpt_path: Path = option(MISSING, "checkpoint of --stage joint")
+    encoders: tuple[str, ...] = option((), "which to look at (default: all)")
+    decoders: tuple[str, ...] = option((), "which to look at (default: all)")
+    n_points: int = option(16384, "features of each encoder", check=EIGHT)
+    seed: int = option(0, "seed of all randomness", check=SEED)
+    output_dir: Path = option(Path("results"), "directory of everything that is written")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(
     Joint, TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data
 ):
@@ -608,3 +623,19 @@ def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
     if argv and not argv[0].startswith("-"):
         argv = ["--asset", *argv]
     return parse_options(ExportOptions, usage, about, argv)
+
+
+def parse_analyse(argv: Sequence[str] | None = None) -> AnalyseOptions:
+    """Options of analyse.py from its arguments (None: those of the process).
+
+    The first may be the analysis without its flag: ``analyse.py overlap --ckpt_path X``.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    usage = "analyse.py material_map|feature_map|overlap|path --ckpt_path PATH [options]"
+    about = "Look at the feature space of fields that were trained jointly."
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--analysis", *argv]
+    return parse_options(AnalyseOptions, usage, about, argv)

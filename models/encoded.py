@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from datasets.cameras.rays import Rays
 from models.mlp import MLP, encoded_width, positional_encoding, precise_linear
 from models.nerf import WIDTH, Bottleneck, NerfGeometry
+from models.render import compositing_weights
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style
 from models.voxels import FEATURES, ROWS, VertexFeatures, VoxelGeometry
@@ -175,3 +177,33 @@ def wear(renderer: Renderer, decoder: FeatureDecoder) -> None:
     coarse = getattr(renderer.sampler, "coarse", None)
     if coarse is not None:
         coarse.style.decoder = decoder
+
+
+def contributing_features(
+    renderer: Renderer, rays: Rays, n_points: int, generator: torch.Generator
+) -> Tensor:
+    """Features of samples of some rays, drawn in proportion to what they contribute to their
+    pixels; differentiable in the encoder, not in where it is sampled.
+
+    Args:
+        renderer: of a field with an `EncodedStyle`.
+        rays: N rays, clipped.
+        n_points: K.
+        generator: on the CPU.
+
+    Returns:
+        (K, D); K is 0 where the rays meet nothing.
+    """
+    with torch.no_grad():
+        samples = renderer.sample(rays)
+        weights = compositing_weights(renderer.geometry(rays, samples)[0], samples)
+    style = renderer.field.style
+    if len(samples) == 0 or not bool(weights.sum() > 0):
+        return weights.new_zeros(0, style.decoder.n_features)
+    # by the cumulated weights: `multinomial` would want a generator of the device
+    total = weights.double().cumsum(0)
+    u = torch.rand(n_points, generator=generator, dtype=torch.float64).to(total.device)
+    index = torch.searchsorted(total, u * total[-1]).clamp(max=len(samples) - 1)
+    ray = samples.ray_index[index]
+    x, d = rays.points(ray, samples.t[index]), rays.view_directions[ray]
+    return style.features(renderer.field.geometry.feature(x), x, d)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losses.overlap import Adversary
 from losses.registry import OVERLAPS
-from models.render import compositing_weights
+from models.encoded import contributing_features
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.pair_task import PairTask
@@ -125,8 +125,11 @@ class OverlapTask(Task):
     def draw(self, encoder: str, step: int, generator: torch.Generator) -> Tensor:
         """Features (K, D) of samples that an encoder's pixels are made of; K is 0 where its rays
         meet nothing yet."""
-        tasks = self.tasks[encoder]
-        parts = [features_of(t, RAYS // len(tasks), POINTS // len(tasks), generator) for t in tasks]
+        tasks, parts = self.tasks[encoder], []
+        for task in tasks:
+            rays = task.rays_of(task.pixels.draw(RAYS // len(tasks), generator))
+            n_points = POINTS // len(tasks)
+            parts.append(contributing_features(task.renderer, rays, n_points, generator))
         return torch.cat(parts)
 
     def state(self) -> dict[str, Any]:
@@ -135,30 +138,3 @@ class OverlapTask(Task):
     def load_state(self, state: Mapping[str, Any]) -> None:
         if self.adversaries is not None:
             self.adversaries.load_state_dict(state["adversaries"])
-
-
-def features_of(task: PairTask, n_rays: int, n_points: int, generator: torch.Generator) -> Tensor:
-    """Features (n_points, D) of samples of random pixels of a task's photos, drawn in proportion to
-    what they contribute to them; differentiable in the encoder, not in where it is sampled.
-
-    Args:
-        task: on its device.
-        n_rays: random pixels.
-        n_points: samples.
-        generator: on the CPU.
-    """
-    renderer, pixels = task.renderer, task.pixels
-    rays = task.rays_of(pixels.draw(n_rays, generator))
-    with torch.no_grad():
-        samples = renderer.sample(rays)
-        weights = compositing_weights(renderer.geometry(rays, samples)[0], samples)
-    if len(samples) == 0 or not bool(weights.sum() > 0):
-        return weights.new_zeros(0, task.decoder.n_features)
-    # inverse of the cumulated weights: `multinomial` takes a generator of one device only
-    total = weights.double().cumsum(0)
-    u = torch.rand(n_points, generator=generator, dtype=torch.float64).to(total.device)
-    index = torch.searchsorted(total, u * total[-1]).clamp(max=len(samples) - 1)
-    ray = samples.ray_index[index]
-    x, d = rays.points(ray, samples.t[index]), rays.view_directions[ray]
-    field = renderer.field
-    return field.style.features(field.geometry.feature(x), x, d)
