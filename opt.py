@@ -16,6 +16,7 @@ from losses.registry import OBJECTIVES, OVERLAPS, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
 from systems.pairs import checked_pairs, folders, is_pair, is_scene
+from utils.errors import UserError
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -375,6 +376,21 @@ class Joint(Options):
     overlap_weight: Schedule = option(
         Schedule.constant(1e-3), "its weight", check=SCHEDULE_NOT_NEGATIVE, part=PAIRS
     )
+    pattern: tuple[str, ...] = option(
+        (), "decoders that also see the place, so that they can make a pattern", part=PAIRS
+    )
+    place_frequencies: int = option(
+        6, "pattern: frequencies of the place", check=POSITIVE, part=PAIRS
+    )
+    place_dropout: float = option(
+        0.3, "pattern: share of the rays that the place is hidden from", check=UNIT, part=PAIRS
+    )
+    pattern_weight: Schedule = option(
+        Schedule.constant(0.1),
+        "pattern: weight of the patches of swapped renders against those of the photos",
+        check=SCHEDULE_NOT_NEGATIVE,
+        part=PAIRS,
+    )
 
 
 # one option for each style term of `losses/registry.py`
@@ -539,7 +555,11 @@ class TrainOptions(
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stage == "joint":
-            checked_pairs(self.scenes, self.pairs)
+            pairs = checked_pairs(self.scenes, self.pairs)
+            known = [pair.decoder for pair in pairs]
+            for name in self.pattern:
+                if name not in known:
+                    raise UserError(f"--pattern {name}: no decoder of --pairs: {', '.join(known)}")
 
     rules = (
         Rule(

@@ -57,20 +57,23 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
-def sliced_wasserstein(a: Tensor, b: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Squared 2-Wasserstein distance, mean over 16 directions: evenly spaced ones in the plane,
-    else random ones (Rabin et al. 2011).
+def sliced_wasserstein(
+    a: Tensor, b: Tensor, generator: torch.Generator | None = None, n_directions: int = DIRECTIONS
+) -> Tensor:
+    """Squared 2-Wasserstein distance, mean over directions: evenly spaced ones in the plane, else
+    random ones (Rabin et al. 2011).
 
     Args:
         a, b: (N, D), as many of each.
         generator: of the random directions.
+        n_directions: how many.
     """
     d = a.shape[1]
     if d == 2:
-        angle = torch.arange(DIRECTIONS) * (torch.pi / DIRECTIONS)
+        angle = torch.arange(n_directions) * (torch.pi / n_directions)
         directions = torch.stack([angle.cos(), angle.sin()])
     else:
-        directions = functional.normalize(torch.randn(d, DIRECTIONS, generator=generator), dim=0)
+        directions = functional.normalize(torch.randn(d, n_directions, generator=generator), dim=0)
     directions = directions.to(a)
     return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean()
 

@@ -88,7 +88,10 @@ class Renderer(nn.Module):
     @property
     def spec(self) -> Spec:
         """Plain values from which, with the state_dict, `from_state` rebuilds this renderer."""
-        return self._spec | {"style": self.field.style.spec()}
+        sampler, coarse = self._spec["sampler"], getattr(self.sampler, "coarse", None)
+        if coarse is not None:
+            sampler = sampler | {"style": coarse.style.spec()}
+        return self._spec | {"style": self.field.style.spec(), "sampler": sampler}
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos, see `Field.parameter_groups`."""

@@ -22,6 +22,7 @@ from systems.geometry import length_of, new_renderer, training_pixels
 from systems.overlap_task import OverlapTask, overlaps_of
 from systems.pair_task import PairTask
 from systems.pairs import Pair, checked_pairs, folders, listed_once, plain_value
+from systems.pattern_task import PatternTask, Swap
 from systems.run import Run
 from systems.system import System, Task
 from utils.errors import UserError
@@ -97,7 +98,9 @@ class Joint:
             self.renderers = {
                 name: new_renderer(options, scene, spec) for name, scene in self.scenes.items()
             }
-            self.decoders = {name: new_decoder(options, i) for i, name in enumerate(decoders)}
+            boxes = torch.stack([scene.box for scene in self.scenes.values()])
+            unit = float((boxes[:, 1] - boxes[:, 0]).max())
+            self.decoders = {n: new_decoder(options, i, n, unit) for i, n in enumerate(decoders)}
         else:
             self.renderers = {name: found.renderer(name) for name in self.scenes}
             self.decoders = {name: found.decoders[name].build() for name in decoders}
@@ -122,10 +125,28 @@ class Joint:
             )
             of_encoder.setdefault(pair.encoder, []).append(task)
             tasks.append(task)
+        further: list[Task] = []
         overlaps = overlaps_of(self.pairs)
-        if self.options.overlap == "none" or not overlaps:
-            return tasks
-        return [*tasks, OverlapTask(self.options, overlaps, of_encoder)]
+        if self.options.overlap != "none" and overlaps:
+            further.append(OverlapTask(self.options, overlaps, of_encoder))
+        if swaps := self._patterned_swaps(tasks, of_encoder):
+            further.append(PatternTask(self.options, swaps))
+        return [*tasks, *further]
+
+    def _patterned_swaps(
+        self, tasks: list[PairTask], of_encoder: Mapping[str, list[PairTask]]
+    ) -> list[Swap]:
+        """The untrained pairs of decoders that make patterns."""
+        swaps = []
+        for name in dict.fromkeys(self.options.pattern):
+            shown = [
+                task for task, pair in zip(tasks, self.pairs, strict=True) if pair.decoder == name
+            ]
+            known = {pair.encoder for pair in self.pairs if pair.decoder == name}
+            for encoder, own in of_encoder.items():
+                if encoder not in known:
+                    swaps.append(Swap(own[0], self.decoders[name], shown))
+        return swaps
 
     def checkpoint(self) -> Checkpoint:
         """Everything as it is now."""
@@ -159,11 +180,12 @@ def spec_of(options: TrainOptions) -> Spec:
     return {**spec, "style": style, "sampler": sampler}
 
 
-def new_decoder(options: TrainOptions, index: int) -> FeatureDecoder:
-    """An untrained decoder, the ``index``-th of a run."""
+def new_decoder(options: TrainOptions, index: int, name: str, unit: float) -> FeatureDecoder:
+    """An untrained decoder, the ``index``-th of a run; ``unit``: see `FeatureDecoder`."""
+    n_place = options.place_frequencies if name in options.pattern else 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed * 1009 + index)
-        return FeatureDecoder(options.n_features)
+        return FeatureDecoder(options.n_features, n_place, unit)
 
 
 def one_scene(encoder: str, scenes: Mapping[str, Scene]) -> Scene:

@@ -72,6 +72,15 @@ class PairTask(PhotometricTask):
         self.wear()
         yield from super().gradients(step)
 
+    def code(self, step: int, n_rays: int) -> Tensor | None:
+        """A decoder that sees the place is not shown that of some rays, so that the features alone
+        still mean what they mean in other decoders."""
+        if not self.decoder.n_place:
+            return None
+        device = self.engine.device
+        drawn = torch.rand(n_rays, 1, generator=self.generator(step, 2, device.type), device=device)
+        return (drawn >= self.options.place_dropout).float()
+
     def validate(self, step: int) -> None:
         self.wear()
         super().validate(step)

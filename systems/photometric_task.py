@@ -150,7 +150,9 @@ class PhotometricTask(Task):
         samples = self.renderer.sample(rays, generator, mark=True, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius
-        renderings = {"fine": self.renderer.render(rays, samples, scale_gradients_within=near)}
+        code = self.code(step, len(rays))
+        rendering = self.renderer.render(rays, samples, code, scale_gradients_within=near)
+        renderings = {"fine": rendering}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
         terms = {}
@@ -160,6 +162,10 @@ class PhotometricTask(Task):
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
         self.descend(terms, step)
         return {name: value.detach() for name, value in terms.items()}
+
+    def code(self, step: int, n_rays: int) -> Tensor | None:
+        """The code (n_rays, C) that the colours of a step's rays are conditioned on; None: none."""
+        return None
 
     def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
         """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""

@@ -3,16 +3,21 @@
 import json
 import shutil
 
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import analysis.path
+from analyse import analyse
+from analysis.features import Plane
+from analysis.maps import decoded
+from assets.weights import read_weights
 from eval import evaluate
 from export import export
 from models.checkpoint import Checkpoint
-from models.renderer import render_view
-from opt import parse_eval, parse_export, parse_train
+from opt import parse_analyse, parse_eval, parse_export, parse_train
 from pipeline import train
 from systems.system import System
 from utils.errors import UserError
@@ -65,7 +70,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("field", QUICK)
+@pytest.mark.parametrize("field", ["nerf", "voxels"])
 def test_every_pair_out_of_one_file(at, field):
     path = joint(field)[0]
     checkpoint = Checkpoint.read(path)
@@ -107,9 +112,15 @@ def test_photos_measure_the_pairs_that_they_show_and_no_other(at):
     assert sizes == [(24, 20), (20, 16), (18, 15)]
 
 
-@pytest.mark.parametrize("field", QUICK)
-@pytest.mark.parametrize("overlap", ["none", "adversarial"])
-def test_every_parameter_moves_and_is_in_the_checkpoint(at, field, overlap, monkeypatch):
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("nerf", "--pattern plain red"),
+        ("nerf_in_steps", ""),
+        ("voxels", "--overlap adversarial --pattern red"),
+    ],
+)
+def test_every_parameter_moves_and_is_in_the_checkpoint(at, field, more, monkeypatch):
     before, system = {}, []
     step = System.step
 
@@ -120,7 +131,7 @@ def test_every_parameter_moves_and_is_in_the_checkpoint(at, field, overlap, monk
         step(self, number, *more)
 
     monkeypatch.setattr(System, "step", first_step)
-    path = joint(field, 2, f"--overlap {overlap} --checkpoint_every 1")[0]
+    path = joint(field, 2, more)[0]
     (system,) = system
     optimised = {id(p) for g in system.parameter_groups() for p in g["params"]}
     saved = content(path)
@@ -143,10 +154,15 @@ def test_one_geometry_learns_from_all_its_data_sets(at, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("field", "overlap"), [("voxels", "adversarial"), ("voxels", "sliced"), ("nerf", "support")]
+    ("field", "more"),
+    [
+        ("voxels", "--overlap adversarial"),
+        ("voxels", "--overlap sliced --pattern red"),
+        ("nerf", "--overlap support --pattern red"),
+    ],
 )
-def test_resumed_is_the_same_to_the_bit(at, field, overlap, monkeypatch):
-    more = f"--overlap {overlap} --n_features 3 --checkpoint_every 4"
+def test_resumed_is_the_same_to_the_bit(at, field, more, monkeypatch):
+    more += " --n_features 3 --checkpoint_every 4"
     whole = content(joint(field, 12, more + " --suffix whole")[0])
     step = System.step
 
@@ -168,14 +184,14 @@ def test_a_weight_of_nothing_is_bit_identical_to_no_overlap(at):
 
 
 def test_joint_training_learns_every_pair(at):
-    path = joint("voxels", 120, "--batch_size 256 --lr_scheduler cosine --n_features 4")[0]
+    path = joint("voxels", 100, "--batch_size 256 --lr_scheduler cosine --n_features 4")[0]
     for encoder, decoder in (("first", "plain"), ("second", "plain"), ("second", "red")):
         line = f"--ckpt_path {path} --encoder {encoder} --decoder {decoder}"
         assert evaluate(parse_eval(line.split()))["psnr"] > 22
 
 
 def test_a_swap_as_mesh_and_as_weights(at):
-    path = joint("voxels", 60, "--batch_size 256")[0]
+    path = joint("voxels", 30, "--batch_size 256 --pattern red")[0]
     line = f"--ckpt_path {path} --encoder first --decoder red"
     mesh = export(parse_export(f"mesh {line} --resolution 24 --mesh_format ply".split()))
     assert mesh["colours"] == "those of the decoder 'red'"
@@ -183,8 +199,6 @@ def test_a_swap_as_mesh_and_as_weights(at):
     file = export(parse_export(f"weights {line} --name swap".split()))["files"][0]
     checkpoint = Checkpoint.read(path)
     swap = checkpoint.renderer("first", "red").state_dict()
-    from assets.weights import read_weights
-
     again = read_weights(next(p for p in at.rglob("swap.safetensors"))).renderer().state_dict()
     assert str(file).endswith("swap.safetensors")
     kept = [name for name in swap if name != "sampler.grid.lit"]
@@ -206,6 +220,7 @@ def test_a_swap_as_mesh_and_as_weights(at):
         ("--scenes sphere", "--pairs a=e,d", "must be NAME=FOLDER"),
         ("--scenes a=sphere", "--pairs a=e", "must be DATA_SET=ENCODER,DECODER"),
         ("", "", "--scenes: missing"),
+        ("--scenes a=sphere", "--pairs a=e,d --pattern b", "--pattern b: no decoder of --pairs"),
         ("--scenes a=sphere,near=close", "--pairs a=e,d", "--scenes a: near: expected a number"),
         ("--scenes a=nowhere", "--pairs a=e,d", "nowhere: no such directory"),
     ],
@@ -253,9 +268,6 @@ def test_yaml_says_it_in_mappings(at):
 
 def test_a_damaged_decoder_is_refused(at):
     path = joint(steps=2)[0]
-    whole = Checkpoint.read(path)
-    renderer = whole.renderer("first", "red")
-    assert render_view is not None and renderer.field.style.decoder.n_features == 2
     for change, words in (
         (lambda c: c["decoders"]["red"]["state"].pop("unit"), "missing or unexpected tensors"),
         (lambda c: c["decoders"]["red"]["spec"].update(n_features=3), "wrong shape"),
@@ -266,3 +278,70 @@ def test_a_damaged_decoder_is_refused(at):
         change(damaged)
         with pytest.raises(UserError, match=words):
             Checkpoint.checked(damaged, path)
+
+
+# -- what is drawn and measured -----------------------------------------------------------------
+
+
+def test_every_analysis_writes_pictures_and_numbers(at):
+    path = joint("voxels", 30, "--batch_size 256 --n_features 3 --pattern red")[0]
+    line = f"--ckpt_path {path} --n_points 2000"
+    for name, files in (
+        ("material_map", ["material_map.png"]),
+        ("feature_map", ["feature_map.png"]),
+        ("overlap", ["overlap.png"]),
+    ):
+        report = analyse(parse_analyse([name, *line.split()]))
+        folder = at / "results" / "analysis" / "x_j"
+        assert all((folder / file).stat().st_size > 5000 for file in files)
+        assert json.loads((folder / f"{name}.json").read_text())["plane"] == report["plane"]
+        assert "first two principal components of 3 features" in report["plane"]
+    assert report["points"] == {"first": 2000, "second": 2000}
+    numbers = report["pairs"]["first - second"]
+    assert numbers["kl_forward"] > 0
+    assert numbers["kl_backward"] > 0
+
+
+def test_the_path_is_written_as_gif_and_mp4(at, monkeypatch):
+    monkeypatch.setattr(analysis.path, "FRAMES", 4)
+    path = joint("voxels", 30, "--batch_size 256")[0]
+    report = analyse(parse_analyse(["path", "--ckpt_path", str(path), "--decoders", "red"]))
+    assert [file.rsplit(".")[-1] for file in report["files"]] == ["gif", "mp4", "png"]
+    assert report["decoder"] == "red"
+    assert len(imageio.mimread(report["files"][0])) == 4
+    # what is told of a place is what the encoder says there
+    place = next(i for i, x in enumerate(report["places"]) if x is not None)
+    assert len(report["features"][place]) == 2
+
+
+def test_a_map_shows_what_the_decoder_gives(at):
+    """With its sigmoid, and where the axes say."""
+    checkpoint = Checkpoint.read(joint(steps=2)[0])
+    decoder = checkpoint.decoders["red"].build()
+    points = torch.randn(500, 2).double()
+    plane = Plane.of({"a": points})
+    colours = decoded(decoder, plane, size=8)
+    left, right, bottom, top = plane.extent
+    u, v = left + (right - left) * 2.5 / 8, bottom + (top - bottom) * 6.5 / 8
+    expected = decoder(torch.tensor([[u, v]]), torch.zeros(1, 3))
+    torch.testing.assert_close(colours[6, 2], expected[0].detach(), atol=1e-4, rtol=0)
+
+
+def test_principal_components_hold_the_variance():
+    spread = torch.tensor([5.0, 0.1, 2.0, 0.1]).double()
+    x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)).double() * spread
+    plane = Plane.of({"a": x})
+    axes = torch.eye(4).double()[[0, 2]]
+    torch.testing.assert_close(plane.axes, axes, atol=0.02, rtol=0)
+
+
+def test_one_line_for_what_cannot_be_analysed(at):
+    path = joint(steps=2)[0]
+    line = ["overlap", "--ckpt_path", str(path), "--encoders", "third"]
+    with pytest.raises(UserError, match="no field 'third'"):
+        analyse(parse_analyse(line))
+    alone = train(
+        parse_train(f"--stage geometry --root_dir sphere --max_steps 2 {QUICK['voxels']}".split())
+    )[0]
+    with pytest.raises(UserError, match="not of a joint training"):
+        analyse(parse_analyse(["overlap", "--ckpt_path", str(alone)]))
