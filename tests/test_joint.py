@@ -308,7 +308,8 @@ def test_the_path_is_written_as_gif_and_mp4(at, monkeypatch):
     report = analyse(parse_analyse(["path", "--ckpt_path", str(path), "--decoders", "red"]))
     assert [file.rsplit(".")[-1] for file in report["files"]] == ["gif", "mp4", "png"]
     assert report["decoder"] == "red"
-    assert len(imageio.mimread(report["files"][0])) == 4
+    assert imageio.get_reader(report["files"][1]).count_frames() == 4
+    assert 1 < len(imageio.mimread(report["files"][0])) <= 4  # equal ones are one, shown longer
     # what is told of a place is what the encoder says there
     place = next(i for i, x in enumerate(report["places"]) if x is not None)
     assert len(report["features"][place]) == 2
