@@ -567,6 +567,10 @@ class TrainOptions(
             lambda o: o.root_dir is None and o.stage != "joint",
         ),
         Rule(
+            "--root_dir: not used by --stage joint, whose data sets are in --scenes; leave it out",
+            lambda o: o.stage == "joint" and "root_dir" in o.given,
+        ),
+        Rule(
             "--scenes: missing; --stage joint needs data sets, and --pairs what each trains",
             lambda o: o.stage == "joint" and not o.scenes,
         ),

@@ -126,7 +126,7 @@ class Item:
             return None
         if self.count is None:
             return self.read(node)
-        if isinstance(node, dict):
+        if isinstance(node, dict) and self.count == "*":
             node = [f"{key}={_joined(value)}" for key, value in node.items()]
         nodes = node if isinstance(node, list) else [node]
         if isinstance(self.count, int) and len(nodes) != self.count:
