@@ -48,13 +48,22 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     """Squared maximum mean discrepancy, biased, under the mean of five Gaussian kernels whose
     squared widths are the mean squared distance times 1/4, 1/2, 1, 2, 4 (Long et al., Deep
     Adaptation Networks, 2015)."""
-    both = torch.cat([a, b])
-    squared = (both[:, None] - both).square().sum(-1)
-    width = squared.detach().mean().clamp(min=1e-12)
-    scales = [2.0 ** (k - KERNELS // 2) for k in range(KERNELS)]
-    kernel = sum(torch.exp(-squared / (width * scale)) for scale in scales) / KERNELS
-    n = len(a)
-    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
+    blocks = [(x[:, None] - y).square().sum(-1) for x, y in ((a, a), (b, b), (a, b))]
+    total = sum(n * x.detach().sum() for n, x in zip((1, 1, 2), blocks, strict=True))
+    width = (total / (len(a) + len(b)) ** 2).clamp(min=1e-12)
+    first, second, between = (_kernels(block / width).mean() for block in blocks)
+    return first + second - 2 * between
+
+
+def _kernels(squared: Tensor) -> Tensor:
+    """Mean of the kernels of squared distances in units of the mean one; each is the square of the
+    next wider."""
+    kernel = torch.exp(-squared / 2 ** (KERNELS // 2))
+    total = kernel
+    for _ in range(KERNELS - 1):
+        kernel = kernel * kernel
+        total = total + kernel
+    return total / KERNELS
 
 
 def sliced_wasserstein(
