@@ -14,10 +14,10 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo_joint.yaml"
 def test_demo_runs_without_data_and_measures_the_swap(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = yaml.safe_load(CONFIG.read_text())
-    recipe |= {"max_steps": 40, "batch_size": 256, "voxel_resolution": 24}
+    recipe |= {"max_steps": 30, "batch_size": 256, "voxel_resolution": 24}
     Path("small.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(demo_joint, "CONFIG", "small.yaml")
-    small = {"size": (24, 24), "n_train": 8, "n_val": 1, "n_test": 4}
+    small = {"size": (24, 24), "n_train": 6, "n_val": 1, "n_test": 4}
     monkeypatch.setattr(demo_joint, "write_worlds", lambda folder: write_worlds(folder, **small))
     demo_joint.main()
     said = capsys.readouterr().out
