@@ -177,6 +177,7 @@ def wear(renderer: Renderer, decoder: FeatureDecoder) -> None:
     coarse = getattr(renderer.sampler, "coarse", None)
     if coarse is not None:
         coarse.style.decoder = decoder
+        renderer.note_coarse_style()
 
 
 def contributing_features(

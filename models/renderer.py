@@ -88,10 +88,12 @@ class Renderer(nn.Module):
     @property
     def spec(self) -> Spec:
         """Plain values from which, with the state_dict, `from_state` rebuilds this renderer."""
-        sampler, coarse = self._spec["sampler"], getattr(self.sampler, "coarse", None)
-        if coarse is not None:
-            sampler = sampler | {"style": coarse.style.spec()}
-        return self._spec | {"style": self.field.style.spec(), "sampler": sampler}
+        return self._spec | {"style": self.field.style.spec()}
+
+    def note_coarse_style(self) -> None:
+        """Takes the specification of the coarse field's style, which was replaced, into `spec`."""
+        sampler = self._spec["sampler"] | {"style": self.sampler.coarse.style.spec()}
+        self._spec = self._spec | {"sampler": sampler}
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos, see `Field.parameter_groups`."""
