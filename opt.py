@@ -366,11 +366,12 @@ class Joint(Options):
         check=POSITIVE,
         part=PAIRS,
     )
-    overlap: str = option(
-        "none",
+    overlap: str | None = option(
+        None,
         "loss that makes the features of encoders overlap where they are to wear each other's "
-        "decoders",
+        "decoders (default: none with 2 features, kl with more)",
         choices=("none", *OVERLAPS),
+        derive=lambda o: "none" if o.n_features <= 2 else "kl",
         part=PAIRS,
     )
     overlap_weight: Schedule = option(
