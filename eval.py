@@ -33,10 +33,12 @@ from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
+from models.mixing import Mixture
 from models.renderer import render_view
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
+from systems.novel_codes import codes_of
 from systems.style_measures import (
     ViewQuality,
     measuring_network,
@@ -61,7 +63,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(style=options.style)
+    mixture = Mixture.asked(checkpoint, options.style, options.strength)
+    field, style = mixture.field, mixture.style
     options = options.filled_from(checkpoint.options, SCENE)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
@@ -72,10 +75,13 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
-    renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
+    renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     smallest = int(cameras.sizes.min())
     photos = photos if photographed else []
     measures = Measures(checkpoint, style, photos, smallest, device)
+    if len(mixture.paintings) > 1:
+        measures.leave_out_style("of a mixture: there is no painting of it; render one --style")
     quality = None
     if options.measure:
         network = measuring_network(checkpoint, style, device)
@@ -89,7 +95,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
         with networks:
-            picture = render_view(renderer, cameras, index, options.chunk).cpu()
+            picture = render_view(renderer, cameras, index, options.chunk, codes[index]).cpu()
         seconds = time.perf_counter() - start
         frames.write(index, picture)
         own[index] = measures(index, picture), seconds
@@ -100,7 +106,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     about = {
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
-        "style": style,
+        "style": str(mixture),
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
         "options": options.to_dict(),

@@ -36,6 +36,7 @@ from utils.schedule import Schedule
 
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
+STYLISING, TEACHING = "stylising", "teaching"  # what all stages with paintings read; stage mutual
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -152,9 +153,13 @@ class Weights(Options):
 class Colours(Options):
     """trained weights"""
 
-    style: str | None = option(
-        None,
-        "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    style: tuple[str, ...] = option(
+        (),
+        "colours: a painting's, by the name of its file, or photo; several are mixed, "
+        "NAME:WEIGHT each (default: the last painted)",
+    )
+    strength: float = option(
+        1.0, "of the painting: 0 is the photographic colours, 1 the painting's", check=UNIT
     )
 
 
@@ -204,7 +209,7 @@ class Run(Options):
         1, "geometry: passes over all pixels", check=POSITIVE, part=PHOTOS
     )
     num_epochs_style: int = option(
-        1, "style: passes over the training views", check=POSITIVE, part=PAINTING
+        1, "style, mutual: passes over the training views", check=POSITIVE, part=STYLISING
     )
     max_steps: int | None = option(
         None, "stop after this many steps (default: by epochs)", check=POSITIVE
@@ -277,7 +282,7 @@ class Style(Options):
         ),
     )
     style_dir: Path | None = option(
-        None, "file of the painting, or a folder of paintings", part=PAINTING
+        None, "file of the painting, or a folder of paintings", part=STYLISING
     )
     style_mode: str = option(
         "memory_saving",
@@ -294,12 +299,12 @@ class Style(Options):
         AUTO_FEATURES,
         "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
-        part=PAINTING,
+        part=STYLISING,
     )
     vgg_weights: Path | None = option(
         None,
         "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
-        part=PAINTING,
+        part=STYLISING,
     )
     style_init: str = option(
         "photo",
@@ -314,13 +319,41 @@ class Style(Options):
         False, "styled colours may depend on the viewing direction", part=PAINTING
     )
     cache_gb: float = option(
-        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=PAINTING
+        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=STYLISING
     )
     sample_threshold: float = option(
         0.01,
         "drop each ray's faintest samples, up to this share of its weight; 0: keep all",
         check=SHARE,
-        part=PAINTING,
+        part=STYLISING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutual(Options):
+    """mutual learning of a field and a 2D stylisation network"""
+
+    decoder_weights: Path | None = option(
+        None,
+        "file of the 2D network's decoder (default: the built-in one of --features own)",
+        part=TEACHING,
+    )
+    consistency_steps: int = option(
+        300,
+        "first steps, in which the 2D network learns to paint a surface alike in all views",
+        check=NOT_NEGATIVE,
+        part=TEACHING,
+    )
+    decoder_step: int | None = option(
+        None,
+        "the field's step from which it also teaches the 2D network (default: half-way)",
+        check=NOT_NEGATIVE,
+        part=TEACHING,
+    )
+    preserve_colour: bool = option(
+        False,
+        "take the luminance from the painting, and leave the scene its colours",
+        part=TEACHING,
     )
 
 
@@ -384,6 +417,11 @@ class Output(Options):
     output_dir: Path = option(Path("results"), "directory of all files but the GIF")
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
+    )
+    sigma_scale: float = option(
+        0.0,
+        "stage mutual: 0 renders a painting's mean, 1 as the nearest training views show it",
+        check=NOT_NEGATIVE,
     )
     measure: tuple[str, ...] = option(
         (),
@@ -449,7 +487,9 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
+class TrainOptions(
+    TermWeights, Mutual, Style, Weights, Optimisation, FieldShape, Machine, Run, Data
+):
     """Options of pipeline.py."""
 
     @classmethod
@@ -458,13 +498,13 @@ class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machin
 
     rules = (
         Rule(
-            "--style_dir: missing; --stage style needs a painting",
-            lambda o: o.stage == "style" and o.style_dir is None,
+            "--style_dir: missing; this stage needs a painting, or a folder of them",
+            lambda o: o.stage != "geometry" and o.style_dir is None,
         ),
         Rule(
-            "--ckpt_path: missing; --stage style needs a trained field: "
+            "--ckpt_path: missing; this stage needs a trained field: "
             "give --ckpt_path, or --coarse_path and --fine_path",
-            lambda o: o.stage == "style" and _without_weights(o),
+            lambda o: o.stage != "geometry" and _without_weights(o),
         ),
     )
 

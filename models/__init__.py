@@ -20,6 +20,8 @@ STYLES = Registry(
     {
         "nerf": "models.nerf:NerfStyle",
         "voxels": "models.voxels:VoxelStyle",
+        "latent_nerf": "models.latent_nerf:LatentNerfStyle",
+        "latent_voxels": "models.latent_voxels:LatentVoxelStyle",
     },
 )
 SAMPLERS = Registry(

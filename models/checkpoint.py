@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.cameras.space import space_from
+from models import STYLES
 from models.checkpoint_v1 import convert
 from models.renderer import Renderer
-from models.style import build_style
+from models.style import Style, build_style
 from utils.checkpoint import (
     content_digest,
     digest,
@@ -202,6 +203,17 @@ class Checkpoint:
             _set_style(renderer, self.styles[style].spec, self.styles[style].state)
         return renderer
 
+    def style(self, field: str, name: str, geometry: nn.Module) -> Style:
+        """Builds a style, or the photographic colours, for the ``geometry`` of its field."""
+        if name == PHOTO:
+            record = self.fields[field]
+            spec, state = record.spec["style"], without_prefix(record.state, STYLE_PREFIX)
+        else:
+            spec, state = self.styles[name].spec, self.styles[name].state
+        style = build_style(spec, geometry)
+        style.load_state_dict(state)
+        return style.requires_grad_(False)
+
     def with_style(
         self,
         name: str,
@@ -237,6 +249,48 @@ class Checkpoint:
             stage=options["stage"],
             scenes={**self.scenes, field: scene or self.scenes[field]},
             styles={**others, name: style},
+            options=options,
+            progress=None,
+            versions=versions(),
+        )
+
+    def with_styles(
+        self,
+        styles: Mapping[str, tuple[Style, dict[str, Any]]],
+        renderer: Renderer,
+        options: dict[str, Any],
+        scene: dict[str, Any],
+        field: str | None = None,
+    ) -> Checkpoint:
+        """A copy of this checkpoint with further styles; what they share is stored once.
+
+        Args:
+            styles: by name, each with its options; styles of the same names are replaced.
+            renderer: the field, on which they were trained.
+            options: of the run that trained them.
+            scene, field: as in `with_style`.
+
+        Raises:
+            RuntimeError: training has changed the geometry.
+        """
+        field = field or self.chosen()[0]
+        if geometry_digest(renderer.state_dict()) != self.fields[field].digest:
+            raise RuntimeError(f"the geometry of '{field}' changed while styles were trained")
+        copies: dict[int, Tensor] = {}  # of each tensor one, by the place of the original
+        records = {}
+        for name, (style, own) in styles.items():
+            state = style.state_dict()
+            for x in state.values():
+                if x.data_ptr() not in copies:
+                    copies[x.data_ptr()] = x.detach().to("cpu", copy=True)
+            state = {key: copies[x.data_ptr()] for key, x in state.items()}
+            records[name] = StyleRecord(field, style.spec(), state, own)
+        others = {n: s for n, s in self.styles.items() if n not in records}
+        return replace(
+            self,
+            stage=options["stage"],
+            scenes={**self.scenes, field: scene},
+            styles={**others, **records},
             options=options,
             progress=None,
             versions=versions(),
@@ -735,8 +789,9 @@ def _built(make: Callable[[], Any], where: str) -> Any:
 
 
 def _require_kind(style: Mapping[str, Any], kind: str, where: str) -> None:
-    """A style can only read the features of fields of its own kind."""
-    _require(style.get("kind") == kind, f"{where}: its style is not for a field of kind '{kind}'")
+    """A style can only read the features of fields of one kind."""
+    own = STYLES[style.get("kind")].field_kind if style.get("kind") in STYLES else None
+    _require(own == kind, f"{where}: its style is not for a field of kind '{kind}'")
 
 
 def _require_same(built: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

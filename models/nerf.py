@@ -83,7 +83,7 @@ class NerfStyle(Style):
         decoder: further arguments of `Decoder`.
     """
 
-    kind = "nerf"
+    kind = field_kind = "nerf"
 
     def __init__(
         self, geometry: NerfGeometry, n_frequencies: int = 4, depth: int = 6, **decoder: Any

@@ -132,17 +132,21 @@ class Style(nn.Module):
 
     Attributes:
         kind: name in `models.STYLES`.
+        field_kind: kind of the fields that it is for.
         head: ``(feature, x) -> (M, C)``.  Its attribute ``linear`` is the `nn.Linear` that the head
             consists of, so that the decoder can fuse it into its first layer; None: the head is
             something else.
         decoder: reads the C channels of the head.
+        reads_features: whether colours depend on the geometry's features.
 
     Subclasses define their specification (``kind``, `spec`) and their learning rates.
     """
 
     kind: str
+    field_kind: str
     head: nn.Module
     decoder: Decoder
+    reads_features = True
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """Colours (M, 3) in [0, 1].

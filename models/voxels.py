@@ -156,7 +156,7 @@ class VoxelStyle(Style):
         decoder: further arguments of `Decoder`.
     """
 
-    kind = "voxels"
+    kind = field_kind = "voxels"
 
     def __init__(
         self,

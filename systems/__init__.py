@@ -13,10 +13,12 @@ STAGES = Registry(
     {
         "geometry": "systems.geometry:geometry_stage",
         "style": "systems.style:style_stage",
+        "mutual": "systems.mutual:mutual_stage",
     },
 )
 # the parts of the work that a stage is made of: it reads the options of these, see opt.py
 PARTS = {
     "geometry": ("field", "photos"),
-    "style": ("trained", "painting"),
+    "style": ("trained", "stylising", "painting"),
+    "mutual": ("trained", "stylising", "teaching"),
 }

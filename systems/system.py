@@ -91,6 +91,10 @@ class Task(nn.Module):
         """What is learned, with learning rates."""
         raise NotImplementedError
 
+    def rate(self, step: int) -> float:
+        """What the learning rates of its parameters are multiplied by in a step."""
+        return 1.0
+
     def start(self) -> Plan:
         """Moves what it works with to the engine's device, and says what it is about to do."""
         raise NotImplementedError
@@ -258,11 +262,22 @@ class System(nn.Module):
 
     def _move(self, step: int, optimizer: torch.optim.Optimizer, move: Callable[[], None]) -> None:
         """Moves the parameters along the gradients that are there, at the step's rates."""
-        factor = rate_factor(self.options, step, self.n_steps)
+        factor, rates = rate_factor(self.options, step, self.n_steps), self._rates(step)
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = group["base_lr"] * factor * rates[id(group["params"][0])]
         self._share_gradients(optimizer)
         move()
+
+    def _rates(self, step: int) -> dict[int, float]:
+        """What the rate of each parameter, by its identity, is multiplied by: as the first task
+        that learns it says."""
+        rates: dict[int, float] = {}
+        for task in self.tasks:
+            for group in task.parameter_groups():
+                rates.update(
+                    (id(p), task.rate(step)) for p in group["params"] if id(p) not in rates
+                )
+        return rates
 
     def _share_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Sums the gradients over the processes."""
