@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.checkpoint import PHOTO, Checkpoint
+from models.latent_nerf import LatentNerfStyle
 from models.latent_voxels import LatentVoxelStyle
 from models.renderer import Renderer
-from models.style import BlendedColours, Style, blended
+from models.style import BlendedColours, Style, averaged, blended
 from utils.errors import UserError
 
 
@@ -44,7 +45,9 @@ class Mixture:
             fields.add(field)
             weights[style] = weights.get(style, 0.0) + weight
         if len(fields) > 1:
-            raise UserError(f"--style {' '.join(words)}: styles of different fields; give one field's")
+            raise UserError(
+                f"--style {' '.join(words)}: styles of different fields; give one field's"
+            )
         total = math.fsum(weights.values())
         if total <= 0:
             raise UserError(f"--style {' '.join(words)}: all weights are 0; give a positive one")
@@ -90,9 +93,17 @@ class Mixture:
         styles = [checkpoint.style(self.field, name, geometry) for name in self.shares]
         shares = list(self.shares.values())
         styles = _conditioned(styles, shares, geometry)
-        mix = blended if _alike(styles) else BlendedColours
-        renderer.field.style = mix(styles, shares)
+        renderer.field.style = _mixed(styles, shares)
         return renderer
+
+
+def _mixed(styles: Sequence[Style], shares: Sequence[float]) -> nn.Module:
+    """One style in between where shapes allow, else the mean of the colours."""
+    if not _alike(styles):
+        return BlendedColours(styles, shares)
+    if all(isinstance(style, LatentNerfStyle) for style in styles):
+        return averaged(styles, shares)
+    return blended(styles, shares)
 
 
 def _conditioned(

@@ -216,6 +216,7 @@ class BlendedColours(nn.Module):
     def __init__(self, styles: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         self.styles, self.weights = nn.ModuleList(styles), _checked(styles, weights)
+        self.reads_features = any(style.reads_features for style in styles)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """As `Style.forward`."""
@@ -253,11 +254,22 @@ def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
             for parts in zip(*maps, strict=True)
         )
         mean.decoder.set_colour_map(matrix, offset)
+    return _averaged(mean, styles, weights)
+
+
+def averaged(styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """As `blended`, of styles whose parameters are all that they consist of."""
+    weights = _checked(styles, weights)
+    return _averaged(styles[0].clone(), styles, weights)
+
+
+@torch.no_grad()
+def _averaged(mean: Style, styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """Gives ``mean`` the weighted mean of the styles' parameters."""
     states: list[Mapping[str, Tensor]] = [dict(style.named_parameters()) for style in styles]
-    with torch.no_grad():
-        for name, parameter in mean.named_parameters():
-            parts = zip(weights, states, strict=True)
-            parameter.copy_(sum(weight * state[name] for weight, state in parts))
+    for name, parameter in mean.named_parameters():
+        parts = zip(weights, states, strict=True)
+        parameter.copy_(sum(weight * state[name] for weight, state in parts))
     return mean
 
 

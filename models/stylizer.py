@@ -38,7 +38,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor, mask: Tensor | None = None) -> Moments:
-        """Moments of features (1, C, h, w), weighted by ``mask (1, 1, h, w)`` where there is one."""
+        """Of features (1, C, h, w), weighted by a mask (1, 1, h, w) or not at all."""
         x = features.double().flatten(2)[0]
         weight = x.new_ones(x.shape[1]) if mask is None else mask.to(x).flatten()
         return cls(weight.sum(), x @ weight, x.square() @ weight)
@@ -65,10 +65,11 @@ def map_statistics(features: Tensor, content: Statistics, style: Statistics) -> 
     Returns:
         (B, C, h, w).
 
-    >>> content, style = Statistics(torch.zeros(4), torch.ones(4)), Statistics(torch.ones(4), torch.ones(4))
+    >>> content = Statistics(torch.zeros(4), torch.ones(4))
+    >>> style = Statistics(torch.ones(4), torch.ones(4))
     >>> map_statistics(torch.zeros(1, 4, 2, 2), content, style).unique()
     tensor([1.])
-    """  # noqa: E501
+    """
     gain = style.std / content.std
     offset = style.mean - content.mean * gain
     return features * gain.to(features)[:, None, None] + offset.to(features)[:, None, None]
@@ -133,12 +134,6 @@ class Stylizer(nn.Module):
     def stride(self) -> int:
         """Pixels along the side of a feature's cell."""
         return self.network.layers[self.layer].stride
-
-    @property
-    def halo(self) -> int:
-        """Pixels around a crop on which its stylised pixels depend, about: what the encoder sees,
-        and as much again for the decoder."""
-        return 2 * self.network.layers[self.layer].halo
 
     def features(self, image: Tensor) -> Tensor:
         """Features (B, C, h, w) of an image (B, 3, H, W) in [0, 1], repeated at its lower and right

@@ -21,6 +21,7 @@ from models.stylizer import Statistics, Stylizer, map_statistics
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
 from systems.frozen import FrozenGeometry, FrozenView
+from systems.mutual_measures import cross_view_error, painter
 from systems.paintings import Painting, code_distributions, painting_statistics
 from systems.photo_views import PhotoViews
 from systems.style_task import CUDA_SHARE
@@ -34,6 +35,7 @@ VISITS = 8  # steps for each painting and view, per epoch
 PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
 REFRESHES = 3  # how often, once the 2D network learns from the field, its pictures are made anew
+SHOWN_PAIRS = 4  # of views, whose difference is recorded
 LUMA = (0.299, 0.587, 0.114)  # of sRGB (Rec. 601)
 
 
@@ -300,6 +302,18 @@ class MimicTask(Task):
         done = step - self.lesson.n_consistency
         if done >= 0 and done % self.show_every == 0:
             self._record_pictures(step)
+            self._record_error(step)
+
+    def _record_error(self, step: int) -> None:
+        """How differently the 2D network paints what two views show, of some pairs of views."""
+        apart = max(1, len(self.views) // SHOWN_PAIRS)
+        chosen = range(0, len(self.views), apart)[:SHOWN_PAIRS]
+        pairs = [(view, near[0]) for view in chosen if (near := self.views.neighbours(view))]
+        for painting, own in zip(self.paintings, self.statistics, strict=True):
+            paint = painter(self.stylizer, self.views, self.content, own)
+            error = cross_view_error(paint, self.views, pairs)
+            if error is not None:
+                self.engine.record_value(step, f"2d_cross_view_error/{painting.name}", error)
 
     @torch.no_grad()
     def _record_pictures(self, step: int) -> None:
@@ -318,7 +332,7 @@ class MimicTask(Task):
             shown = [view.image(x.float(), background) for x in (answer, torch.cat(parts))]
             photo = self.views.rgb[index].to(background.device).float() / 255
             panel = torch.cat([*(x[0].permute(1, 2, 0) for x in shown), photo], 1)
-            height, width = photo.shape[:2]
+            height = photo.shape[0]
             own = self.paintings[number].rgb.float() / 255
             own = resize(own, max(1, round(height * own.shape[1] / own.shape[0])), height)
             panel = torch.cat([panel, own.to(panel)], 1)

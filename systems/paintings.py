@@ -17,7 +17,7 @@ from utils.images import read_image
 
 CROPS = 64  # of each painting, whose statistics its distribution of codes is learned from
 LEAST_CROP = 0.4  # of a painting's sides
-VAE_STEPS = 600
+VAE_STEPS = 300
 
 
 @dataclass(frozen=True)
