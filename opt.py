@@ -36,7 +36,8 @@ from utils.schedule import Schedule
 
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
-STYLISING, TEACHING = "stylising", "teaching"  # what all stages with paintings read; stage mutual
+# what all stages with paintings read; what mutual learning does, and what training a 2D decoder
+STYLISING, TEACHING, DECODING = "stylising", "teaching", "decoding"
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -349,6 +350,12 @@ class Mutual(Options):
         "the field's step from which it also teaches the 2D network (default: half-way)",
         check=NOT_NEGATIVE,
         part=TEACHING,
+    )
+    decoder_layer: str = option(
+        "relu4_1",
+        "decoder: layer of the features that it learns to turn back into an image",
+        choices=("relu2_1", "relu3_1", "relu4_1"),
+        part=DECODING,
     )
     preserve_colour: bool = option(
         False,

@@ -137,6 +137,7 @@ class Checkpoint:
         fields: by name, at least one.
         scenes: `datasets.portable.scene_state` of each field, by the field's name.
         styles: by name, in the order of their training.
+        networks: further networks by name, their tensors: "decoder" of a 2D stylisation network.
         options: options of the run that wrote it.
         inputs: digests of the run's inputs, by name.
         progress: progress of an unfinished run; None: the run is finished.
@@ -160,6 +161,7 @@ class Checkpoint:
     fields: dict[str, FieldRecord]
     scenes: dict[str, dict[str, Any]]
     styles: dict[str, StyleRecord] = field(default_factory=dict)
+    networks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     progress: Progress | None = None
@@ -392,6 +394,7 @@ class Checkpoint:
             "fields": {name: dict(vars(record)) for name, record in self.fields.items()},
             "scenes": self.scenes,
             "styles": {name: dict(vars(record)) for name, record in self.styles.items()},
+            "networks": self.networks,
             "options": self.options,
             "inputs": self.inputs,
             "progress": None if self.progress is None else dict(vars(self.progress)),
@@ -636,6 +639,10 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
         fields,
         scenes,
         styles,
+        {
+            name: _tensors(state, f"network '{name}'")
+            for name, state in _mapping(content.get("networks", {}), "networks").items()
+        },
         _parsed_options(content.get("options"), "options"),
         inputs,
         _parsed_progress(content.get("progress")),

@@ -18,30 +18,35 @@ OWN_DECODER = Path(__file__).with_name("texture_decoder.pth")
 
 
 def load_stylizer(
-    features: str, vgg_weights: Path | None, decoder_weights: Path | None
+    features: str,
+    vgg_weights: Path | None,
+    decoder_weights: Path | None,
+    trained: Mapping[str, Tensor] | None = None,
 ) -> Stylizer:
     """The 2D stylisation network of the options of the same names.
 
-    The decoder's file says how deep the encoder has to be; without one, the built-in decoder of the
-    built-in encoder is taken.
+    The decoder's weights say how deep the encoder has to be.  Without a file those that were
+    ``trained`` are taken, and without them the built-in decoder of the built-in encoder.
 
     Raises:
         UserError: a file is missing or damaged, or the two do not fit together.
     """
     network = load_features(features, vgg_weights, layers=[LAYER])
-    if decoder_weights is None:
-        if network.name != "own":
-            raise UserError(
-                f"--decoder_weights: missing; a 2D decoder for {network.name} is needed: give its "
-                "file, train one with --stage decoder, or take --features own, which has one"
-            )
-        decoder_weights = OWN_DECODER
-    state = read_weights(decoder_weights)
-    layer = layer_of(state, network.name, decoder_weights)
+    if decoder_weights is None and trained is not None:
+        source, state = Path("the checkpoint's decoder"), trained
+    elif decoder_weights is None and network.name != "own":
+        raise UserError(
+            f"--decoder_weights: missing; a 2D decoder for {network.name} is needed: give its "
+            "file, train one with --stage decoder, or take --features own, which has one"
+        )
+    else:
+        source = decoder_weights or OWN_DECODER
+        state = read_weights(source)
+    layer = layer_of(state, network.name, source)
     if layer not in network.layers:
         network = load_features(features, vgg_weights, layers=[layer])
     decoder = ImageDecoder.of(network, layer)
-    fill(decoder, state, decoder_weights)
+    fill(decoder, state, source)
     return Stylizer(network, decoder, layer)
 
 

@@ -13,6 +13,7 @@ STAGES = Registry(
     {
         "geometry": "systems.geometry:geometry_stage",
         "style": "systems.style:style_stage",
+        "decoder": "systems.decoder_stage:decoder_stage",
         "mutual": "systems.mutual:mutual_stage",
     },
 )
@@ -20,5 +21,6 @@ STAGES = Registry(
 PARTS = {
     "geometry": ("field", "photos"),
     "style": ("trained", "stylising", "painting"),
+    "decoder": ("trained", "stylising", "decoding"),
     "mutual": ("trained", "stylising", "teaching"),
 }

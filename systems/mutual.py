@@ -14,7 +14,7 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
-from models.image_decoders import load_stylizer
+from models.image_decoders import decoder_state, load_stylizer
 from models.latent_nerf import LatentNerfStyle
 from models.latent_voxels import LatentVoxelStyle
 from models.renderer import Renderer
@@ -41,7 +41,12 @@ def mutual_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             "paints over; give the checkpoint of --stage geometry"
         )
     paintings = read_paintings([own.style_dir for own in options_of_paintings(options)])
-    stylizer = load_stylizer(options.features, options.vgg_weights, options.decoder_weights)
+    stylizer = load_stylizer(
+        options.features,
+        options.vgg_weights,
+        options.decoder_weights,
+        field.networks.get("decoder"),
+    )
     inputs = {
         "geometry": field.fields[ONLY_FIELD].digest,
         "decoder": digest(stylizer.decoder.state_dict()),
@@ -87,7 +92,8 @@ def mutual_system(
             painting.name: (style, replace(options, style_dir=painting.file).to_dict())
             for painting, style in zip(paintings, styles, strict=True)
         }
-        return field.with_styles(named, renderer, options.to_dict(), scene_state(scene))
+        painted = field.with_styles(named, renderer, options.to_dict(), scene_state(scene))
+        return replace(painted, networks={"decoder": decoder_state(stylizer.decoder)})
 
     return System(options, [decoder, mimic], lesson.n_steps, checkpoint)
 
