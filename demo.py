@@ -20,7 +20,7 @@ import torch
 
 from datasets.embedded.write import write_demo
 from eval import evaluate
-from features.vgg import vgg19_in_cache
+from features.vgg import vgg_in_cache
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.run import Run
@@ -57,7 +57,7 @@ def main() -> None:
     keep_memory()
     (scene, painting), making = timed(lambda: write_demo(DATA))
     common = ["--config", CONFIG, "--root_dir", str(scene)]
-    looking = "VGG-19" if vgg19_in_cache() else "our own encoder (VGG-19's weights are not at hand)"
+    looking = vgg_in_cache() or "our own encoder (no VGG is at hand)"
     print(f"the style loss looks through {looking}")
 
     geometry = parse_train([*common, "--stage", "geometry"])

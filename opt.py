@@ -34,6 +34,7 @@ from utils.options import (
 )
 from utils.schedule import Schedule
 
+STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
 # what all stages with paintings read; what mutual learning does, and what training a 2D decoder
@@ -298,7 +299,7 @@ class Style(Options):
     )
     features: str = option(
         AUTO_FEATURES,
-        "network of the loss; auto: the one in --vgg_weights, else vgg19 if downloaded, else own",
+        "network of the loss; auto: the one in --vgg_weights, else a downloaded VGG, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
         part=STYLISING,
     )
@@ -306,6 +307,18 @@ class Style(Options):
         None,
         "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
         part=STYLISING,
+    )
+    stroke_scale: float = option(
+        1.0,
+        "size of the strokes, relative to that in a painting as large as the views",
+        check=STROKES,
+        part=STYLISING,
+    )
+    coarse_share: float = option(
+        0.8,
+        "share of the steps that see fewer pixels, for large strokes first; 0: none",
+        check=SHARE,
+        part=PAINTING,
     )
     style_init: str = option(
         "photo",
@@ -319,8 +332,11 @@ class Style(Options):
     view_dependent: bool = option(
         False, "styled colours may depend on the viewing direction", part=PAINTING
     )
-    cache_gb: float = option(
-        0.6, "GB of CPU memory for frozen geometry", check=NOT_NEGATIVE, part=STYLISING
+    cache_gb: float | None = option(
+        None,
+        "GB of CPU memory for frozen geometry (default: a sixth of the machine's)",
+        check=NOT_NEGATIVE,
+        part=STYLISING,
     )
     sample_threshold: float = option(
         0.01,

@@ -36,7 +36,8 @@ def load_features(
 
     Args:
         name: one of `NETWORKS`, or "auto": where a file is given, VGG-16 or VGG-19, whichever it
-            holds; without a file, VGG-19 if torchvision has it in its cache, else our own.
+            holds; without a file, the one that torchvision has in its cache, VGG-16 if both, else
+            our own.
         weights: a file of VGG weights, or None.
         layers: the layers that are needed, by name or by role, see `FeatureNetwork.roles`.
 
@@ -53,11 +54,11 @@ def load_features(
     """
     weights = None if weights is None else Path(weights)
     if name == AUTO:
-        from features.vgg import load_vgg, vgg19_in_cache
+        from features.vgg import load_vgg, vgg_in_cache
 
         if weights is not None:
             return load_vgg(weights, layers)
-        name = "vgg19" if vgg19_in_cache() else "own"
+        name = vgg_in_cache() or "own"
     if name not in NETWORKS:
         raise UserError(f"--features {name}: unknown; take one of {', '.join((AUTO, *NETWORKS))}")
     return NETWORKS[name](weights, layers)

@@ -152,9 +152,10 @@ def cached_weights(name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(URLS[name]).name
 
 
-def vgg19_in_cache() -> bool:
-    """Whether torchvision has downloaded VGG-19 already."""
-    return cached_weights("vgg19").is_file()
+def vgg_in_cache() -> str | None:
+    """Which of the two torchvision has downloaded already; "vgg16", whose block 3 paints better,
+    where it has both."""
+    return next((name for name in ("vgg16", "vgg19") if cached_weights(name).is_file()), None)
 
 
 def torchvision_indices(channels: Mapping[str, int]) -> dict[str, int]:

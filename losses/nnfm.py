@@ -10,7 +10,7 @@ from losses.masked import Sums, check_features, flatten_positions, mask_like
 from losses.terms import FeatureTerm
 
 # most style features that are searched, spread evenly over the painting
-MAX_STYLE_FEATURES = 1 << 14
+MAX_STYLE_FEATURES = 1 << 12
 # size of the block of the similarity matrix in memory, independent of render and style
 _BLOCK_BYTES = 64 * 2**20
 # added under the root of the norm, so that zero features have a gradient

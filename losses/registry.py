@@ -42,12 +42,12 @@ class Term:
 TERMS: dict[str, Term] = {
     # styleNeRF's objective
     "gram": Term("losses.gram:GramTerm", "Gram matrices", {"gram": {"gram": 1e6, "content": 1.0}}),
-    # cosine distance alone leaves contrast open and finds the dull colours: a little of the
-    # statistics helps
+    # cosine distance alone leaves contrast open, and its colours go astray: a little of the
+    # statistics holds them.  Content and smoothness would cost strokes
     "nnfm": Term(
         "losses.nnfm:NnfmTerm",
         "nearest-neighbour feature matching",
-        {"nnfm": {"nnfm": 1.0, "statistics": 0.3, "content": 3e-4, "tv": 1.0}},
+        {"nnfm": {"nnfm": 1.0, "statistics": 3.0}},
     ),
     "statistics": Term(
         "losses.statistics:StatisticsTerm",

@@ -1,5 +1,6 @@
 """Loss on mean and standard deviation per channel (Huang & Belongie 2017, AdaIN, eq. 13), within a
-mask."""
+mask, relative to the magnitude of the style's features, which differs from network to network by a
+factor of a hundred."""
 
 from __future__ import annotations
 
@@ -65,8 +66,8 @@ def channel_statistics(features: Tensor, mask: Tensor | None = None) -> tuple[Te
 
 
 def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Tensor:
-    """Mean squared error of the means plus that of the standard deviations, averaged over the
-    batch.
+    """Mean squared error of the means plus that of the standard deviations, as a multiple of the
+    style's mean squared feature; averaged over the batch.
 
     Args:
         sums: `moment_sums` of the render around ``style_mean``.
@@ -77,7 +78,8 @@ def statistics_distance(sums: Sums, style_mean: Tensor, style_std: Tensor) -> Te
     """
     mean, std = statistics_from_sums(sums, style_mean)
     per_channel = (mean - style_mean).square() + (std - style_std).square()
-    return (per_channel.mean(dim=1) * sums.coverage()).mean()
+    scale = (style_mean.square() + style_std.square()).mean(dim=1).clamp_min(VARIANCE_FLOOR)
+    return (per_channel.mean(dim=1) / scale * sums.coverage()).mean()
 
 
 def statistics_loss(

@@ -34,7 +34,8 @@ class FrozenView:
             when needed, see `render`.
         opacity: (P,).
         corner: row and column of the window's first pixel.
-        size: height, width of the window.
+        size: height, width of the window, in its own pixels.
+        stride: of the view's pixels, along each side, from one of the window to the next.
     """
 
     cameras: Cameras
@@ -48,6 +49,7 @@ class FrozenView:
     opacity: Tensor
     corner: tuple[int, int]
     size: tuple[int, int]
+    stride: int = 1
 
     def __len__(self) -> int:
         return self.opacity.shape[0]
@@ -82,10 +84,21 @@ class FrozenView:
         )
 
     def window(self, corner: tuple[int, int], size: tuple[int, int]) -> FrozenView:
-        """The part of the view that begins at ``corner`` (row, column) and is ``size`` large."""
-        row, column = self.row - corner[0], self.column - corner[1]
+        """The part of the window that begins at its pixel ``corner`` (row, column) and is ``size``
+        large."""
+        row, column = self._local()
+        row, column = row - corner[0], column - corner[1]
         inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-        return replace(self.take(inside.nonzero()[:, 0]), corner=corner, size=size)
+        top, left = (a + self.stride * b for a, b in zip(self.corner, corner, strict=True))
+        return replace(self.take(inside.nonzero()[:, 0]), corner=(top, left), size=size)
+
+    def every(self, stride: int, first: tuple[int, int]) -> FrozenView:
+        """A view of fewer pixels: every ``stride``-th along each side, from the pixel ``first``
+        (row, column) on."""
+        row, column = self.row - first[0], self.column - first[1]
+        inside = (row >= 0) & (row % stride == 0) & (column >= 0) & (column % stride == 0)
+        size = tuple(-((a - n) // stride) for a, n in zip(first, self.size, strict=True))
+        return replace(self.take(inside.nonzero()[:, 0]), corner=first, size=size, stride=stride)
 
     @torch.no_grad()
     def with_features(self, field: Field, chunks: Chunks) -> FrozenView:
@@ -140,8 +153,13 @@ class FrozenView:
 
     def places(self) -> Tensor:
         """(P,) int64 row-major numbers of the pixels in the window."""
-        row, column = self.row.long() - self.corner[0], self.column.long() - self.corner[1]
+        row, column = self._local()
         return row * self.size[1] + column
+
+    def _local(self) -> tuple[Tensor, Tensor]:
+        """(P,) int64 rows and columns of the pixels in the window."""
+        places = zip((self.row, self.column), self.corner, strict=True)
+        return tuple(torch.div(x.long() - n, self.stride, rounding_mode="floor") for x, n in places)
 
     def mask(self) -> Tensor:
         """(1, 1, H, W) opacity of the window."""
@@ -159,8 +177,9 @@ class FrozenGeometry:
     """The frozen views of a set of cameras, kept as far as a memory budget goes.
 
     On a GPU they are kept there first, then in the host's memory; what neither holds is computed
-    again whenever it is asked for.  Features that are long vectors are kept if those of all views
-    fit where they are used: computing them is quicker than fetching them.
+    again whenever it is asked for, and no more of it than is asked for.  Features that are long
+    vectors are kept if those of all views fit where they are used: computing them is quicker than
+    fetching them.
 
     Args:
         renderer: its geometry does not change any more.
@@ -189,19 +208,26 @@ class FrozenGeometry:
         self.keeps_vectors: bool | None = None  # decided by the first view
         self.kept: dict[int, FrozenView] = {}
         self.last: tuple[int, FrozenView | None] = (-1, None)  # of those that are not kept
+        self.largest = 0  # bytes of a view so far
         self.used = {"device": 0, "host": 0}
 
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def view(self, index: int) -> FrozenView:
-        """One view, on the renderer's device, from memory where it is."""
+    def view(self, index: int, stride: int = 1, first: tuple[int, int] = (0, 0)) -> FrozenView:
+        """One view, or every ``stride``-th pixel of it from the pixel ``first`` (row, column) on,
+        on the renderer's device, from memory where it is."""
+        if stride > 1 and (index in self.kept or self._has_room()):
+            return self.view(index).every(stride, first)
         if index in self.kept:
             return self.kept[index].to(self.renderer.bounds.device)
+        if stride > 1:
+            return self._compute(index, stride, first)
         if self.last[0] == index:
             return self.last[1]
         view = self._compute(index)
         size = view.nbytes()
+        self.largest = max(self.largest, size)
         if self.used["device"] + size <= self.device_budget:
             self.kept[index] = view
             self.used["device"] += size
@@ -212,10 +238,23 @@ class FrozenGeometry:
             self.last = index, view
         return view
 
+    def _has_room(self) -> bool:
+        """Whether one more view is likely to be kept."""
+        room = max(self.budget - self.used["host"], self.device_budget - self.used["device"])
+        return self.largest <= room
+
     @torch.no_grad()
-    def _compute(self, index: int) -> FrozenView:
-        height, width = self.cameras.sizes[index].tolist()
-        parts = self.chunks.over(height * width, lambda part: self._part(index, part))
+    def _compute(self, index: int, stride: int = 1, corner: tuple[int, int] = (0, 0)) -> FrozenView:
+        size = self.cameras.sizes[index].tolist()
+        height, width = (-((a - n) // stride) for a, n in zip(corner, size, strict=True))
+
+        def part_of(part: slice) -> tuple[Tensor | None, ...]:
+            pixel = torch.arange(part.start, part.stop, device=self.cameras.c2w.device)
+            row = corner[0] + pixel // width * stride
+            column = corner[1] + pixel % width * stride
+            return self._part(self.cameras.rays(torch.full_like(pixel, index), row, column))
+
+        parts = self.chunks.over(height * width, part_of)
         counts, t, weights, feature, opacity = (
             None if tensors[0] is None else torch.cat(tensors)
             for tensors in zip(*parts, strict=True)
@@ -225,15 +264,16 @@ class FrozenGeometry:
         view = FrozenView(
             self.cameras,
             index,
-            (seen // width).to(torch.int32),
-            (seen % width).to(torch.int32),
+            (corner[0] + seen // width * stride).to(torch.int32),
+            (corner[1] + seen % width * stride).to(torch.int32),
             torch.cat([first.new_zeros(1), first]),
             t,
             weights,
             feature,
             opacity[seen],
-            (0, 0),
+            corner,
             (height, width),
+            stride,
         )
         if self.keeps_vectors is None:
             none = self.renderer.field.geometry.feature(t.new_zeros(0, 3))
@@ -244,10 +284,10 @@ class FrozenGeometry:
                 return view.with_features(self.renderer.field, self.chunks)
         return view
 
-    def _part(self, index: int, part: slice) -> tuple[Tensor | None, ...]:
+    def _part(self, rays: Rays) -> tuple[Tensor | None, ...]:
         """Each ray's number of samples, each sample's t, weight, feature; each ray's opacity."""
         renderer = self.renderer
-        rays = renderer.clip(self.cameras.view_rays(index, part.start, part.stop))
+        rays = renderer.clip(rays)
         samples = renderer.sample(rays)
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)

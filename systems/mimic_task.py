@@ -24,11 +24,12 @@ from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
 from systems.paintings import Painting, code_distributions, painting_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import CUDA_SHARE
+from systems.style_task import CUDA_SHARE, HOST_SHARE
 from systems.system import Plan, Task, Terms
 from utils.checkpoint import digest
 from utils.chunks import Chunks
 from utils.images import resize, to_uint8
+from utils.machine import memory_of_machine
 
 PIXELS = 4096  # of a view, per step
 VISITS = 8  # steps for each painting and view, per epoch
@@ -182,10 +183,12 @@ class MimicTask(Task):
     def start(self) -> Plan:
         options, device = self.options, self.engine.device
         cuda = device.type == "cuda"
+        given = options.cache_gb
+        budget = HOST_SHARE * memory_of_machine() if given is None else given * 1e9
         self.frozen = FrozenGeometry(
             self.renderer,
             Cameras.within(self.scene, self.scene.train).to(device),
-            options.cache_gb * 1e9,
+            budget,
             CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
             options.chunk,
             options.sample_threshold,
@@ -200,12 +203,12 @@ class MimicTask(Task):
             self.chunks = Chunks(options.chunk)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
         each = 3 * len(first)
-        self.teacher.budget = options.cache_gb * 1e9
+        self.teacher.budget = budget
         kept = min(self.teacher.budget, each * n_views * n_paintings)
         # of the 2D network's deepest picture of a whole view, its widest layer twice
         height, width = first.size
         whole = 2 * 4 * max(g.channels / g.stride**2 for g in self.stylizer.network.layers.values())
-        geometry = min(options.cache_gb * 1e9, first.nbytes() * n_views)
+        geometry = min(budget, first.nbytes() * n_views)
         working = cost.painting_bytes * samples * min(PIXELS, len(first))
         return Plan(
             f"{n_paintings} paintings on {n_views} views of {width}x{height}; "

@@ -83,6 +83,7 @@ def mutual_system(
     styles = new_styles(renderer, len(paintings), len(scene.train), options.seed)
     lesson = lesson_of(options, len(paintings), len(scene.train))
     size = min(min(view.height, view.width) for view in scene.train)
+    size = max(1, round(size * options.stroke_scale))
     images = [painting.image(size) for painting in paintings]
     decoder = DecoderTask(options, stylizer, lesson, images, fields_of(renderer.field, styles))
     mimic = MimicTask(options, scene, renderer, paintings, styles, decoder, lesson)

@@ -14,6 +14,7 @@ from torch import Tensor
 from assets.weights import read_trained
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
+from features.network import FeatureNetwork
 from features.registry import load_features
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES, TERMS, layers_needed
@@ -49,6 +50,7 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             run = stack.enter_context(Run(own, inputs))
             jobs.append((own, style_name(own.style_dir), painting, run, run.to_resume()))
         scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
+        network = network_of(options)
         frozen: FrozenGeometry | None = None
         for own, name, painting, run, found in jobs:
             if len(jobs) > 1:
@@ -57,7 +59,7 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
                 continue
             renderer = found[1].renderer(style=name) if found else start_colours(field, own)
             weights = term_weights(own)
-            objective_of = partial(make_objective, own, weights, painting)
+            objective_of = partial(make_objective, own, weights, network, painting)
             task = StyleTask(own, scene, renderer, painting, objective_of, weights, frozen)
             add_style = partial(field.with_style, name, renderer, own.to_dict())
             checkpoint = partial(add_style, scene=scene_state(scene))
@@ -145,17 +147,27 @@ def term_weights(options: TrainOptions) -> dict[str, Schedule]:
     return {term: weight for term, weight in weights.items() if weight.greatest > 0}
 
 
+def network_of(options: TrainOptions) -> FeatureNetwork | None:
+    """The network that the options' terms look through; None where none of them needs one."""
+    weights = {term: weight.greatest for term, weight in term_weights(options).items()}
+    layers = layers_needed(weights)
+    return load_features(options.features, options.vgg_weights, layers=layers) if layers else None
+
+
 def make_objective(
-    options: TrainOptions, weights: Mapping[str, Schedule], painting: Tensor, size: int
+    options: TrainOptions,
+    weights: Mapping[str, Schedule],
+    network: FeatureNetwork | None,
+    painting: Tensor,
+    size: int,
 ) -> StyleObjective:
     """The objective of the options for renders with a shorter side of ``size`` pixels.
 
     Args:
         weights: of its terms.
+        network: see `network_of`.
         painting: (H, W, 3) uint8.
     """
     most = {term: weight.greatest for term, weight in weights.items()}
-    layers, network = layers_needed(most), None
-    if layers:
-        network = load_features(options.features, options.vgg_weights, layers=layers)
-    return StyleObjective(prepare_style(painting, size), network, most, seed=options.seed)
+    style = prepare_style(painting, round(size * options.stroke_scale))
+    return StyleObjective(style, network, most, seed=options.seed)

@@ -4,6 +4,10 @@ Every step takes one training view, in one of three modes: `memory_saving` compa
 with the painting; `patch` steps once for each patch of it; `small` compares a small version of it.
 All of them back-propagate in as many chunks as the memory asks for (`systems/deferred.py`).  Before
 the first of them a warm-up fits the style to the photos in the painting's colours.
+
+Large strokes come first: most steps see only every second (fourth, ...) pixel of a view, from
+another one each time, so that a network's receptive field spans whole strokes; the last steps see
+all pixels.  See `stages_of`.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from systems.system import Plan, Task, Terms, require_finite
 from systems.views import patches, shrunk
 from utils.chunks import Chunks
 from utils.images import resize
-from utils.machine import product_type
+from utils.machine import memory_of_machine, product_type
 from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
@@ -40,6 +44,8 @@ OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
 BYTES_PER_TILE_PIXEL = {2: 2500, 4: 5500}
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
+HOST_SHARE = 1 / 6  # of the machine's memory, for the same
+COARSEST = 100  # pixels of the shorter side with which painting begins, at least
 
 
 class StyleTask(Task):
@@ -50,7 +56,7 @@ class StyleTask(Task):
         scene: views to paint.
         renderer: with trained geometry.
         painting: (H, W, 3) uint8.
-        objective_of: pixels of the shorter side of the pictures -> the loss.
+        objective_of: pixels of the shorter side of the pictures -> the loss on them.
         weights: of its terms, by the steps after the warm-up.
         frozen: of an earlier task on the same views and geometry, whose memory goes on being used.
     """
@@ -78,12 +84,21 @@ class StyleTask(Task):
         n_style = options.max_steps or options.num_epochs_style * n_views
         self.n_steps = self.n_recolour + n_style
         sides = [min(v.height, v.width) // k for v, k in zip(self.views, self.pools, strict=True)]
-        self.objective = objective_of(min(sides))
+        self.shorter_side, self.objective_of = min(sides), objective_of
+        coarse_share = 0.0 if options.style_mode == "small" else options.coarse_share
+        self.stages = stages_of(n_style, self.shorter_side, coarse_share)
+        self.stride = 0
         self.weights = weights
         self.frozen = frozen
         self.transfer: ColourTransfer | None = None
         self.show_every = options.val_every or max(1, n_style // 10)
         freeze_geometry(renderer)
+
+    def _see_every(self, stride: int) -> None:
+        """From now on compares every ``stride``-th pixel of the views with the painting."""
+        if stride != self.stride:
+            self.stride = stride
+            self.objective = self.objective_of(self.shorter_side // stride).to(self.engine.device)
 
     @property
     def style(self) -> Style:
@@ -96,16 +111,19 @@ class StyleTask(Task):
 
     def start(self) -> Plan:
         options, device = self.options, self.engine.device
+        given = options.cache_gb
+        budget = HOST_SHARE * memory_of_machine() if given is None else given * 1e9
         cuda = device.type == "cuda"
         if self.frozen is None:
             self.frozen = FrozenGeometry(
                 self.renderer,
                 Cameras.within(self.scene, self.views).to(device),
-                options.cache_gb * 1e9,
+                budget,
                 CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
                 options.chunk,
                 options.sample_threshold,
             )
+        self._see_every(self.stages[0][1])
         with self.engine.autocast():
             first = self.frozen.view(0)
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
@@ -192,13 +210,16 @@ class StyleTask(Task):
 
     def gradients(self, step: int) -> Iterator[Terms]:
         index = self._index(step)
-        frozen = self.frozen.view(index)
         if step < self.n_recolour:
+            frozen = self.frozen.view(index)
             usable = self._valid(index, frozen).nonzero()[:, 0]
             if len(usable):
                 yield self._recolour(step, index, frozen.take(usable))
             return
         at = step - self.n_recolour
+        self._see_every(next(stride for end, stride in self.stages if at < end))
+        first = torch.randint(self.stride, (2,), generator=self.generator(step, 3)).tolist()
+        frozen = self.frozen.view(index, self.stride, tuple(first))
         self.objective.weights = {term: weight.at(at) for term, weight in self.weights.items()}
         match self.options.style_mode:
             case "memory_saving":
@@ -300,3 +321,25 @@ def freeze_geometry(renderer: Renderer) -> None:
     """Only the style of the rendered field keeps its gradients."""
     renderer.requires_grad_(False)
     renderer.field.style.requires_grad_(True)
+
+
+def stages_of(n_steps: int, shorter_side: int, coarse_share: float) -> list[tuple[int, int]]:
+    """The sizes at which a style is painted, the coarsest first.
+
+    Args:
+        n_steps: of the painting.
+        shorter_side: of the views, pixels.
+        coarse_share: of the steps that do not see all pixels, shared evenly by the strides.
+
+    Returns:
+        (step, stride): until which step every which pixel is seen.
+
+    >>> stages_of(100, 400, 0.8)
+    [(40, 4), (80, 2), (100, 1)]
+    """
+    strides = [1]
+    while shorter_side // (2 * strides[0]) >= COARSEST:
+        strides.insert(0, 2 * strides[0])
+    n_coarse = round(coarse_share * n_steps) if len(strides) > 1 else 0
+    ends = [round(n_coarse * i / (len(strides) - 1)) for i in range(1, len(strides))]
+    return [*zip(ends, strides, strict=False), (n_steps, 1)]

@@ -72,6 +72,11 @@ def memory_in_use(device: torch.device) -> int:
     return pages * resource.getpagesize()
 
 
+def memory_of_machine() -> int:
+    """Bytes of CPU memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def has_fast_bfloat16(device: str) -> bool:
     """Whether matrix products in bfloat16 are quicker than in single precision.
 

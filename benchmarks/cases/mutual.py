@@ -227,7 +227,7 @@ def _judged(
 
 
 def _views(renderer, cameras: Cameras, options: TrainOptions, mimic) -> PhotoViews:  # noqa: ANN001
-    frozen = FrozenGeometry(renderer, cameras, options.cache_gb * 1e9)
+    frozen = FrozenGeometry(renderer, cameras, mimic.frozen.budget)
     views = PhotoViews(frozen, renderer.field, renderer.background, mimic.chunks)
     for index in range(len(frozen)):
         views.add(index)

@@ -19,7 +19,7 @@ from features.network import FeatureNetwork
 from features.registry import load_features
 from losses.gram import GramTerm
 from losses.style_image import prepare_style
-from systems.style import make_objective, term_weights
+from systems.style import make_objective, network_of, term_weights
 from systems.style_task import StyleTask
 
 ENDLESS = "1000000"
@@ -99,14 +99,14 @@ def style_task(settings: Settings, field: str, mode: str, size: int, scene: Scen
         *("--style_dir", "the-embedded-painting", "--ckpt_path", "written-by-the-benchmark"),
         *("--style_mode", mode, "--small_size", str(size), "--style_init", "random"),
         *("--objective", "gram", "--features", "vgg19", "--vgg_weights", str(vgg_file(settings))),
-        *("--max_steps", ENDLESS, "--cache_gb", str(CACHE_GB)),
+        *("--coarse_share", "0", "--max_steps", ENDLESS, "--cache_gb", str(CACHE_GB)),
     ]
     options = options_for(settings, "style", field, settings.data, *more)
     renderer = RENDERERS[field](settings)
     renderer.field.style.decoder.view_dependent = options.view_dependent
     image = painting()
     weights = term_weights(options)
-    objective_of = partial(make_objective, options, weights, image)
+    objective_of = partial(make_objective, options, weights, network_of(options), image)
     return StyleTask(options, scene, renderer, image, objective_of, weights)
 
 

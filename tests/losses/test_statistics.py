@@ -18,7 +18,16 @@ def test_loss_is_the_two_squared_differences():
     features = torch.randn(1, 3, 6, 8)
     mean, std = channel_statistics(features)
     assert statistics_loss(features, mean, std).item() == pytest.approx(0, abs=1e-12)
-    assert statistics_loss(features, mean + 2, std - 1).item() == pytest.approx(5, rel=1e-5)
+    scale = ((mean + 2).square() + (std - 1).square()).mean().item()
+    assert statistics_loss(features, mean + 2, std - 1).item() == pytest.approx(5 / scale, rel=1e-5)
+
+
+def test_loss_does_not_depend_on_the_magnitude_of_the_features():
+    render, style = torch.randn(2, 1, 3, 6, 8).unbind(0)
+    small, large = (
+        statistics_loss(k * render, *channel_statistics(k * style)).item() for k in (1.0, 1000.0)
+    )
+    assert small == pytest.approx(large, rel=1e-4)
 
 
 @pytest.mark.parametrize("mask", [None, torch.zeros(1, 1, 6, 8)])

@@ -10,7 +10,7 @@ from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
-from systems.style_task import freeze_geometry
+from systems.style_task import freeze_geometry, stages_of
 from systems.views import patches, shrunk
 from tests.renderers import nerf_renderer, voxel_renderer
 from utils.chunks import Chunks
@@ -148,6 +148,40 @@ def test_a_view_can_be_taken_apart():
     image = whole_image(renderer, frozen).view(*SIZE, 3).permute(2, 0, 1)[None]
     assert torch.allclose(cut, image[..., 3:9, 5:14])
     assert torch.equal(window.mask(), frozen.mask()[..., 3:9, 5:14])
+
+
+@pytest.mark.parametrize("first", [(0, 0), (1, 2), (2, 1)])
+def test_every_third_pixel_of_a_view_is_the_whole_views(first):
+    renderer, cameras = scene_of("voxels", torch.float64)
+    frozen = FrozenGeometry(renderer, cameras, 1e9).view(0)
+    image = whole_image(renderer, frozen).view(*SIZE, 3).permute(2, 0, 1)[None]
+    every = frozen.every(3, first)
+    anew = FrozenGeometry(renderer, cameras, 0)
+    anew.view(0)  # it is known from now on that there is no room for it
+    computed = anew.view(0, 3, first)
+    assert computed.size == every.size
+    for name, tensor in every.tensors().items():
+        assert torch.allclose(computed.tensors()[name], tensor), name
+    few = every.image(every.render(renderer.field, renderer.background), renderer.background)
+    assert few.shape[2:] == every.size
+    assert torch.allclose(few, image[..., first[0] :: 3, first[1] :: 3])
+    assert torch.equal(every.mask(), frozen.mask()[..., first[0] :: 3, first[1] :: 3])
+    window = every.window((1, 2), (2, 3))
+    cut = window.image(window.render(renderer.field, renderer.background), renderer.background)
+    assert torch.allclose(cut, few[..., 1:3, 2:5])
+
+
+@pytest.mark.parametrize(
+    ("side", "share", "expected"),
+    [
+        (800, 0.75, [(25, 8), (50, 4), (75, 2), (100, 1)]),
+        (400, 0.6, [(30, 4), (60, 2), (100, 1)]),
+        (399, 0.6, [(60, 2), (100, 1)]),
+        (199, 0.6, [(100, 1)]),
+    ],
+)
+def test_strokes_are_painted_from_large_to_small(side, share, expected):
+    assert stages_of(100, side, share) == expected
 
 
 def test_budget_decides_what_is_kept_not_what_is_seen():
