@@ -15,6 +15,8 @@ MAX_STYLE_FEATURES = 1 << 12
 _BLOCK_BYTES = 64 * 2**20
 # added under the root of the norm, so that zero features have a gradient
 _NORM_FLOOR = 1e-8
+# of the distances within a painting of one flat colour, whose features are all alike
+_LEAST_UNIT = 0.01
 
 
 def unit_features(features: Tensor) -> Tensor:
@@ -100,8 +102,15 @@ def nnfm_loss(
     return nnfm_distance(nnfm_sums(features, style_bank, mask, threshold))
 
 
+def mean_distance(style_bank: Tensor) -> Tensor:
+    """Mean cosine distance (scalar) of all pairs of rows of ``style_bank (M, C)``, of unit length:
+    ``1 - |mean|^2``."""
+    return 1 - style_bank.mean(dim=0).square().sum()
+
+
 class NnfmTerm(FeatureTerm):
-    """Distance to the nearest style features."""
+    """Distance to the nearest style features, as a multiple of that of any two style features:
+    how far features are from each other differs from network to network."""
 
     default_layers = ("matching",)
 
@@ -117,9 +126,10 @@ class NnfmTerm(FeatureTerm):
         self.style_rows = []
         spread = torch.linspace(0, len(rows) - 1, min(len(rows), MAX_STYLE_FEATURES))
         self.keep("style_bank", rows[spread.round().long().to(rows.device)])
+        self.keep("unit", mean_distance(self.style_bank).clamp_min(_LEAST_UNIT))
 
     def sums(self, features: Tensor, photo: Tensor | None, mask: Tensor | None) -> Sums:
         return nnfm_sums(features, self.style_bank, mask)
 
     def value(self, sums: Sums) -> Tensor:
-        return nnfm_distance(sums)
+        return nnfm_distance(sums) / self.unit

@@ -47,7 +47,7 @@ TERMS: dict[str, Term] = {
     "nnfm": Term(
         "losses.nnfm:NnfmTerm",
         "nearest-neighbour feature matching",
-        {"nnfm": {"nnfm": 1.0, "statistics": 3.0}},
+        {"nnfm": {"nnfm": 1.0, "statistics": 4.0}},
     ),
     "statistics": Term(
         "losses.statistics:StatisticsTerm",

@@ -22,6 +22,8 @@ RAW_DENSITY = -2.0  # initial raw value: a mean free path of about 8 % of the bo
 STEPS_PER_CELL = 4 / 3
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 STYLE_RATES = {"features": 0.1, "mlp": 2e-3}
+# a vertex is in one patch of a view; through the steps on the others momentum moves it on
+STYLE_PATCH_RATES = {"features": 0.01, "mlp": 5e-4}
 
 
 class Lattice(nn.Module):
@@ -182,7 +184,7 @@ class VoxelStyle(Style):
         nn.init.normal_(self.head.table, std=0.1)
 
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
-        return self.groups_at(STYLE_RATES, lr)
+        return self.groups_at(STYLE_PATCH_RATES if every_patch else STYLE_RATES, lr)
 
     def groups_at(self, rates: dict[str, float], lr: float | None) -> ParameterGroups:
         """Parameters and learning rates.

@@ -45,7 +45,7 @@ BYTES_PER_TILE_PIXEL = {2: 2500, 4: 5500}
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
 CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
 HOST_SHARE = 1 / 6  # of the machine's memory, for the same
-COARSEST = 100  # pixels of the shorter side with which painting begins, at least
+COARSEST = 64  # pixels of the shorter side with which painting begins, at least
 
 
 class StyleTask(Task):

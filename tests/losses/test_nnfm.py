@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from losses import nnfm
-from losses.nnfm import nearest_neighbours, nnfm_loss, unit_features
+from losses.nnfm import mean_distance, nearest_neighbours, nnfm_loss, unit_features
 
 
 def plain_loss(features, style, weight):
@@ -69,3 +69,8 @@ def test_gradient():
     bank = unit_features(torch.randn(1, 3, 3, 3, dtype=torch.float64))
     mask = torch.rand(2, 1, 8, 10, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda f: nnfm_loss(f, bank, mask), features)
+
+
+def test_mean_distance_is_that_of_all_pairs():
+    rows = unit_features(torch.randn(1, 5, 4, 6) + 1)
+    assert mean_distance(rows).item() == pytest.approx((1 - rows @ rows.T).mean().item(), rel=1e-5)

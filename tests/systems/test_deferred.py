@@ -176,8 +176,8 @@ def test_every_third_pixel_of_a_view_is_the_whole_views(first):
     [
         (800, 0.75, [(25, 8), (50, 4), (75, 2), (100, 1)]),
         (400, 0.6, [(30, 4), (60, 2), (100, 1)]),
-        (399, 0.6, [(60, 2), (100, 1)]),
-        (199, 0.6, [(100, 1)]),
+        (255, 0.6, [(60, 2), (100, 1)]),
+        (127, 0.6, [(100, 1)]),
     ],
 )
 def test_strokes_are_painted_from_large_to_small(side, share, expected):
