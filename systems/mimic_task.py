@@ -316,7 +316,9 @@ class MimicTask(Task):
             paint = painter(self.stylizer, self.views, self.content, own)
             error = cross_view_error(paint, self.views, pairs)
             if error is not None:
-                self.engine.record_value(step, f"2d_cross_view_error/{painting.name}", error)
+                name = f"2d_cross_view_error/{painting.name}"
+                self.engine.record_value(step, name, error.rmse)
+                self.engine.record_value(step, f"{name}/normalised", error.normalised)
 
     @torch.no_grad()
     def _record_pictures(self, step: int) -> None:

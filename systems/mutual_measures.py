@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch.nn import functional
 from models.stylizer import Statistics, Stylizer
 from systems.consistency import LEAST_COVERAGE
 from systems.photo_views import PhotoViews
-from systems.warp import eroded, masked_rmse
+from systems.warp import eroded, masked_rmse, misregistration
 from utils.images import sample_bilinear
 
 GREY = (0.299, 0.587, 0.114)  # luma of sRGB (Rec. 601)
@@ -33,15 +35,23 @@ def painter(
     return paint
 
 
+class CrossView(NamedTuple):
+    """How differently two views show a surface, see docs/measures.md: ``rmse``, and ``normalised``
+    by the pictures' own contrast, without which blur would pass for consistency."""
+
+    rmse: float
+    normalised: float
+
+
 @torch.no_grad()
 def cross_view_error(
     paint: Painter, views: PhotoViews, pairs: Iterable[tuple[int, int]]
-) -> float | None:
-    """RMSE between views and others warped to them by the frozen geometry, over the pixels that
-    both show (`systems.warp.correspondence`); mean over the pairs that share at least
+) -> CrossView | None:
+    """The difference of views and others warped to them by the frozen geometry, over the pixels
+    that both show (`systems.warp.correspondence`); mean over the pairs that share at least
     `LEAST_COVERAGE` of their pixels, None where there are none."""
     pictures: dict[int, Tensor] = {}
-    errors = []
+    errors, contrasts = [], []
     for target, source in pairs:
         pixel, valid = views.same_surface(target, source)
         opaque = views.frame(target).surface.opaque
@@ -52,7 +62,10 @@ def cross_view_error(
                 pictures[index] = paint(index)
         warped = sample_bilinear(pictures[source], pixel)
         errors.append(masked_rmse(pictures[target], warped, valid))
-    return sum(errors) / len(errors) if errors else None
+        contrasts.append(misregistration(pictures[target], valid))
+    if not errors:
+        return None
+    return CrossView(fmean(errors), fmean(errors) / max(fmean(contrasts), 1e-6))
 
 
 def laplacian_energy(image: Tensor, mask: Tensor) -> float:

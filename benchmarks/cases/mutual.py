@@ -31,7 +31,7 @@ from systems.lightning import LightningSystem
 from systems.measures import StyleDistance
 from systems.mimic_task import fields_of
 from systems.mutual import mutual_system
-from systems.mutual_measures import cross_view_error, laplacian_energy, painter
+from systems.mutual_measures import CrossView, cross_view_error, laplacian_energy, painter
 from systems.paintings import Painting, read_paintings
 from systems.photo_views import PhotoViews
 from systems.run import Run
@@ -97,7 +97,9 @@ def _rows(settings: Settings, name: str, root: Path) -> list[Row]:
 def _note(found: dict[str, float], first: dict[str, float]) -> str:
     """The measures of an arm, and how they differ from those of the one-way arm."""
     parts = []
-    for key in ("cross-view error", "field's cross-view error", "style", "content", "sharpness"):
+    for key in found:
+        if key == "seconds":
+            continue
         change = 100 * (found[key] / max(first[key], 1e-12) - 1)
         parts.append(f"{key} {found[key]:.4g} ({change:+.0f} %)")
     return ", ".join(parts)
@@ -208,11 +210,21 @@ def _judged(
                 distance(picture, held_out.rgb[index]) for index, picture in enumerate(pictures)
             ]
             masks = [picture.opacity > OPAQUE for picture in pictures]
-            values = {
-                "cross-view error": cross_view_error(own, held_out, pairs),
-                "field's cross-view error": cross_view_error(
+            errors = {
+                "2D": cross_view_error(own, held_out, pairs),
+                "field": cross_view_error(
                     lambda index, all_of=pictures: all_of[index].rgb, held_out, pairs
                 ),
+                "photographic": cross_view_error(
+                    lambda index: held_out.rgb[index].to(device).float() / 255, held_out, pairs
+                ),
+            }
+            values = {
+                f"{who}: {measure}": None if error is None else getattr(error, measure)
+                for who, error in errors.items()
+                for measure in CrossView._fields
+            }
+            values |= {
                 "style": _mean(d["style_distance"] for d in distances),
                 "content": _mean(d["content_distance"] for d in distances),
                 "sharpness": _mean(

@@ -19,10 +19,12 @@ from opt import parse_eval, parse_train
 from pipeline import train
 from systems.decoder_task import EVERY, Lesson
 from systems.mimic_task import LUMA, Teacher, with_luminance
+from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
 from systems.paintings import code_distributions, painting_statistics, read_paintings
 from systems.photo_views import pooled
 from systems.system import System
+from systems.warp import Frame, Surface
 from tests.conftest import write_sphere_scene
 from utils.errors import UserError
 from utils.images import read_image
@@ -326,3 +328,28 @@ def test_masks_of_features_that_reach_over_the_border():
     found = pooled(mask, torch.zeros(1, 4, 3, 4))
     assert found.shape == (1, 1, 3, 4)
     torch.testing.assert_close(found[..., :2, :3], torch.nn.functional.avg_pool2d(mask, 4))
+
+
+def test_blur_does_not_pass_for_consistency():
+    """A blurred picture loses contrast as it loses error: only the normalised measure tells."""
+    generator = torch.Generator().manual_seed(0)
+    sharp = [torch.rand(40, 40, 3, generator=generator) for _ in range(2)]
+    blurred = [0.5 + 0.1 * (picture - 0.5) for picture in sharp]
+    rows, columns = torch.meshgrid(torch.arange(40) + 0.5, torch.arange(40) + 0.5, indexing="ij")
+    same = torch.stack([columns, rows], -1), torch.ones(40, 40, dtype=torch.bool)
+
+    class Views:
+        @staticmethod
+        def same_surface(target, source):
+            return same
+
+        @staticmethod
+        def frame(index):
+            return Frame(index, Surface(None, None, same[1]), {})
+
+    found = [cross_view_error(lambda i, p=p: p[i], Views, [(0, 1)]) for p in (sharp, blurred)]
+    assert found[1].rmse == pytest.approx(0.1 * found[0].rmse, rel=1e-4)
+    assert found[1].normalised == pytest.approx(found[0].normalised, rel=1e-4)
+    energies = [laplacian_energy(p[0], same[1]) for p in (sharp, blurred)]
+    assert energies[1] == pytest.approx(0.01 * energies[0], rel=1e-4)
+    assert cross_view_error(lambda i: sharp[i], Views, []) is None
