@@ -78,7 +78,7 @@ def train(bank: TextureBank, steps: int, seed: int = 0, report_every: int = 100)
 def main() -> None:
     """Generates the textures, trains the decoder and writes its weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
     parser.add_argument("--out", type=Path, default=OWN_DECODER, help="file to write")
     options = parser.parse_args()
     if options.steps < 1:
