@@ -36,11 +36,13 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.checkpoint import PHOTO
+from models.mixing import Mixture
 from models.renderer import render_view
 from systems.comparison import comparison_text
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
+from systems.novel_codes import codes_of
 from systems.pairs import source_of
 from systems.style_measures import (
     Subject,
@@ -77,7 +79,10 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+    mixture = Mixture.asked(
+        checkpoint, options.style, options.strength, options.encoder, options.decoder
+    )
+    field, style = mixture.field, mixture.style
     saved, shown = checkpoint.options, True
     if checkpoint.decoders:  # photos in the colours of another decoder are no truth
         saved, shown = source_of(checkpoint.options, field, style)
@@ -92,11 +97,14 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
-    renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
+    renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     smallest = int(cameras.sizes.min())
     photos = photos if photographed and shown else []
     colours = PHOTO if style in checkpoint.decoders else style
     measures = Measures(checkpoint, colours, photos, smallest, device)
+    if len(mixture.paintings) > 1:
+        measures.leave_out_style("of a mixture: there is no painting of it; render one --style")
     subject = quality = None
     if options.measure:
         model = checkpoint if like is None else read_trained(like, None, None)
@@ -114,7 +122,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
         with networks:
-            picture = render_view(renderer, cameras, index, options.chunk).cpu()
+            picture = render_view(renderer, cameras, index, options.chunk, codes[index]).cpu()
         seconds = time.perf_counter() - start
         frames.write(index, picture)
         own[index] = measures(index, picture), seconds
@@ -126,7 +134,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
         "field": field,
-        "style": style,
+        "style": str(mixture),
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
         "options": options.to_dict(),
