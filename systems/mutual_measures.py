@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from models.stylizer import Statistics, Stylizer
 from systems.consistency import LEAST_COVERAGE
+from systems.octaves import normalised_error
 from systems.photo_views import PhotoViews
-from systems.warp import eroded, masked_rmse, misregistration
+from systems.warp import eroded, masked_rmse
 from utils.images import sample_bilinear
 
 GREY = (0.299, 0.587, 0.114)  # luma of sRGB (Rec. 601)
@@ -51,7 +52,7 @@ def cross_view_error(
     that both show (`systems.warp.correspondence`); mean over the pairs that share at least
     `LEAST_COVERAGE` of their pixels, None where there are none."""
     pictures: dict[int, Tensor] = {}
-    errors, contrasts = [], []
+    errors, normalised = [], []
     for target, source in pairs:
         pixel, valid = views.same_surface(target, source)
         opaque = views.frame(target).surface.opaque
@@ -62,10 +63,10 @@ def cross_view_error(
                 pictures[index] = paint(index)
         warped = sample_bilinear(pictures[source], pixel)
         errors.append(masked_rmse(pictures[target], warped, valid))
-        contrasts.append(misregistration(pictures[target], valid))
+        normalised.append(normalised_error(pictures[target], warped, valid))
     if not errors:
         return None
-    return CrossView(fmean(errors), fmean(errors) / max(fmean(contrasts), 1e-6))
+    return CrossView(fmean(errors), fmean(normalised))
 
 
 def laplacian_energy(image: Tensor, mask: Tensor) -> float:
