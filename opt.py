@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 
-from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
+from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import NETWORKS
 from losses.registry import OBJECTIVES, TERMS
@@ -90,6 +90,22 @@ class Data(Options):
     )
     spheric_poses: bool | None = option(
         None, "llff: an inward-facing capture, not a forward-facing one (default: by the cameras)"
+    )
+
+    few_shot: int | None = option(
+        None, "learn from so few of the training photos, drawn by --shuffle_seed", check=POSITIVE
+    )
+    shuffle_seed: int = option(0, "few_shot: seed of the draw", check=SEED)
+    views: tuple[str, ...] = option(
+        (), "learn from these training photos alone, by name or number from 0"
+    )
+    occluded: str = option(
+        "none",
+        "learn only from the training photos taken from that side, as the first of them sees it",
+        choices=SIDES,
+    )
+    hull: bool = option(
+        True, "use the photos' alpha as masks, which carve away what is outside of the object"
     )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.hull import seen_by_several, visual_hull
+from datasets.hull import seen_by_several, visual_hull, whole_share
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
@@ -95,10 +95,11 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
-    where they show all that is there; everything otherwise."""
+    where they show all that is there; otherwise what enough photos show of an object on a plain
+    background."""
     shape = grid_shape(scene.box, resolution)
     if scene.has_alpha:
         return visual_hull(scene.train, scene.bounds, shape)
     if scene.surrounds:
         return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
-    return torch.ones(shape, dtype=torch.bool)
+    return visual_hull(scene.train, scene.bounds, shape, whole_share(scene.train, scene.background))
