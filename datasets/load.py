@@ -20,7 +20,7 @@ from datasets.formats.names import AUTO, FORMATS, format_of
 from datasets.formats.perturb import perturb_views
 from datasets.hull import near_far, plain_border, scene_bounds
 from datasets.scene import GREY, Scene, View
-from datasets.selection import Selection
+from datasets.selection import EVERYTHING, Selection
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class LoadOptions:
     spheric_poses: bool | None = None
     data_perturb: Sequence[str] = ()
     background: Sequence[float] | Tensor = WHITE
-    selection: Selection = Selection()
+    selection: Selection = EVERYTHING
     hull: bool = True
 
     def __post_init__(self) -> None:

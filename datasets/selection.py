@@ -78,6 +78,9 @@ class Selection:
         return [chosen[i] for i in order[: self.few_shot]]
 
 
+EVERYTHING = Selection()
+
+
 def seen_from(c2w: Tensor, side: str) -> Tensor:
     """Which cameras stand on one side of the vertical plane through the first camera and the point
     that all look at, as the first camera sees it, which is on both.

@@ -122,6 +122,7 @@ class TestAround:
         assert scene.near == pytest.approx(2 / 3, rel=1e-3)
         assert 5 / 3 < scene.far < 5 / 3 * 1.3
         # around the sphere, which is at the origin, and no farther than the cameras
+        radius = sphere[1] / 3.0
         assert (scene.bounds[0] < -radius).all() and (scene.bounds[0] >= -1.0).all()
         assert (scene.bounds[1] > radius).all() and (scene.bounds[1] <= 1.0).all()
 
