@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
-from features.registry import NETWORKS
+from features.registry import ENCODERS, NETWORKS
 from losses.registry import OBJECTIVES, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
@@ -192,6 +192,9 @@ class FieldShape(Options):
     )
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
+    matte: bool = option(
+        False, "colours that are the same from everywhere: few photos do not tell", part=FIELD
+    )
     voxel_resolution: int = option(
         256, "voxels: final number along the longest side", check=EIGHT, part=FIELD
     )
@@ -280,6 +283,37 @@ class Optimisation(Options):
         "geometry: nothing, or an affine colour map learned for each photo (exposures that differ)",
         choices=("none", "affine"),
         part=PHOTOS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewViews(Options):
+    """few views"""
+
+    semantic: str | None = option(
+        None,
+        "encoder by which views from everywhere are to resemble the photos (DietNeRF): "
+        f"{', '.join(ENCODERS)}, or a file of EfficientNet-Lite0's weights",
+        part=PHOTOS,
+    )
+    semantic_weight: float = option(0.1, "of the semantic term", check=NOT_NEGATIVE, part=PHOTOS)
+    semantic_every: int = option(
+        10, "steps from one semantic term to the next", check=POSITIVE, part=PHOTOS
+    )
+    semantic_until: int | None = option(
+        None, "step at which the semantic terms end (default: never)", check=POSITIVE, part=PHOTOS
+    )
+    density_smoothness: float = option(
+        0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
+    )
+    feature_smoothness: float = option(
+        0.0, "voxels: weight of the smoothness of features", check=NOT_NEGATIVE, part=PHOTOS
+    )
+    ray_entropy: float = option(
+        0.0, "weight of the entropy of rays that no photo has", check=NOT_NEGATIVE, part=PHOTOS
+    )
+    depth_smoothness: float = option(
+        0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS
     )
 
 
@@ -417,6 +451,11 @@ class Output(Options):
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
     )
+    gif_only: bool = option(
+        False,
+        "write two GIFs, of colour and of depth, and nothing else (along a circle unless --path "
+        "says otherwise)",
+    )
     measure: tuple[str, ...] = option(
         (),
         "also measure how consistent renders along a path are, how good painted ones "
@@ -481,7 +520,9 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TermWeights, Style, Weights, Optimisation, FieldShape, Machine, Run, Data):
+class TrainOptions(
+    TermWeights, Style, Weights, FewViews, Optimisation, FieldShape, Machine, Run, Data
+):
     """Options of pipeline.py."""
 
     @classmethod

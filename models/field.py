@@ -149,6 +149,11 @@ class Field(nn.Module):
             raw_density: value before the activation.
         """
 
+    def corner_values(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """What a field on a lattice has at the corners of ``n`` random cells: "density" (n, 8, 1),
+        before the activation, and "features" (n, 8, F), differentiable; other fields: nothing."""
+        return {}
+
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos.
 

@@ -115,7 +115,11 @@ class NerfField(Field):
 
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
-        style = {"kind": NerfStyle.kind, "n_frequencies": options.N_emb_dir}
+        style = {
+            "kind": NerfStyle.kind,
+            "n_frequencies": options.N_emb_dir,
+            "view_dependent": not options.matte,
+        }
         sampler = SAMPLERS[options.sampling].spec_of(options, style)
         return {
             "field": {"kind": cls.kind, "n_frequencies": options.N_emb_xyz},

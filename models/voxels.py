@@ -221,7 +221,7 @@ class VoxelField(Field):
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
         return {
             "field": {"kind": cls.kind},
-            "style": {"kind": VoxelStyle.kind},
+            "style": {"kind": VoxelStyle.kind, "view_dependent": not options.matte},
             "sampler": {"kind": "occupancy", "n_steps": 0},
         }
 
@@ -248,6 +248,12 @@ class VoxelField(Field):
         scale = lr / RATES["features"] if lr else 1.0
         density = {"params": [self.geometry.raw], "lr": RATES["density"] * scale, "sparse": True}
         return [density, *self.style.groups_at(RATES, lr)]
+
+    def corner_values(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        corners = self.geometry.lattice.corners
+        cells = torch.randint(len(corners), (n,), generator=generator, device=generator.device)
+        rows = corners.index_select(0, cells.to(corners.device)).long()
+        return {"density": self.geometry.raw[rows], "features": self.style.head.table[rows]}
 
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)

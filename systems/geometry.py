@@ -22,8 +22,10 @@ from models.renderer import Renderer
 from opt import TrainOptions
 from systems.growth import growth_of
 from systems.photometric_task import PhotometricTask
+from systems.prior_task import PriorTask
 from systems.run import Run
-from systems.system import System
+from systems.semantic_task import SemanticTask
+from systems.system import System, Task
 
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 
@@ -43,8 +45,12 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
-        task = PhotometricTask(options, scene, renderer, pixels, n_steps)
-        system = System(options, [task], n_steps, checkpoint)
+        tasks: list[Task] = [PhotometricTask(options, scene, renderer, pixels, n_steps)]
+        if PriorTask.wanted(options):
+            tasks.append(PriorTask(options, scene, renderer))
+        if options.semantic is not None:
+            tasks.append(SemanticTask(options, scene, renderer))
+        system = System(options, tasks, n_steps, checkpoint)
         if found:
             system.resume(*found)
         yield system, run
