@@ -1,6 +1,7 @@
 """Render and measure a trained field: PNG, depth, GIF, MP4, metrics.json.
 
 python eval.py --ckpt_path ckpts/lego_geometry.ckpt
+python eval.py --compare ckpts/lego_starry_night.ckpt ckpts/lego_wave.ckpt
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from assets.contact_sheet import contact_sheet
 from assets.frames import Frames
 from assets.weights import read_trained
 from datasets.cameras.camera_path import cameras_along
@@ -34,28 +36,40 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.renderer import render_view
+from systems.comparison import comparison_text
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
 from systems.style_measures import (
+    Subject,
     ViewQuality,
     measuring_network,
     path_consistency,
+    path_legacy,
+    require_refittable,
+    view_refit,
     write_measures,
+    write_report,
 )
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
+from utils.images import write_image
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
 
 FPS = 15  # of a path that does not say how many
 
 
-def evaluate(options: EvalOptions) -> dict[str, Any]:
+def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     """Renders the views asked for and measures them.
 
+    Args:
+        options: of eval.py.
+        like: a checkpoint through whose network to measure; None: through this one's own.
+
     Returns:
-        What is written to metrics.json, and where the files are.
+        What is written to metrics.json, and where the files are; under "measures" what is written
+        to measures.json.
 
     Raises:
         UserError: bad input.
@@ -76,11 +90,15 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     smallest = int(cameras.sizes.min())
     photos = photos if photographed else []
     measures = Measures(checkpoint, style, photos, smallest, device)
-    quality = None
+    subject = quality = None
     if options.measure:
-        network = measuring_network(checkpoint, style, device)
+        model = checkpoint if like is None else read_trained(like, None, None)
+        network = measuring_network(model, model.chosen()[1] if like else style, device)
+        subject = Subject(checkpoint, field, style, renderer, networks, network, options.chunk)
+    if "refit" in options.measure:
+        require_refittable(subject)
     if "quality" in options.measure:
-        quality = ViewQuality(checkpoint, field, style, photos, cameras, *network)
+        quality = ViewQuality(subject, photos, cameras)
     frames = Frames(directory, scene.near, scene.far, options.depth_format)
 
     own: dict[int, tuple[dict[str, float], float]] = {}
@@ -116,23 +134,52 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             partial.write_text(json.dumps(report, indent=2))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, gif)
-        if "consistency" in options.measure:
+        if {"consistency", "legacy"} & {*options.measure}:
             path = default_path(scene) if options.path == NO_PATH else options.path
-            along, _, _ = views_of(scene, replace(options, path=path))
-            found = path_consistency(
-                checkpoint,
-                field,
-                style,
-                renderer,
-                along.to(device),
-                *network,
-                networks,
-                options.chunk,
-            )
-            about["consistency"] = {"path": path} | found
+            along = views_of(scene, replace(options, path=path))[0].to(device)
+        if "consistency" in options.measure:
+            own_photos = scene if photographed else None
+            about["consistency"] = {"path": path} | path_consistency(subject, along, own_photos)
+        if "legacy" in options.measure:
+            about["legacy"] = {"path": path} | path_legacy(subject, along)
+        if "refit" in options.measure:
+            about["refit"] = view_refit(subject, scene)
         if options.measure:
             print(write_measures(directory, about))
-    return report | {"directory": str(directory), "video": str(mp4)}
+    return report | {"directory": str(directory), "video": str(mp4), "measures": about}
+
+
+def compare(options: EvalOptions) -> dict[str, Any]:
+    """Evaluates several checkpoints, each in a folder of its own, and puts their measures into one
+    table and their views on one sheet.
+
+    Returns:
+        What is written to comparison.json.
+
+    Raises:
+        UserError: bad input.
+    """
+    paths = {path.stem: path for path in options.compare}
+    if len(paths) < len(options.compare):
+        raise UserError("--compare: two files of the same name; rename one")
+    scenes = {p: read_trained(p, None, None).options.get("scene_name") for p in options.compare}
+    if len({*scenes.values()}) > 1:
+        found = ", ".join(f"{path}: {scene}" for path, scene in scenes.items())
+        raise UserError(f"--compare: different scenes ({found}); give checkpoints of one")
+    place = ensure_writable(options.output_dir / "comparison")
+    reports, pictures = {}, {}
+    for name, path in paths.items():
+        print(f"{name}: {path}")
+        measure = options.measure or ("consistency", "quality")
+        own = {"ckpt_path": path, "compare": (), "measure": measure, "gif_name": name}
+        report = evaluate(replace(options, output_dir=place / name, **own), options.compare[0])
+        reports[name] = report["measures"]
+        pictures[name] = [Path(report["directory"]) / f"{view}.png" for view in report["views"]]
+    text = comparison_text(reports)
+    write_report(place, "comparison", reports, text)
+    write_image(place / "comparison.png", contact_sheet(pictures))
+    print(f"{text}\n\ncomparison.md, comparison.json and comparison.png: {place}")
+    return reports
 
 
 def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:
@@ -193,7 +240,11 @@ def print_report(report: Mapping[str, Any], directory: Path, gif: Path) -> None:
 def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     keep_memory()
-    evaluate(parse_eval())
+    options = parse_eval()
+    if options.compare:
+        compare(options)
+    else:
+        evaluate(options)
 
 
 if __name__ == "__main__":

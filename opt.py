@@ -49,6 +49,9 @@ def _suffix_of(o: TrainOptions) -> str:
     return o.style_dir.stem if o.stage == "style" and o.style_dir else o.stage
 
 
+NO_WEIGHTS = "--ckpt_path: missing; give --ckpt_path, or --coarse_path and --fine_path"
+
+
 def _without_weights(o: Weights) -> bool:
     return o.ckpt_path is None and o.coarse_path is None
 
@@ -458,9 +461,9 @@ class Output(Options):
     )
     measure: tuple[str, ...] = option(
         (),
-        "also measure how consistent renders along a path are, how good painted ones "
-        "(docs/measures.md)",
-        choices=("consistency", "quality"),
+        "also measure how consistent renders along a path are, how good painted ones; and, apart, "
+        "consistency by refitting and after an older script (docs/measures.md)",
+        choices=("consistency", "quality", "refit", "legacy"),
     )
 
 
@@ -547,19 +550,29 @@ class EvalOptions(Output, Machine, Colours, Weights, Data):
     """Options of eval.py."""
 
     rules = (
+        Rule(NO_WEIGHTS, lambda o: _without_weights(o) and not o.compare),
         Rule(
-            "--ckpt_path: missing; give --ckpt_path, or --coarse_path and --fine_path",
-            _without_weights,
+            "--compare: excludes --ckpt_path, --coarse_path and --fine_path; give all checkpoints "
+            "to --compare",
+            lambda o: o.compare and not _without_weights(o),
+        ),
+        Rule(
+            "--compare: computes in one process; leave out --num_gpus and --num_nodes",
+            lambda o: o.compare and o.num_gpus * o.num_nodes > 1,
         ),
     )
     root_dir: Path | None = option(None, "directory of the scene (default: the checkpoint's)")
+    compare: tuple[Path, ...] = option(
+        (),
+        "checkpoints of one scene to measure side by side: one table, and a sheet of their views",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Export, Device, Colours, Weights, Data):
     """Options of export.py."""
 
-    rules = EvalOptions.rules
+    rules = (Rule(NO_WEIGHTS, _without_weights),)
     root_dir: Path | None = option(None, "directory of the scene (default: the checkpoint's)")
 
 
@@ -584,7 +597,7 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalOptions:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
-    usage = "eval.py --ckpt_path PATH [options]"
+    usage = "eval.py --ckpt_path PATH | --compare PATH PATH ... [options]"
     about = "Render and measure a trained field.  What is not given is taken from the checkpoint."
     return parse_options(EvalOptions, usage, about, argv)
 

@@ -35,11 +35,14 @@ CASES = {
     "pixels": "style step against the number of pixels: time and memory",
     "fast_field": "seconds to a quality, on the demo scene and with --lego on lego",
 }
+# not of speed; each has options of its own: ``python -m benchmarks NAME --help``
+EXPERIMENTS = {"style_lab": "ways of painting side by side: time, memory, measures, pictures"}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    cases = "\n".join(f"  {name:<14} {about}" for name, about in CASES.items())
+    lines = [f"  {name:<14} {about}" for name, about in (CASES | EXPERIMENTS).items()]
+    cases = "\n".join(lines)
     p = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Our hot paths against plain textbook implementations, in turns.",
@@ -154,6 +157,9 @@ def passed_on(arguments: argparse.Namespace) -> list[str]:
 
 @exits_cleanly
 def main() -> None:
+    if sys.argv[1:] and sys.argv[1] in EXPERIMENTS:
+        import_module(f"benchmarks.experiments.{sys.argv[1]}").main(sys.argv[2:])
+        return
     arguments = parser().parse_args()
     if unknown := [name for name in arguments.cases if name not in CASES]:
         parser().error(f"unknown case {unknown[0]}; take some of {', '.join(CASES)}")

@@ -109,6 +109,12 @@ class StyleTask(Task):
         every_patch = self.options.style_mode == "patch"
         return self.style.parameter_groups(self.options.lr, every_patch)
 
+    def rate(self, step: int, n_steps: int) -> float:
+        """Warm-up and painting each have the whole schedule."""
+        if step < self.n_recolour:
+            return super().rate(step, self.n_recolour)
+        return super().rate(step - self.n_recolour, n_steps - self.n_recolour)
+
     def start(self) -> Plan:
         options, device = self.options, self.engine.device
         given = options.cache_gb

@@ -98,6 +98,10 @@ class Task(nn.Module):
     def prepare(self) -> None:
         """What takes a while and has to be done before the first step; the plan is printed."""
 
+    def rate(self, step: int, n_steps: int) -> float:
+        """What the learning rates of its parameters are multiplied by in a step of ``n_steps``."""
+        return rate_factor(self.options, step, n_steps)
+
     def before_step(self, step: int) -> bool:
         """What has to be done before a step; whether the parameters are new ones after it."""
         return False
@@ -258,11 +262,20 @@ class System(nn.Module):
 
     def _move(self, step: int, optimizer: torch.optim.Optimizer, move: Callable[[], None]) -> None:
         """Moves the parameters along the gradients that are there, at the step's rates."""
-        factor = rate_factor(self.options, step, self.n_steps)
+        rates = self._rates(step)
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = group["base_lr"] * rates[id(group["params"][0])]
         self._share_gradients(optimizer)
         move()
+
+    def _rates(self, step: int) -> dict[int, float]:
+        """What the rate of each parameter, by its identity, is multiplied by: as the first task
+        that learns it says."""
+        rates: dict[int, float] = {}
+        for task in reversed(self.tasks):
+            rate = task.rate(step, self.n_steps)
+            rates |= {id(p): rate for group in task.parameter_groups() for p in group["params"]}
+        return rates
 
     def _share_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Sums the gradients over the processes."""

@@ -17,7 +17,8 @@ from utils.images import pixel_centres, sample_bilinear
 
 OPAQUE = 0.5  # opacity from which a pixel shows a surface
 TOLERANCE = 0.01  # of its distance, by which a surface may lie before or behind another
-SHIFT = 0.5  # pixels: noise of the depth that moves a point by less does no harm
+SHIFT = 1.0  # pixels: noise of the depth that moves a point by less does little harm
+HOLES = 2  # of the 3 x 3 pixels around one that counts; beside a straight edge there are three
 WHOLE = 0.999  # interpolated opacity where all pixels around are opaque, to rounding
 
 
@@ -100,8 +101,8 @@ def correspondence(cameras: Cameras, target: Frame, source: Frame) -> tuple[Tens
 
     A pixel counts where both views are opaque, its point lies within the source's image, and is not
     occluded there: the source shows a surface at its distance, to `TOLERANCE`, or one so near to
-    it that the two are less than `SHIFT` apart in the target.  Pixels beside one that does not
-    count do not count either.
+    it that the two are less than `SHIFT` apart in the target.  Pixels beside the edge of what
+    counts do not count either, see `eroded`.
 
     Args:
         cameras: of both views.
@@ -133,23 +134,14 @@ def correspondence(cameras: Cameras, target: Frame, source: Frame) -> tuple[Tens
 
 
 def eroded(mask: Tensor) -> Tensor:
-    """The mask (H, W) without the pixels that touch one outside it (3 x 3)."""
-    outside = functional.max_pool2d((~mask)[None, None].float(), 3, stride=1, padding=1)
-    return outside[0, 0] == 0
+    """The mask (H, W) without the pixels beside its edges: those that touch (3 x 3) more than
+    `HOLES` pixels outside it.  A few are holes that noise has made, and take nothing with them."""
+    around = functional.pad((~mask)[None, None].float(), (1, 1, 1, 1), mode="replicate")
+    outside = functional.avg_pool2d(around, 3, stride=1)
+    return mask & (9 * outside[0, 0] < HOLES + 0.5)
 
 
 def masked_rmse(a: Tensor, b: Tensor, mask: Tensor) -> float:
     """``sqrt(sum_M |a - b|^2 / (3 |M|))`` of images (H, W, 3) over the pixels M of ``mask (H, W)``,
     which is not empty."""
     return float((a[mask].double() - b[mask].double()).square().mean().sqrt())
-
-
-def misregistration(image: Tensor, mask: Tensor, pixels: int = 8) -> float:
-    """RMSE of an image (H, W, 3) against itself moved by so many pixels along the rows and along
-    the columns, over the places of which both ends are in the mask; 0 where there are none."""
-    differences = [
-        (image[:, pixels:] - image[:, :-pixels])[mask[:, pixels:] & mask[:, :-pixels]],
-        (image[pixels:] - image[:-pixels])[mask[pixels:] & mask[:-pixels]],
-    ]
-    found = torch.cat(differences).double()
-    return float(found.square().mean().sqrt()) if len(found) else 0.0

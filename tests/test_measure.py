@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import evaluate
+from eval import compare, evaluate
 from opt import parse_eval, parse_train
 from pipeline import train
 from tests.conftest import write_sphere_scene
 from utils.errors import UserError
 
+CONTROLS = ("unstylised", "painted frame by frame", "solid texture", "flat colour")
 OUT = Path("results/blender/sphere")
 
 
@@ -53,13 +54,18 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
     found = report["consistency"]
     assert (found["path"], found["frames"], found["size"]) == ("circle", 40, [48, 40])
     assert found["network"] == report["quality"]["network"]
-    near = found["gaps"]["1"]
-    assert near["pairs"] + near["dropped"] == 39
-    assert near["pairs"] > 0
+    near = found["geometry"]["gaps"]["1"]
+    assert (near["pairs"], near["dropped"], near["doubt"]) == (13, 0, None)
     rows = near["pictures"]
-    assert list(rows) == ["painting", "unstylised", "solid texture", "flat colour"]
-    assert 0 < rows["solid texture"]["normalised"] < rows["painting"]["normalised"] < 1
+    assert {*rows} == {"painting", *CONTROLS}
+    order = [rows[name]["normalised"] for name in ("solid texture", "painting", CONTROLS[1])]
+    assert 0 < order[0] < order[1] < order[2] < 1
     assert rows["flat colour"]["normalised"] is None
+    assert rows["painted frame by frame"]["pairs"] == 2
+    assert found["warps"][1].startswith("flow (")
+    assert {*found[found["warps"][1]]["gaps"]} == {"1", "7", "10"}
+    photographs = found["geometry"]["gaps"]["photographs"]
+    assert photographs["pairs"] + photographs["dropped"] == 8
     quality = report["quality"]
     assert quality["content_of"] == "photos"
     assert sorted(quality["views"]) == ["000", "001"]
@@ -67,7 +73,49 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
     assert "gram" in quality["trained_on"]
     text = (OUT / "measures.md").read_text()
     assert text.strip() in capsys.readouterr().out
-    assert all(part in text for part in ("| 1   | painting", "## Quality", "gram*"))
+    assert all(part in text for part in ("| painting ", "## Quality", "gram*", "By flow ("))
+
+
+def test_refit_and_legacy_are_asked_for_by_name(painted, monkeypatch):
+    monkeypatch.setattr("systems.refit.STEPS", 60)
+    report = measured("s", "--measure refit legacy --n_frames 12")
+    assert {"consistency", "quality"}.isdisjoint(report)
+    refit = report["refit"]
+    assert (refit["train"], refit["held_out"]) == (8, 2)
+    # what is consistent can be learned from other views
+    pictures = refit["pictures"]
+    assert pictures["painting"] > pictures["painted frame by frame"] + 1
+    legacy = report["legacy"]["gaps"]
+    assert {gap: {*rows} for gap, rows in legacy.items()} == {
+        gap: {"painting", "unstylised", "flat colour"} for gap in ("1", "7")
+    }
+    assert legacy["7"]["flat colour"] < 1e-6 < legacy["7"]["painting"]
+
+
+def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
+    shutil.copy("ckpts/sphere_s.ckpt", "ckpts/again.ckpt")
+    reports = compare(
+        parse_eval(["--compare", "ckpts/sphere_s.ckpt", "ckpts/again.ckpt", "--measure", "quality"])
+    )
+    place = Path("results/comparison")
+    assert list(json.loads((place / "comparison.json").read_text())) == ["sphere_s", "again"]
+    text = (place / "comparison.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    rows = {row[1]: row[2:] for row in rows if len(row) > 2}
+    gram = reports["again"]["quality"]["pictures"]["stylised"]["gram"]
+    assert rows["sphere_s"] == rows["again"]
+    assert rows["again"][0] == f"{gram:.3g}*"
+    anchors = ["photograph", "crops of the painting", "the painting in its place"]
+    assert list(rows)[2:] == ["sphere_s", "again", *anchors]  # what is the same is there once
+    sheet = np.asarray(Image.open(place / "comparison.png"))
+    assert sheet.shape == (2 * (16 + 40) + 6, 3 * (48 + 6) + 6, 3)  # two views and a crop
+    shown = np.asarray(Image.open(place / "again" / OUT.relative_to("results") / "000.png"))
+    assert (sheet[16 + 56 : 56 + 56, 6:54] == shown).all()
+    with pytest.raises(UserError, match="two files of the same name"):
+        compare(parse_eval(["--compare", "ckpts/again.ckpt", "ckpts/again.ckpt"]))
+    with pytest.raises(UserError, match="--compare: excludes --ckpt_path"):
+        parse_eval(["--compare", "a.ckpt", "--ckpt_path", "b.ckpt"])
 
 
 def test_without_photos_the_photographic_colours_stand_for_them(painted):
@@ -82,12 +130,16 @@ def test_without_photos_the_photographic_colours_stand_for_them(painted):
 def test_photographic_colours_have_consistency_and_no_quality(painted):
     found = measured("g", "--measure consistency --path spiral --n_frames 40 --img_wh 60 50")
     found = found["consistency"]
+    gaps = found["geometry"]["gaps"]
     assert (found["path"], found["frames"], found["size"]) == ("spiral", 40, [60, 50])
-    assert list(found["gaps"]["1"]["pictures"]) == ["photo", "solid texture", "flat colour"]
+    assert {*gaps["1"]["pictures"]} == {"photo", "solid texture", "flat colour"}
+    assert found["left_out"]["photographs"] == "not at hand; give --root_dir"
     with pytest.raises(
         UserError, match=r"--measure quality: .* give a checkpoint of --stage style"
     ):
         measured("g", "--measure quality")
+    with pytest.raises(UserError, match=r"--measure refit: needs a painted style"):
+        measured("g", "--measure refit")
 
 
 def test_nothing_is_measured_unasked(painted):

@@ -441,6 +441,20 @@ def test_a_batch_that_finds_no_memory_is_learnt_in_chunks(field, at, monkeypatch
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-5)
 
 
+def test_warm_up_and_painting_each_have_the_whole_schedule(at, monkeypatch):
+    geometry("voxels", 4)
+    rates, share = [], System._share_gradients
+
+    def watched(system, optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+        share(system, optimizer)
+
+    monkeypatch.setattr(System, "_share_gradients", watched)
+    style("--max_steps 4 --lr_scheduler cosine --lr 0.1")
+    assert rates[0] == rates[-4] == 0.1
+    assert rates[-1] < 0.02 and rates[-5] < 0.001
+
+
 @pytest.mark.parametrize("stage", ["geometry", "style"])
 def test_float16_learns_what_float32_does(stage, at, monkeypatch):
     """Its gradients are scaled, and scaled back; plain steps would show it if they were not."""
