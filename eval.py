@@ -52,10 +52,12 @@ from systems.style_measures import (
     write_report,
 )
 from utils.checkpoint import ensure_writable
+from utils.depth import depth_to_colour
 from utils.files import replacing
-from utils.images import write_image
+from utils.images import to_uint8, write_image
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
+from utils.video import write_gif
 
 FPS = 15  # of a path that does not say how many
 
@@ -182,6 +184,43 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     return reports
 
 
+def spin(options: EvalOptions) -> list[Path]:
+    """``--gif_only``: once around the scene, or along ``--path``, as two GIFs and nothing else.
+
+    Returns:
+        The files: of colour, and of depth.
+
+    Raises:
+        UserError: bad input.
+    """
+    checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
+    field, style = checkpoint.chosen(style=options.style)
+    options = options.filled_from(checkpoint.options, SCENE)
+    files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
+    ensure_writable(files[0].parent)
+    if options.path == NO_PATH:
+        options = replace(options, path="circle")
+    scene, _ = scene_of(options, checkpoint.scenes[field])
+    cameras, _, fps = views_of(scene, options)
+    device = accelerator(options.device, options.num_gpus)
+    networks = mixed_precision(options.precision, device)
+    team, device = launch(device, options.num_gpus, options.num_nodes)
+    renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
+    own = {}
+    numbers = team.share(range(len(cameras)))
+    for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
+        with networks:
+            picture = render_view(renderer, cameras, index, options.chunk).cpu()
+        depth = depth_to_colour(picture.depth, picture.opacity, scene.near, scene.far)
+        own[index] = to_uint8(picture.rgb).numpy(), depth
+    frames = {index: pair for part in team.gather(own) for index, pair in part.items()}
+    if team.rank == 0:
+        pairs = [frames[index] for index in sorted(frames)]
+        for file, pictures in zip(files, zip(*pairs, strict=True), strict=True):
+            write_gif(file, pictures, options.fps or fps or FPS)
+    return files
+
+
 def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:
     """The scene, and whether its photos are in it; else its views are blank.
 
@@ -243,6 +282,8 @@ def main() -> None:
     options = parse_eval()
     if options.compare:
         compare(options)
+    elif options.gif_only:
+        print("written:", *spin(options))
     else:
         evaluate(options)
 

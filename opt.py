@@ -34,6 +34,7 @@ from utils.options import (
 )
 from utils.schedule import Schedule
 
+INSIDE = Check("must be greater than 0 and less than 1", lambda x: 0 < x < 1)
 STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
@@ -195,9 +196,6 @@ class FieldShape(Options):
     )
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
-    matte: bool = option(
-        False, "colours that are the same from everywhere: few photos do not tell", part=FIELD
-    )
     voxel_resolution: int = option(
         256, "voxels: final number along the longest side", check=EIGHT, part=FIELD
     )
@@ -305,6 +303,13 @@ class FewViews(Options):
     )
     semantic_until: int | None = option(
         None, "step at which the semantic terms end (default: never)", check=POSITIVE, part=PHOTOS
+    )
+    coarse_to_fine: float | None = option(
+        None,
+        "share of the run after which all detail is learned: nerf: all frequencies, voxels: the "
+        "final resolution (default: nerf at once, voxels by the scene)",
+        check=INSIDE,
+        part=PHOTOS,
     )
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
@@ -551,6 +556,10 @@ class EvalOptions(Output, Machine, Colours, Weights, Data):
 
     rules = (
         Rule(NO_WEIGHTS, lambda o: _without_weights(o) and not o.compare),
+        Rule(
+            "--gif_only: writes no files that --measure or --compare could be about; leave one out",
+            lambda o: o.gif_only and (o.measure or o.compare),
+        ),
         Rule(
             "--compare: excludes --ckpt_path, --coarse_path and --fine_path; give all checkpoints "
             "to --compare",

@@ -51,7 +51,7 @@ class SemanticEncoder(nn.Module):
             shrinks = image.shape[2] > self.side
             image = functional.interpolate(image, size, mode="bicubic", antialias=shrinks)
         x = (image - self.mean) / self.deviation
-        return functional.normalize(self.embed(x).float(), dim=1)
+        return functional.normalize(self.embed(x), dim=1)
 
 
 def load_encoder(name: str) -> SemanticEncoder:

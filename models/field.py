@@ -149,6 +149,10 @@ class Field(nn.Module):
             raw_density: value before the activation.
         """
 
+    def reveal(self, share: float) -> None:
+        """Shows as much of the detail as belongs to a share, in [0, 1], of a training that goes
+        from coarse to fine; fields whose cells are refined have no other detail to hide."""
+
     def corner_values(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """What a field on a lattice has at the corners of ``n`` random cells: "density" (n, 8, 1),
         before the activation, and "features" (n, 8, F), differentiable; other fields: nothing."""

@@ -221,7 +221,7 @@ class VoxelField(Field):
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
         return {
             "field": {"kind": cls.kind},
-            "style": {"kind": VoxelStyle.kind, "view_dependent": not options.matte},
+            "style": {"kind": VoxelStyle.kind},
             "sampler": {"kind": "occupancy", "n_steps": 0},
         }
 

@@ -64,6 +64,8 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
+        if options.coarse_to_fine is not None:
+            self.growth = self.growth.stretched(options.coarse_to_fine)
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)
@@ -106,6 +108,10 @@ class PhotometricTask(Task):
 
     def before_step(self, step: int) -> bool:
         """Prunes and refines the field when it is time for it."""
+        if self.options.coarse_to_fine is not None:
+            share = min(1.0, (step + 1) / (self.options.coarse_to_fine * self.n_steps))
+            self.renderer.field.reveal(share)
+            self.renderer.sampler.reveal(share)
         due = self.growth.due(step, self.n_steps)
         if due is None:
             return False

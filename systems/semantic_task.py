@@ -83,7 +83,7 @@ class SemanticTask(Task):
     def due(self, step: int) -> bool:
         """Whether a step has the semantic term."""
         until = self.options.semantic_until
-        return step % self.options.semantic_every == 0 and (until is None or step < until)
+        return (step + 1) % self.options.semantic_every == 0 and (until is None or step < until)
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.due(step):
@@ -121,7 +121,7 @@ class SemanticTask(Task):
         return terms
 
     def _image_gradient(self, step: int, colours: Tensor) -> tuple[Terms, Tensor]:
-        leaf = colours.float().requires_grad_()
+        leaf = colours.to(self._target.dtype).requires_grad_()
         with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
             terms = self.loss(leaf)
             require_finite(self, terms, step)
