@@ -294,7 +294,7 @@ class FewViews(Options):
     semantic: str | None = option(
         None,
         "encoder by which views from everywhere are to resemble the photos (DietNeRF): "
-        f"{', '.join(ENCODERS)}, or a file of EfficientNet-Lite0's weights",
+        f"{', '.join(ENCODERS)}, or a file of weights",
         part=PHOTOS,
     )
     semantic_weight: float = option(0.1, "of the semantic term", check=NOT_NEGATIVE, part=PHOTOS)
