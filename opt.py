@@ -34,7 +34,6 @@ from utils.options import (
 )
 from utils.schedule import Schedule
 
-INSIDE = Check("must be greater than 0 and less than 1", lambda x: 0 < x < 1)
 STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
@@ -306,19 +305,13 @@ class FewViews(Options):
     )
     coarse_to_fine: float | None = option(
         None,
-        "share of the run after which all detail is learned: nerf: all frequencies, voxels: the "
-        "final resolution (default: nerf at once, voxels by the scene)",
-        check=INSIDE,
+        "nerf: share of the run in which its frequencies are revealed, low ones first (default: "
+        "all from the start; voxels are refined by the scene)",
+        check=FRACTION,
         part=PHOTOS,
     )
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
-    )
-    feature_smoothness: float = option(
-        0.0, "voxels: weight of the smoothness of features", check=NOT_NEGATIVE, part=PHOTOS
-    )
-    ray_entropy: float = option(
-        0.0, "weight of the entropy of rays that no photo has", check=NOT_NEGATIVE, part=PHOTOS
     )
     depth_smoothness: float = option(
         0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS

@@ -3,30 +3,7 @@ network."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-SEEN = 0.1  # opacity from which a ray counts as one that meets something
-TINY = 1e-8
-
-
-def ray_entropy(weights: Tensor, ray: Tensor, opacity: Tensor) -> Tensor:
-    """Entropy of where a ray ends, of the rays that meet something (InfoNeRF, Kim et al. 2022, eq.
-    8): low for a surface, high for fog.
-
-    Args:
-        weights: (M,) contribution of each sample to its ray.
-        ray: (M,) the ray of each.
-        opacity: (N,) of the rays.
-
-    Returns:
-        Scalar, in units of the entropy of even weights, averaged over all N rays.
-    """
-    share = weights / opacity.clamp(min=TINY).index_select(0, ray)
-    surprise = -share * (share + TINY).log()
-    entropy = torch.zeros_like(opacity).index_add(0, ray, surprise)
-    count = torch.bincount(ray, minlength=len(opacity)).clamp(min=2)
-    return (entropy / count.to(entropy).log() * (opacity > SEEN)).mean()
 
 
 def depth_smoothness(depth: Tensor, opacity: Tensor, scale: float) -> Tensor:

@@ -153,10 +153,10 @@ class Field(nn.Module):
         """Shows as much of the detail as belongs to a share, in [0, 1], of a training that goes
         from coarse to fine; fields whose cells are refined have no other detail to hide."""
 
-    def corner_values(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """What a field on a lattice has at the corners of ``n`` random cells: "density" (n, 8, 1),
-        before the activation, and "features" (n, 8, F), differentiable; other fields: nothing."""
-        return {}
+    def corner_densities(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """(n, 8, 1) densities before the activation, differentiable, at the corners of ``n`` random
+        cells of a field that has cells; None: it has none."""
+        return None
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos.

@@ -249,11 +249,10 @@ class VoxelField(Field):
         density = {"params": [self.geometry.raw], "lr": RATES["density"] * scale, "sparse": True}
         return [density, *self.style.groups_at(RATES, lr)]
 
-    def corner_values(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def corner_densities(self, n: int, generator: torch.Generator) -> Tensor:
         corners = self.geometry.lattice.corners
         cells = torch.randint(len(corners), (n,), generator=generator, device=generator.device)
-        rows = corners.index_select(0, cells.to(corners.device)).long()
-        return {"density": self.geometry.raw[rows], "features": self.style.head.table[rows]}
+        return self.geometry.raw[corners.index_select(0, cells.to(corners.device)).long()]
 
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from datasets.scene import Scene
 
@@ -35,13 +35,6 @@ class GrowthSchedule:
     resolutions: tuple[tuple[float, float], ...]
     pruning: tuple[float, ...]
     raw_density: float
-
-    def stretched(self, share: float) -> GrowthSchedule:
-        """The same schedule with the final resolution at a share of the run."""
-        last = self.resolutions[-1][0]
-        times = tuple((at * share / last, size) for at, size in self.resolutions)
-        pruning = {at * share / last if at <= last else at for at in self.pruning}
-        return replace(self, resolutions=times, pruning=tuple(sorted(pruning)))
 
     def due(self, step: int, n_steps: int) -> Due | None:
         """What has to be done before ``step`` of ``n_steps``; None: nothing."""

@@ -64,8 +64,6 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
-        if options.coarse_to_fine is not None:
-            self.growth = self.growth.stretched(options.coarse_to_fine)
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)

@@ -63,18 +63,3 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
 def test_growth_happens_when_cells_are_given_up(growth):
     assert {at for at, _ in growth.resolutions[1:]} <= set(growth.pruning)
     assert growth.resolutions[-1][1] == 1.0
-
-
-@pytest.mark.parametrize("schedule", [HULL, OPEN])
-@pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.9])
-def test_stretched_it_is_fine_at_the_share_and_prunes_whenever_it_refines(schedule, share):
-    stretched = schedule.stretched(share)
-    refinements = {
-        step: due.resolution
-        for step in range(1000)
-        if (due := stretched.due(step, 1000)) is not None and due.resolution
-    }
-    assert [*refinements.values()] == [size for _, size in schedule.resolutions[1:]]
-    assert max(refinements) == round(1000 * share)
-    if share == 0.35:
-        assert stretched == schedule
