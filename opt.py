@@ -296,7 +296,7 @@ class FewViews(Options):
         f"{', '.join(ENCODERS)}, or a file of weights",
         part=PHOTOS,
     )
-    semantic_weight: float = option(0.1, "of the semantic term", check=NOT_NEGATIVE, part=PHOTOS)
+    semantic_weight: float = option(1e-3, "of the semantic term", check=NOT_NEGATIVE, part=PHOTOS)
     semantic_every: int = option(
         10, "steps from one semantic term to the next", check=POSITIVE, part=PHOTOS
     )
