@@ -2,10 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench environment clean
+.PHONY: demo demo-joint test test-slow bench environment clean
 
 demo: environment
 	$(BIN)/python demo.py
+
+demo-joint: environment
+	$(BIN)/python demo_joint.py
 
 test: environment
 	$(BIN)/ruff check .
@@ -28,4 +31,4 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs ckpts results data/demo
+	rm -rf $(VENV) runs ckpts results data/demo data/demo_joint

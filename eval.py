@@ -35,11 +35,13 @@ from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
+from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import render_view
 from systems.comparison import comparison_text
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
+from systems.pairs import source_of
 from systems.style_measures import (
     Subject,
     ViewQuality,
@@ -77,8 +79,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(style=options.style)
-    options = options.filled_from(checkpoint.options, SCENE)
+    options, field, style, shown = chosen_of(options, checkpoint)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
@@ -90,13 +91,14 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
     smallest = int(cameras.sizes.min())
-    photos = photos if photographed else []
-    measures = Measures(checkpoint, style, photos, smallest, device)
+    photos = photos if photographed and shown else []
+    colours = PHOTO if style in checkpoint.decoders else style
+    measures = Measures(checkpoint, colours, photos, smallest, device)
     subject = quality = None
     if options.measure:
         model = checkpoint if like is None else read_trained(like, None, None)
-        network = measuring_network(model, model.chosen()[1] if like else style, device)
-        subject = Subject(checkpoint, field, style, renderer, networks, network, options.chunk)
+        network = measuring_network(model, model.chosen()[1] if like else colours, device)
+        subject = Subject(checkpoint, field, colours, renderer, networks, network, options.chunk)
     if "refit" in options.measure:
         require_refittable(subject)
     if "quality" in options.measure:
@@ -120,6 +122,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     about = {
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
+        "field": field,
         "style": style,
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
@@ -140,7 +143,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
             path = default_path(scene) if options.path == NO_PATH else options.path
             along = views_of(scene, replace(options, path=path))[0].to(device)
         if "consistency" in options.measure:
-            own_photos = scene if photographed else None
+            own_photos = scene if photographed and shown else None
             about["consistency"] = {"path": path} | path_consistency(subject, along, own_photos)
         if "legacy" in options.measure:
             about["legacy"] = {"path": path} | path_legacy(subject, along)
@@ -194,8 +197,7 @@ def spin(options: EvalOptions) -> list[Path]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(style=options.style)
-    options = options.filled_from(checkpoint.options, SCENE)
+    options, field, style, _ = chosen_of(options, checkpoint)
     files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
     ensure_writable(files[0].parent)
     if options.path == NO_PATH:
@@ -219,6 +221,17 @@ def spin(options: EvalOptions) -> list[Path]:
         for file, pictures in zip(files, zip(*pairs, strict=True), strict=True):
             write_gif(file, pictures, options.fps or fps or FPS)
     return files
+
+
+def chosen_of(options: EvalOptions, checkpoint: Checkpoint) -> tuple[EvalOptions, str, str, bool]:
+    """The options with the checkpoint's scene, the field and the colours that they choose, and
+    whether the scene's photos show these."""
+    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+    saved, shown = checkpoint.options, True
+    if checkpoint.decoders:  # photos in the colours of another decoder are no truth
+        saved, shown = source_of(checkpoint.options, field, style)
+        shown = shown or "root_dir" in options.given
+    return options.filled_from(saved, SCENE), field, style, shown
 
 
 def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:

@@ -24,6 +24,7 @@ from assets.job import Export, Job
 from assets.mesh_export import export_mesh
 from assets.volume import export_volume
 from assets.weights import export_weights, read_trained
+from systems.pairs import source_of
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
 from utils.machine import accelerator, keep_memory
@@ -43,8 +44,11 @@ def job_of(options: ExportOptions) -> Job:
         UserError: the checkpoint cannot be read, or the directory not be written.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(style=options.style)
-    options = options.filled_from(checkpoint.options, SCENE)
+    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+    saved = checkpoint.options
+    if checkpoint.decoders:
+        saved, _ = source_of(saved, field, style)
+    options = options.filled_from(saved, SCENE)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     renderer = checkpoint.renderer(field, style).to(accelerator(options.device))
     return Job(options, checkpoint, field, style, renderer, directory)

@@ -12,9 +12,11 @@ from pathlib import Path
 from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import ENCODERS, NETWORKS
-from losses.registry import OBJECTIVES, TERMS
+from losses.registry import OBJECTIVES, OVERLAPS, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
+from systems.pairs import checked_pairs, folders, is_pair, is_scene
+from utils.errors import UserError
 from utils.options import (
     EIGHT,
     FILE_NAME,
@@ -36,7 +38,7 @@ from utils.schedule import Schedule
 
 STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
-FIELD, PHOTOS, TRAINED, PAINTING = "field", "photos", "trained", "painting"
+FIELD, PHOTOS, TRAINED, PAINTING, PAIRS = "field", "photos", "trained", "painting", "pairs"
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -50,6 +52,19 @@ def _suffix_of(o: TrainOptions) -> str:
 
 
 NO_WEIGHTS = "--ckpt_path: missing; give --ckpt_path, or --coarse_path and --fine_path"
+
+
+def _first_folder(o: TrainOptions) -> Path | None:
+    """--root_dir where there are several: checkpoints name one scene at least."""
+    if o.stage != "joint" or not o.scenes or not all(map(is_scene, o.scenes)):
+        return None
+    return Path(next(iter(folders(o.scenes).values()))["root_dir"])
+
+
+def _scene_name_of(o: TrainOptions) -> str | None:
+    if o.stage == "joint" and all(map(is_scene, o.scenes)):
+        return "_".join(folders(o.scenes)) or None
+    return _name_of(o.root_dir)
 
 
 def _without_weights(o: Weights) -> bool:
@@ -175,6 +190,10 @@ class Colours(Options):
     style: str | None = option(
         None,
         "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    )
+    encoder: str | None = option(None, "of a joint training: the scene (default: the first)")
+    decoder: str | None = option(
+        None, "of a joint training: its colours (default: those that the scene was seen in)"
     )
 
 
@@ -391,6 +410,57 @@ class Style(Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Joint(Options):
+    """joint training"""
+
+    scenes: tuple[str, ...] = option(
+        (),
+        "data sets, NAME=FOLDER each; what one has of its own after commas: "
+        "NAME=FOLDER,img_wh=200x200,near=2",
+        check=Check("must be NAME=FOLDER, or NAME=FOLDER,OPTION=VALUE,...", is_scene),
+        part=PAIRS,
+    )
+    pairs: tuple[str, ...] = option(
+        (),
+        "what each data set trains: DATA_SET=ENCODER,DECODER",
+        check=Check("must be DATA_SET=ENCODER,DECODER", is_pair),
+        part=PAIRS,
+    )
+    n_features: int = option(
+        2,
+        "features between encoders and decoders: 2 are a map to look at, 8 give better pictures",
+        check=POSITIVE,
+        part=PAIRS,
+    )
+    overlap: str | None = option(
+        None,
+        "loss that makes the features of encoders overlap where they are to wear each other's "
+        "decoders (default: none with 2 features, kl with more)",
+        choices=("none", *OVERLAPS),
+        derive=lambda o: "none" if o.n_features <= 2 else "kl",
+        part=PAIRS,
+    )
+    overlap_weight: Schedule = option(
+        Schedule.constant(1e-3), "its weight", check=SCHEDULE_NOT_NEGATIVE, part=PAIRS
+    )
+    pattern: tuple[str, ...] = option(
+        (), "decoders that also see the place, so that they can make a pattern", part=PAIRS
+    )
+    place_frequencies: int = option(
+        6, "pattern: frequencies of the place", check=POSITIVE, part=PAIRS
+    )
+    place_dropout: float = option(
+        0.3, "pattern: share of the rays that the place is hidden from", check=UNIT, part=PAIRS
+    )
+    pattern_weight: Schedule = option(
+        Schedule.constant(0.1),
+        "pattern: weight of the patches of swapped renders against those of the photos",
+        check=SCHEDULE_NOT_NEGATIVE,
+        part=PAIRS,
+    )
+
+
 # one option for each style term of `losses/registry.py`
 TermWeights = make_dataclass(
     "TermWeights",
@@ -521,16 +591,62 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalyseOptions(Device):
+    """analysis"""
+
+    analysis: str = option(
+        MISSING, "what to look at", choices=("material_map", "feature_map", "overlap", "path")
+    )
+    ckpt_path: Path = option(MISSING, "checkpoint of --stage joint")
+    encoders: tuple[str, ...] = option((), "which to look at (default: all)")
+    decoders: tuple[str, ...] = option((), "which to look at (default: all)")
+    n_points: int = option(16384, "features of each encoder", check=EIGHT)
+    seed: int = option(0, "seed of all randomness", check=SEED)
+    output_dir: Path = option(Path("results"), "directory of everything that is written")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(
-    TermWeights, Style, Weights, FewViews, Optimisation, FieldShape, Machine, Run, Data
+    Joint, TermWeights, Style, Weights, FewViews, Optimisation, FieldShape, Machine, Run, Data
 ):
     """Options of pipeline.py."""
+
+    root_dir: Path | None = option(
+        None, "directory of the scene (joint: see --scenes)", derive=_first_folder
+    )
+    scene_name: str | None = option(
+        None,
+        "name for outputs (default: that of --root_dir)",
+        check=FILE_NAME,
+        derive=_scene_name_of,
+    )
 
     @classmethod
     def parts_of(cls, stage: str | None) -> Collection[str] | None:
         return PARTS.get(stage)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage == "joint":
+            pairs = checked_pairs(self.scenes, self.pairs)
+            known = [pair.decoder for pair in pairs]
+            for name in self.pattern:
+                if name not in known:
+                    raise UserError(f"--pattern {name}: no decoder of --pairs: {', '.join(known)}")
+
     rules = (
+        Rule(
+            "--root_dir: missing; give --root_dir",
+            lambda o: o.root_dir is None and o.stage != "joint",
+        ),
+        Rule(
+            "--root_dir: not used by --stage joint, whose data sets are in --scenes; leave it out",
+            lambda o: o.stage == "joint" and "root_dir" in o.given,
+        ),
+        Rule(
+            "--scenes: missing; --stage joint needs data sets, and --pairs what each trains",
+            lambda o: o.stage == "joint" and not o.scenes,
+        ),
         Rule(
             "--style_dir: missing; --stage style needs a painting",
             lambda o: o.stage == "style" and o.style_dir is None,
@@ -618,3 +734,19 @@ def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
     if argv and not argv[0].startswith("-"):
         argv = ["--asset", *argv]
     return parse_options(ExportOptions, usage, about, argv)
+
+
+def parse_analyse(argv: Sequence[str] | None = None) -> AnalyseOptions:
+    """Options of analyse.py from its arguments (None: those of the process).
+
+    The first may be the analysis without its flag: ``analyse.py overlap --ckpt_path X``.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    usage = "analyse.py material_map|feature_map|overlap|path --ckpt_path PATH [options]"
+    about = "Look at the feature space of fields that were trained jointly."
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--analysis", *argv]
+    return parse_options(AnalyseOptions, usage, about, argv)

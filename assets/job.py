@@ -70,6 +70,8 @@ class Job:
     @property
     def colours(self) -> str:
         """Which ones the renderer shows, in words."""
+        if self.style in self.checkpoint.decoders:
+            return f"those of the decoder '{self.style}'"
         return "photographic" if self.style == PHOTO else f"those of the style '{self.style}'"
 
     def path(self, extension: str) -> Path:

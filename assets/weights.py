@@ -22,6 +22,7 @@ from models.checkpoint import (
     Checkpoint,
     geometry_digest,
 )
+from systems.pairs import source_of
 from utils.checkpoint import FORMAT, digest, require_other_file, without_prefix
 from utils.errors import UserError
 from utils.files import replacing
@@ -62,14 +63,16 @@ def write_weights(
     field, style = checkpoint.chosen(field, style)
     renderer = checkpoint.renderer(field, style)
     state = rounded(slim(renderer.state_dict()), half)
-    scene = checkpoint.scenes[field]
+    scene, options = checkpoint.scenes[field], checkpoint.options
+    if style in checkpoint.decoders:  # a field of its own, in the colours of the decoder it wears
+        options, style = source_of(options, field, style)[0], PHOTO
     content = {
         "stage": checkpoint.stage,
         "field": field,
         "style": None if style == PHOTO else style,
         "style_options": None if style == PHOTO else checkpoint.styles[style].options,
         "scene": {name: scene[name] for name in PLACE if name in scene},
-        "options": checkpoint.options,
+        "options": options,
         "versions": checkpoint.versions,
     }
     shapes = {name: list(t.shape) for name, t in state.items() if t.dtype == torch.bool}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+from utils.registry import Registry
 
 if TYPE_CHECKING:
     from losses.terms import FeatureTerm, PixelTerm
@@ -94,3 +95,17 @@ def layers_needed(weights: Mapping[str, float]) -> list[str]:
     """
     classes = [TERMS[name].load() for name in checked_weights(weights)]
     return list(dict.fromkeys(layer for cls in classes for layer in cls.default_layers))
+
+
+# how the features of two encoders are made to overlap (`--overlap`)
+OVERLAPS = Registry(
+    "overlap loss",
+    {
+        "kl": "losses.overlap:gaussian_kl",
+        "coral": "losses.overlap:coral",
+        "mmd": "losses.overlap:mmd",
+        "sliced": "losses.overlap:sliced_wasserstein",
+        "adversarial": "losses.overlap:Adversary",
+        "support": "losses.overlap:support",
+    },
+)

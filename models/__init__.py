@@ -20,6 +20,8 @@ STYLES = Registry(
     {
         "nerf": "models.nerf:NerfStyle",
         "voxels": "models.voxels:VoxelStyle",
+        "encoded_nerf": "models.encoded:EncodedNerfStyle",
+        "encoded_voxels": "models.encoded:EncodedVoxelStyle",
     },
 )
 SAMPLERS = Registry(

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from datasets.cameras.space import space_from
+from models import STYLES
 from models.checkpoint_v1 import convert
+from models.encoded import EncodedStyle, FeatureDecoder, wear
 from models.renderer import Renderer
 from models.style import build_style
 from utils.checkpoint import (
@@ -112,6 +114,32 @@ class StyleRecord:
 
 
 @dataclass(frozen=True)
+class DecoderRecord:
+    """A decoder that every field of the checkpoint can wear.
+
+    Attributes:
+        spec: plain values from which the module is built, see `FeatureDecoder.spec`.
+        state: the module's tensors.
+        encoders: names of the fields with which it was trained.
+    """
+
+    spec: dict[str, Any]
+    state: dict[str, Tensor]
+    encoders: list[str]
+
+    @classmethod
+    def of(cls, decoder: FeatureDecoder, encoders: list[str]) -> DecoderRecord:
+        """A copy of a decoder's current state."""
+        return cls(decoder.spec(), _on_cpu(decoder.state_dict()), encoders)
+
+    def build(self) -> FeatureDecoder:
+        """The decoder."""
+        decoder = FeatureDecoder(**self.spec)
+        decoder.load_state_dict(self.state)
+        return decoder
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far an unfinished run has come.
 
@@ -136,6 +164,7 @@ class Checkpoint:
         fields: by name, at least one.
         scenes: `datasets.portable.scene_state` of each field, by the field's name.
         styles: by name, in the order of their training.
+        decoders: by name; of fields that were trained jointly.
         options: options of the run that wrote it.
         inputs: digests of the run's inputs, by name.
         progress: progress of an unfinished run; None: the run is finished.
@@ -159,6 +188,7 @@ class Checkpoint:
     fields: dict[str, FieldRecord]
     scenes: dict[str, dict[str, Any]]
     styles: dict[str, StyleRecord] = field(default_factory=dict)
+    decoders: dict[str, DecoderRecord] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     progress: Progress | None = None
@@ -172,7 +202,9 @@ class Checkpoint:
         Args:
             field: name of a field; None: the style's field, or the first one.
             style: name of a style, or `PHOTO` for the photographic colours; None: the style that
-                was trained last, or the photographic colours if there is no style.
+                was trained last, or the photographic colours if there is no style.  Of fields that
+                were trained jointly: name of a decoder; None: the first that the field was trained
+                with.
 
         Returns:
             Name of the field, name of the style or `PHOTO`.
@@ -182,6 +214,14 @@ class Checkpoint:
         """
         if field is not None and field not in self.fields:
             raise UserError(f"no field '{field}' in the checkpoint; it has {_listed(self.fields)}")
+        if self.decoders:
+            field = field or next(iter(self.fields))
+            own = [name for name, d in self.decoders.items() if field in d.encoders]
+            style = own[0] if style in (None, PHOTO) else style
+            if style not in self.decoders:
+                words = f"has {_listed(self.decoders)}"
+                raise UserError(f"no decoder '{style}' in the checkpoint; it {words}")
+            return field, style
         styles = [n for n, s in self.styles.items() if field is None or s.field == field]
         style = style or (styles[-1] if styles else PHOTO)
         if style in styles:
@@ -198,7 +238,9 @@ class Checkpoint:
         see `chosen`."""
         field, style = self.chosen(field, style)
         renderer = Renderer.from_state(self._spec(field, style), self._state(field, style))
-        if style != PHOTO:
+        if style in self.decoders:
+            wear(renderer, self.decoders[style].build())
+        elif style != PHOTO:
             _set_style(renderer, self.styles[style].spec, self.styles[style].state)
         return renderer
 
@@ -338,6 +380,7 @@ class Checkpoint:
             "fields": {name: dict(vars(record)) for name, record in self.fields.items()},
             "scenes": self.scenes,
             "styles": {name: dict(vars(record)) for name, record in self.styles.items()},
+            "decoders": {name: dict(vars(record)) for name, record in self.decoders.items()},
             "options": self.options,
             "inputs": self.inputs,
             "progress": None if self.progress is None else dict(vars(self.progress)),
@@ -569,6 +612,11 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
         for name, record in _mapping(content.get("styles"), "styles").items()
     }
     _require(PHOTO not in styles, f"styles: '{PHOTO}' is reserved for the photographic colours")
+    decoders = {
+        name: _parsed_decoder(record, f"decoder '{name}'", fields)
+        for name, record in _mapping(content.get("decoders", {}), "decoders").items()
+    }
+    _check_worn(fields, decoders)
     scenes = _mapping(content.get("scenes"), "scenes")
     _require(scenes.keys() == fields.keys(), "scenes: there must be one for each field")
     for name, scene in scenes.items():
@@ -582,6 +630,7 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
         fields,
         scenes,
         styles,
+        decoders,
         _parsed_options(content.get("options"), "options"),
         inputs,
         _parsed_progress(content.get("progress")),
@@ -632,6 +681,33 @@ def _parsed_style(record: object, where: str, fields: Mapping[str, FieldRecord])
     _check_spec(spec, where)
     state = _tensors(record.get("state"), where)
     return StyleRecord(field, spec, state, _parsed_options(record.get("options"), where))
+
+
+def _parsed_decoder(record: object, where: str, fields: Mapping[str, FieldRecord]) -> DecoderRecord:
+    record = _mapping(record, where)
+    spec, state = _mapping(record.get("spec"), where), _tensors(record.get("state"), where)
+    _check_spec(spec, where)
+    encoders = record.get("encoders")
+    known = type(encoders) is list and all(type(e) is str and e in fields for e in encoders)
+    _require(known, f"{where}: unknown encoders")
+    decoder = DecoderRecord(spec, state, encoders)
+    built = _built(lambda: FeatureDecoder(**spec), where)
+    _require_same(built.state_dict(), state, where)
+    return decoder
+
+
+def _check_worn(fields: Mapping[str, FieldRecord], decoders: Mapping[str, DecoderRecord]) -> None:
+    """Where there are decoders, every field can wear each, and has one of its own."""
+    for name, record in fields.items() if decoders else ():
+        where, style = f"field '{name}'", _mapping(record.spec.get("style"), f"field '{name}'")
+        trained = any(name in decoder.encoders for decoder in decoders.values())
+        _require(record.has_photo_colours and trained, f"{where}: no decoder of its own")
+        kind = style.get("kind")
+        encoded = kind in STYLES and issubclass(STYLES[kind], EncodedStyle)
+        _require(encoded, f"{where}: its style cannot wear a decoder")
+        for decoder in decoders.values():
+            fits = decoder.spec.get("n_features") == style.get("n_features")
+            _require(fits, f"{where}: has other features than a decoder")
 
 
 def _parsed_options(value: object, where: str) -> dict[str, Any]:
@@ -736,7 +812,9 @@ def _built(make: Callable[[], Any], where: str) -> Any:
 
 def _require_kind(style: Mapping[str, Any], kind: str, where: str) -> None:
     """A style can only read the features of fields of its own kind."""
-    _require(style.get("kind") == kind, f"{where}: its style is not for a field of kind '{kind}'")
+    known = style.get("kind") in STYLES
+    fits = known and STYLES[style["kind"]].reads == kind
+    _require(fits, f"{where}: its style is not for a field of kind '{kind}'")
 
 
 def _require_same(built: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

@@ -93,7 +93,7 @@ class NerfStyle(Style):
         decoder: further arguments of `Decoder`.
     """
 
-    kind = "nerf"
+    kind = reads = "nerf"
 
     def __init__(
         self, geometry: NerfGeometry, n_frequencies: int = 4, depth: int = 6, **decoder: Any

@@ -90,6 +90,11 @@ class Renderer(nn.Module):
         """Plain values from which, with the state_dict, `from_state` rebuilds this renderer."""
         return self._spec | {"style": self.field.style.spec()}
 
+    def note_coarse_style(self) -> None:
+        """Takes the specification of the coarse field's style, which was replaced, into `spec`."""
+        sampler = self._spec["sampler"] | {"style": self.sampler.coarse.style.spec()}
+        self._spec = self._spec | {"sampler": sampler}
+
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos, see `Field.parameter_groups`."""
         return self.field.parameter_groups(lr) + self.sampler.parameter_groups(lr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,7 @@ class Style(nn.Module):
 
     Attributes:
         kind: name in `models.STYLES`.
+        reads: kind of the fields whose features it reads.
         head: ``(feature, x) -> (M, C)``.  Its attribute ``linear`` is the `nn.Linear` that the head
             consists of, so that the decoder can fuse it into its first layer; None: the head is
             something else.
@@ -141,6 +142,7 @@ class Style(nn.Module):
     """
 
     kind: str
+    reads: ClassVar[str]
     head: nn.Module
     decoder: Decoder
 
@@ -176,6 +178,10 @@ class Style(nn.Module):
             "view_dependent": decoder.view_dependent,
             "colour_map": decoder.colour_matrix is not None,
         }
+
+    def adopt_networks(self, other: Style) -> None:
+        """Takes over the networks of a style that was looked up elsewhere; they are then shared."""
+        self.decoder = other.decoder
 
     def clone(self) -> Style:
         """A copy with its own parameters, for the same field."""

@@ -158,7 +158,7 @@ class VoxelStyle(Style):
         decoder: further arguments of `Decoder`.
     """
 
-    kind = "voxels"
+    kind = reads = "voxels"
 
     def __init__(
         self,
@@ -274,5 +274,5 @@ class VoxelField(Field):
             cell, x = cell[known], x[known]
             new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell, x)
             new.style.head.table[known] = old.interpolate(self.style.head.table, cell, x)
-        new.style.decoder = self.style.decoder
+        new.style.adopt_networks(self.style)
         return new

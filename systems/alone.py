@@ -8,7 +8,7 @@ from torch import Tensor
 from losses.colour_transfer import fit_colour_transfer
 from losses.objective import StyleObjective
 from opt import TrainOptions
-from systems.style import make_objective, term_weights
+from systems.style import make_objective, network_of, term_weights
 from utils.images import read_image
 
 STEPS = 8
@@ -32,13 +32,15 @@ class FramePainter:
     def __init__(self, run: TrainOptions, device: torch.device, size: int) -> None:
         self.run, self.device = run, device
         self.painting = torch.from_numpy(read_image(run.style_dir)[0])
+        self.network = network_of(run)
         self._objectives: dict[int, StyleObjective] = {}
         self.objective(size)
 
     def objective(self, size: int) -> StyleObjective:
         """The run's, for pictures with a shorter side of ``size`` pixels."""
         if size not in self._objectives:
-            found = make_objective(self.run, term_weights(self.run), self.painting, size)
+            weights = term_weights(self.run)
+            found = make_objective(self.run, weights, self.network, self.painting, size)
             self._objectives[size] = found.to(self.device)
         return self._objectives[size]
 

@@ -18,7 +18,7 @@ from datasets.scene import Scene
 from models import FIELDS
 from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
 from models.occupancy import grid_shape, resample_any, resample_nearest
-from models.renderer import Renderer
+from models.renderer import Renderer, Spec
 from opt import TrainOptions
 from systems.growth import growth_of
 from systems.photometric_task import PhotometricTask
@@ -80,8 +80,9 @@ def length_of(options: TrainOptions, pixels: TrainingPixels) -> int:
     return max(1, options.num_epochs_density * pixels.n_candidates // options.batch_size)
 
 
-def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
-    """An untrained renderer for ``scene``, initialised from the seed."""
+def new_renderer(options: TrainOptions, scene: Scene, spec: Spec | None = None) -> Renderer:
+    """An untrained renderer for ``scene``, initialised from the seed; ``spec``: see
+    `Renderer.build`, None: as of the options."""
     kind, growth = FIELDS[options.field], growth_of(scene)
     resolution = kind.grid_resolution(options)
     occupied = first_occupancy(scene, resolution)
@@ -89,7 +90,7 @@ def new_renderer(options: TrainOptions, scene: Scene) -> Renderer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         renderer = Renderer.build(
-            kind.specs_of(options),
+            spec or kind.specs_of(options),
             scene.box,
             scene.background,
             occupied,

@@ -49,6 +49,7 @@ class PhotometricTask(Task):
     """
 
     name = "photos"
+    label = ""  # before the names of what it records
 
     def __init__(
         self,
@@ -153,7 +154,9 @@ class PhotometricTask(Task):
         samples = self.renderer.sample(rays, generator, mark=True, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius
-        renderings = {"fine": self.renderer.render(rays, samples, scale_gradients_within=near)}
+        code = self.code(step, len(rays))
+        rendering = self.renderer.render(rays, samples, code, scale_gradients_within=near)
+        renderings = {"fine": rendering}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
         terms = {}
@@ -164,6 +167,10 @@ class PhotometricTask(Task):
         self.descend(terms, step)
         return {name: value.detach() for name, value in terms.items()}
 
+    def code(self, step: int, n_rays: int) -> Tensor | None:
+        """The code (n_rays, C) that the colours of a step's rays are conditioned on; None: none."""
+        return None
+
     def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
         """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""
         rgb = rendering.rgb[part]
@@ -172,11 +179,11 @@ class PhotometricTask(Task):
         return self.appearance(rgb, rendering.opacity[part], view[part])
 
     def after_step(self, step: int) -> None:
-        self.engine.show("psnr", self.quality)
-        self.engine.record(step, {"psnr": self.quality})
+        self.engine.show(f"{self.label}psnr", self.quality)
+        self.engine.record(step, {f"{self.label}psnr": self.quality})
         if self.appearance is not None:
             maps = self.appearance.departures().abs().mean()
-            self.engine.record(step, {"appearance": maps})
+            self.engine.record(step, {f"{self.label}appearance": maps})
         if (step + 1) % self.val_every == 0 or step + 1 == self.n_steps:
             self.validate(step)
 
@@ -190,9 +197,9 @@ class PhotometricTask(Task):
         quality = psnr(picture.rgb, truth, view.valid)
         depth = depth_to_colour(picture.depth, picture.opacity, self.scene.near, self.scene.far)
         panel = torch.cat([truth, picture.rgb, torch.from_numpy(depth).float() / 255], 1)
-        self.engine.record_image(step, "val/truth_prediction_depth", panel)
-        self.engine.record_value(step, "val/psnr", quality)
-        self.engine.show("val_psnr", quality)
+        self.engine.record_image(step, f"{self.label}val/truth_prediction_depth", panel)
+        self.engine.record_value(step, f"{self.label}val/psnr", quality)
+        self.engine.show(f"{self.label}val_psnr", quality)
 
     def finish(self) -> None:
         """Names the photos whose exposure differs most."""

@@ -72,8 +72,13 @@ def options_of_field(options: TrainOptions, field: Checkpoint) -> TrainOptions:
     """The options, with the field's scene where no other was given.
 
     Raises:
-        UserError: another kind of field was asked for.
+        UserError: another kind of field was asked for, or there are several.
     """
+    if ONLY_FIELD not in field.fields:
+        raise UserError(
+            "--ckpt_path: a checkpoint of several fields; --stage style paints those of --stage "
+            "geometry"
+        )
     options = options.filled_from(field.options, (*SCENE, "field"))
     kind = field.fields[ONLY_FIELD].spec["field"]["kind"]
     if options.field != kind:

@@ -82,6 +82,18 @@ def test_two_processes_end_with_the_weights_of_one(field, at):
 
 
 @pytest.mark.slow
+def test_two_processes_train_jointly_as_one_does(at):
+    line = (
+        "--stage joint --scenes a=sphere b=sphere,near=1.5 --pairs a=e,plain b=f,red "
+        "--overlap sliced --pattern red --max_steps 4 --batch_size 65 --precision 32 --prefix x "
+        f"{FIELDS['voxels']} {PLAIN_STEPS} --ckpt_dir c"
+    )
+    for n in (1, 2):
+        run("pipeline.py", f"{line} --suffix j{n}", at, n)
+    assert difference(at / "c/x_j1.ckpt", at / "c/x_j2.ckpt") < 1e-5
+
+
+@pytest.mark.slow
 def test_resuming_with_another_number_of_processes(at):
     line = f"{GEOMETRY} {FIELDS['voxels']} --appearance affine --ckpt_dir c --checkpoint_every 2"
     line = f"{line} {PLAIN_STEPS}".replace("--max_steps 6", "--max_steps 12")

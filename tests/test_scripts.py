@@ -5,6 +5,8 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["pipeline", "eval", "export", "prepare", "demo"])
+@pytest.mark.parametrize(
+    "name", ["pipeline", "eval", "export", "prepare", "analyse", "demo", "demo_joint"]
+)
 def test_every_script_has_what_it_imports(name):
     assert callable(import_module(name).main)

@@ -126,6 +126,8 @@ class Item:
             return None
         if self.count is None:
             return self.read(node)
+        if isinstance(node, dict) and self.count == "*":
+            node = [f"{key}={_joined(value)}" for key, value in node.items()]
         nodes = node if isinstance(node, list) else [node]
         if isinstance(self.count, int) and len(nodes) != self.count:
             raise ValueError(f"expected {self.count} values, got {len(nodes)}")
@@ -379,6 +381,15 @@ def _located(place: str, read: Callable[[Any], Any], value: object) -> Any:
 def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _joined(value: object) -> object:
+    """A value of a YAML mapping, as one text: ``a,b`` of a list, ``key=value,...`` of a mapping,
+    lists in it as ``200x200``."""
+    if isinstance(value, dict):
+        parts = ((k, "x".join(v) if isinstance(v, list) else v) for k, v in value.items())
+        return ",".join(f"{key}={part}" for key, part in parts)
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def _node(value: Any) -> Any:

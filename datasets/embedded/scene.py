@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.embedded.toys import PARTS, Part, colour, dot, length, mix, union
+from datasets.embedded.toys import TOYS, Part, World, colour, dot, length, mix
 from utils.errors import UserError
 
 FIELD_OF_VIEW = 0.69  # radians over the shorter side of the image
@@ -29,7 +29,7 @@ TOLERANCE = 1e-5  # where a ray counts as arrived, scene units
 def surface_distance(points: Tensor) -> Tensor:
     """Signed distance (N,) of ``points (N, 3)`` to the scene's surface, scene units: exact outside,
     negative and no more than a bound inside."""
-    return union(points.T.contiguous())
+    return TOYS.union(points.T.contiguous())
 
 
 def _march(part: Part, o: Tensor, d: Tensor) -> Tensor:
@@ -74,31 +74,31 @@ def _sky(d: Tensor) -> Tensor:
     return sky + 2.0 * window
 
 
-def _in_sunlight(points: Tensor, sun: Tensor, own: Tensor) -> Tensor:
+def _in_sunlight(world: World, points: Tensor, sun: Tensor, own: Tensor) -> Tensor:
     """Which of the points (3, M), on the parts ``own (M,)``, see the sun."""
     sunlit = torch.ones_like(own, dtype=torch.bool)
-    for i, part in enumerate(PARTS[1:], start=1):  # the plinth lies under everything
+    for i, part in enumerate(world.parts[1:], start=1):  # the plinth lies under everything
         index = (sunlit & ((own != i) | (not part.convex))).nonzero().squeeze(1)
         sunlit[index] = _march(part, points[:, index], sun[:, index]).isinf()
     return sunlit
 
 
-def _shade(p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
+def _shade(world: World, p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
     """Linear colour (3, M) of the points that were hit."""
     albedo, normal, gloss = torch.empty_like(p), torch.empty_like(p), torch.empty_like(p[0])
-    for i, part in enumerate(PARTS):
+    for i, part in enumerate(world.parts):
         index = (own == i).nonzero().squeeze(1)
         mine = p[:, index]
-        albedo[:, index] = part.paint(part.local(mine, True))
+        albedo[:, index] = world.repaint(part.paint(part.local(mine, True)))
         normal[:, index] = part.normals(mine)
         gloss[index] = part.gloss
     outside = p + 2e-3 * normal
     facing = dot(normal, sun).clamp(min=0)
     toward = (facing > 0).nonzero().squeeze(1)
-    facing[toward] *= _in_sunlight(outside[:, toward], sun[:, toward], own[toward])
+    facing[toward] *= _in_sunlight(world, outside[:, toward], sun[:, toward], own[toward])
     open_sky = torch.ones_like(facing)
     for reach, weight in ((0.06, 0.35), (0.22, 0.5)):
-        open_sky -= weight * (1 - union(p + reach * normal) / reach).clamp(0, 1)
+        open_sky -= weight * (1 - world.union(p + reach * normal) / reach).clamp(0, 1)
     up = 0.5 + 0.5 * normal[2]
     ambient = mix(colour("8a6a55", p), colour("b9cdf0", p), up) * open_sky
     light = 2.1 * facing * colour("fff1d6", p) + 1.2 * ambient
@@ -111,7 +111,7 @@ def _shade(p: Tensor, d: Tensor, own: Tensor, sun: Tensor) -> Tensor:
 
 
 def trace(
-    origins: Tensor, directions: Tensor, sun: Tensor | None = None
+    origins: Tensor, directions: Tensor, sun: Tensor | None = None, world: World = TOYS
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What rays see of the demo scene.
 
@@ -119,6 +119,7 @@ def trace(
         origins: (N, 3) world positions, outside the solids.
         directions: (N, 3) unit length.
         sun: (N, 3) direction of the light for each ray, any length; None is `SUN` for all.
+        world: what there is.
 
     Returns:
         rgb (N, 3) linear in [0, 1] (pictures hold its power 1 / 2.2), 0 where nothing is hit;
@@ -127,7 +128,7 @@ def trace(
     o, d = origins.T.contiguous(), directions.T.contiguous()
     depth = o.new_full((o.shape[1],), math.inf)
     own = torch.zeros_like(depth, dtype=torch.int64)
-    for i, part in enumerate(PARTS):
+    for i, part in enumerate(world.parts):
         t = _march(part, o, d)
         own[t < depth] = i
         depth = torch.minimum(depth, t)
@@ -137,7 +138,7 @@ def trace(
     suns = o.new_tensor(SUN).expand_as(origins) if sun is None else sun
     light = functional.normalize(suns[index], dim=-1).T.contiguous()
     rgb = torch.zeros_like(origins)
-    rgb[index] = _film(_shade(torch.addcmul(o, d, depth[index]), d, own[index], light)).T
+    rgb[index] = _film(_shade(world, torch.addcmul(o, d, depth[index]), d, own[index], light)).T
     return rgb, depth, hit
 
 
@@ -161,12 +162,13 @@ def camera(index: float, count: int, offset: float = 0.0) -> Tensor:
     return pose
 
 
-def render(pose: Tensor, size: tuple[int, int]) -> Tensor:
+def render(pose: Tensor, size: tuple[int, int], world: World = TOYS) -> Tensor:
     """One anti-aliased picture with straight alpha.
 
     Args:
         pose: (4, 4) camera-to-world.
         size: (width, height) in pixels.
+        world: what there is.
 
     Returns:
         (H, W, 4) uint8 sRGB and coverage.
@@ -177,12 +179,12 @@ def render(pose: Tensor, size: tuple[int, int]) -> Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # many operations on little: threads would wait for one another
     try:
-        return torch.cat([_strip(pose, size, i, min(i + rows, height)) for i in starts])
+        return torch.cat([_strip(world, pose, size, i, min(i + rows, height)) for i in starts])
     finally:
         torch.set_num_threads(threads)
 
 
-def _strip(pose: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
+def _strip(world: World, pose: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
     """The rows ``start:stop`` of a picture."""
     width, height = size
     focal = 0.5 * min(size) / math.tan(FIELD_OF_VIEW / 2)
@@ -200,7 +202,7 @@ def _strip(pose: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor
     directions = functional.normalize(local, dim=-1) @ pose[:3, :3].T.float()
     origins = pose[:3, 3].float().expand_as(directions)
     suns = (disc + torch.tensor(SUN)).repeat(len(directions) // (n * n), 1)
-    rgb, _, hit = trace(origins, directions, suns)
+    rgb, _, hit = trace(origins, directions, suns, world)
     cover = hit.reshape(shape).sum(dim=-1, keepdim=True)
     shade = (rgb.reshape(*shape, 3).sum(dim=2) / cover.clamp(min=1)) ** (1 / 2.2)
     rgba = torch.cat([shade, cover / n**2], dim=-1)
@@ -214,6 +216,7 @@ def write_demo_scene(
     n_val: int = 4,
     n_test: int = 8,
     seed: int = 0,
+    world: World = TOYS,
 ) -> None:
     """Write the demo scene as a Blender data set, whole or not at all; the same one is reused.
 
@@ -222,6 +225,7 @@ def write_demo_scene(
         size: (width, height) in pixels.
         n_train, n_val, n_test: views of each split, at least one.
         seed: turns the cameras of each split about the vertical.
+        world: what there is.
 
     Raises:
         UserError: a size or count is not positive, or the folder holds something else or cannot be
@@ -233,7 +237,9 @@ def write_demo_scene(
             f"demo scene: size {size} or views {counts} below 1; use at least 1 of each"
         )
     poses = _poses(counts, seed)
-    texts = {f"transforms_{split}.json": _transforms(split, poses[split], size) for split in poses}
+    texts = {
+        f"transforms_{split}.json": _transforms(split, poses[split], size, world) for split in poses
+    }
     try:
         if all(_holds(directory / name, text) for name, text in texts.items()):
             return
@@ -242,7 +248,7 @@ def write_demo_scene(
                 f"{directory}: holds something other than this demo scene; remove it or choose "
                 "another folder"
             )
-        _write_whole(directory, poses, texts, size)
+        _write_whole(directory, poses, texts, size, world)
     except OSError as error:
         raise UserError(
             f"{directory}: cannot be written ({error.strerror}); choose another folder"
@@ -258,7 +264,7 @@ def _poses(counts: dict[str, int], seed: int) -> dict[str, list[Tensor]]:
     }
 
 
-def _transforms(split: str, poses: list[Tensor], size: tuple[int, int]) -> str:
+def _transforms(split: str, poses: list[Tensor], size: tuple[int, int], world: World) -> str:
     width, height = size
     angle = 2 * math.atan(width / min(size) * math.tan(FIELD_OF_VIEW / 2))
     frames = [
@@ -268,7 +274,9 @@ def _transforms(split: str, poses: list[Tensor], size: tuple[int, int]) -> str:
         }
         for i, pose in enumerate(poses)
     ]
-    content = {"camera_angle_x": round(angle, 9), "w": width, "h": height, "frames": frames}
+    content = {"camera_angle_x": round(angle, 9), "w": width, "h": height}
+    content |= {"scene": world.name} if world.name else {}
+    content["frames"] = frames
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -277,7 +285,11 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _write_whole(
-    directory: Path, poses: dict[str, list[Tensor]], texts: dict[str, str], size: tuple[int, int]
+    directory: Path,
+    poses: dict[str, list[Tensor]],
+    texts: dict[str, str],
+    size: tuple[int, int],
+    world: World,
 ) -> None:
     """Everything goes to a sibling first, so that an interruption leaves no half data set."""
     partial = directory.parent / f".{directory.name}.{os.getpid()}.part"
@@ -285,7 +297,7 @@ def _write_whole(
         for split, split_poses in poses.items():
             (partial / split).mkdir(parents=True)
             for i, pose in enumerate(split_poses):
-                image = Image.fromarray(render(pose, size).numpy())
+                image = Image.fromarray(render(pose, size, world).numpy())
                 image.save(partial / split / f"r_{i}.png")
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -270,9 +270,26 @@ def _parts() -> list[Part]:
 PARTS = _parts()
 
 
-def union(p: Tensor) -> Tensor:
-    """Signed distance (M,) of world positions (3, M) to the nearest of all parts."""
-    distance = p.new_full((p.shape[1],), math.inf)
-    for part in PARTS:
-        distance = torch.minimum(distance, part.shape(part.local(p, True)))
-    return distance
+@dataclass(frozen=True)
+class World:
+    """What an embedded data set shows.
+
+    Attributes:
+        name: of the world, "" of the demo's own.
+        parts: the first lies under all others.
+        repaint: (3, M) linear albedo -> the same, in another style.
+    """
+
+    name: str
+    parts: Sequence[Part]
+    repaint: Callable[[Tensor], Tensor] = lambda albedo: albedo
+
+    def union(self, p: Tensor) -> Tensor:
+        """Signed distance (M,) of world positions (3, M) to the nearest of all parts."""
+        distance = p.new_full((p.shape[1],), math.inf)
+        for part in self.parts:
+            distance = torch.minimum(distance, part.shape(part.local(p, True)))
+        return distance
+
+
+TOYS = World("", PARTS)

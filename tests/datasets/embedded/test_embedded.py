@@ -232,7 +232,7 @@ def test_a_complete_data_set_is_reused_without_a_write(scene):
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
-    def interrupted(pose, size, calls=[]):  # noqa: B006
+    def interrupted(pose, size, world, calls=[]):  # noqa: B006
         calls.append(pose)
         if len(calls) == 3:
             raise KeyboardInterrupt

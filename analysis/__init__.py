@@ -1,0 +1,1 @@
+"""Pictures and numbers of the feature space that jointly trained fields share."""
