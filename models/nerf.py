@@ -56,11 +56,11 @@ class NerfGeometry(nn.Module):
         """The positional encoding of ``x (M, 3)``, without the frequencies that are still hidden
         (FreeNeRF, Yang et al. 2023, eq. 4; without its three that are never hidden)."""
         encoded = positional_encoding(x, self.n_frequencies)
-        if self.revealed >= 1:
+        if self.revealed >= 1 or self.n_frequencies == 0:
             return encoded
         band = torch.arange(self.n_frequencies, device=x.device, dtype=x.dtype)
         seen = (self.revealed * self.n_frequencies - band).clamp(0, 1).repeat_interleave(6)
-        return encoded * torch.cat([torch.ones_like(x[0]), seen])
+        return encoded * torch.cat([torch.ones_like(seen[:3]), seen])
 
     def _half(self) -> Tensor:
         return (self.bounds[1] - self.bounds[0]).max() / 2

@@ -252,5 +252,6 @@ def test_hidden_frequencies_do_not_matter_until_they_are_revealed():
     assert torch.equal(seen[:, :9], whole[:, :9])
     assert torch.allclose(seen[:, 9:15], 0.5 * whole[:, 9:15])
     assert (seen[:, 15:] == 0).all()
+    assert geometry._encode(x[:0]).shape == (0, 27)  # rays that meet nothing
     geometry.revealed = 1.0
     assert torch.equal(geometry._encode(x), whole)
