@@ -36,8 +36,8 @@ class PriorTask(Task):
         super().__init__(options)
         self.renderer = renderer
         self.unseen = UnseenCameras.of(scene)
-        extent = scene.box[1] - scene.box[0]
-        self.unit = float(extent.max()) / 10  # of depth
+        self.far = scene.far
+        self.unit = (scene.far - scene.near) / 10  # of depth
 
     @staticmethod
     def wanted(options: TrainOptions) -> bool:
@@ -79,6 +79,8 @@ class PriorTask(Task):
             rays = self.renderer.clip(camera.view_rays(0))
             rendering = self.renderer.render(rays, self.renderer.sample(rays))
             shape = (1, SIDE, SIDE)
-            depth, opacity = rendering.depth.view(shape), rendering.opacity.view(shape)
+            # beyond lies the horizon, whose depth jumps
+            depth = rendering.depth.clamp(max=self.far).view(shape)
+            opacity = rendering.opacity.view(shape)
             total = total + depth_smoothness(depth, opacity, self.unit) / PATCHES
         return {"smooth_depth": self.options.depth_smoothness * total}
