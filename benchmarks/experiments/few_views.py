@@ -24,11 +24,11 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "14": ("--few_shot", "14"),
     "14 occluded": ("--few_shot", "14", "--occluded", "left"),
 }
-CONFIGS = {"voxels": "few_views.yaml", "nerf": "few_views_nerf.yaml"}
-# what the recipe of each field has on, off
-OFF = {
-    "voxels": ("--density_smoothness", "0"),
-    "nerf": ("--coarse_to_fine", "0.001"),
+CONFIGS = {"voxels": "few_views.yaml", "nerf": "nerf_cpu.yaml"}
+# what needs no network: off, and on
+FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "voxels": (("--density_smoothness", "0"), ()),  # the recipe has it
+    "nerf": ((), ("--coarse_to_fine", "0.7")),
 }
 WAYS = ("plain", "network-free", "semantic", "all")
 MEASURES = ("psnr", "ssim", "lpips")
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 def words_of(field: str, way: str, semantic: str) -> list[str]:
     """Options of one of `WAYS`."""
-    words = [] if way in ("network-free", "all") else [*OFF[field]]
+    words = [*FREE[field][way in ("network-free", "all")]]
     return words + (["--semantic", semantic] if way in ("semantic", "all") else [])
 
 
