@@ -36,11 +36,13 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from models.checkpoint import PHOTO, Checkpoint
+from models.mixing import Mixture
 from models.renderer import render_view
 from systems.comparison import comparison_text
 from systems.consistency import default_path
 from systems.launch import launch
 from systems.measures import Measures
+from systems.novel_codes import codes_of
 from systems.pairs import source_of
 from systems.style_measures import (
     Subject,
@@ -79,7 +81,8 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    options, field, style, shown = chosen_of(options, checkpoint)
+    options, mixture, shown = chosen_of(options, checkpoint)
+    field, style = mixture.field, mixture.style
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
@@ -89,11 +92,14 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
-    renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
+    renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     smallest = int(cameras.sizes.min())
     photos = photos if photographed and shown else []
     colours = PHOTO if style in checkpoint.decoders else style
     measures = Measures(checkpoint, colours, photos, smallest, device)
+    if len(mixture.paintings) > 1:
+        measures.leave_out_style("of a mixture: there is no painting of it; render one --style")
     subject = quality = None
     if options.measure:
         model = checkpoint if like is None else read_trained(like, None, None)
@@ -111,7 +117,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         start = time.perf_counter()
         with networks:
-            picture = render_view(renderer, cameras, index, options.chunk).cpu()
+            picture = render_view(renderer, cameras, index, options.chunk, codes[index]).cpu()
         seconds = time.perf_counter() - start
         frames.write(index, picture)
         own[index] = measures(index, picture), seconds
@@ -123,7 +129,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         "split": options.split if options.path == NO_PATH else None,
         "path": options.path,
         "field": field,
-        "style": style,
+        "style": str(mixture),
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
         "options": options.to_dict(),
@@ -197,22 +203,23 @@ def spin(options: EvalOptions) -> list[Path]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    options, field, style, _ = chosen_of(options, checkpoint)
+    options, mixture, _ = chosen_of(options, checkpoint)
     files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
     ensure_writable(files[0].parent)
     if options.path == NO_PATH:
         options = replace(options, path="circle")
-    scene, _ = scene_of(options, checkpoint.scenes[field])
+    scene, _ = scene_of(options, checkpoint.scenes[mixture.field])
     cameras, _, fps = views_of(scene, options)
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
     team, device = launch(device, options.num_gpus, options.num_nodes)
-    renderer, cameras = checkpoint.renderer(field, style).to(device), cameras.to(device)
+    renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     own = {}
     numbers = team.share(range(len(cameras)))
     for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
         with networks:
-            picture = render_view(renderer, cameras, index, options.chunk).cpu()
+            picture = render_view(renderer, cameras, index, options.chunk, codes[index]).cpu()
         depth = depth_to_colour(picture.depth, picture.opacity, scene.near, scene.far)
         own[index] = to_uint8(picture.rgb).numpy(), depth
     frames = {index: pair for part in team.gather(own) for index, pair in part.items()}
@@ -223,15 +230,17 @@ def spin(options: EvalOptions) -> list[Path]:
     return files
 
 
-def chosen_of(options: EvalOptions, checkpoint: Checkpoint) -> tuple[EvalOptions, str, str, bool]:
-    """The options with the checkpoint's scene, the field and the colours that they choose, and
-    whether the scene's photos show these."""
-    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+def chosen_of(options: EvalOptions, checkpoint: Checkpoint) -> tuple[EvalOptions, Mixture, bool]:
+    """The options with the checkpoint's scene, the colours that they ask for, and whether the
+    scene's photos show these."""
+    mixture = Mixture.asked(
+        checkpoint, options.style, options.strength, options.encoder, options.decoder
+    )
     saved, shown = checkpoint.options, True
     if checkpoint.decoders:  # photos in the colours of another decoder are no truth
-        saved, shown = source_of(checkpoint.options, field, style)
+        saved, shown = source_of(checkpoint.options, mixture.field, mixture.style)
         shown = shown or "root_dir" in options.given
-    return options.filled_from(saved, SCENE), field, style, shown
+    return options.filled_from(saved, SCENE), mixture, shown
 
 
 def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:

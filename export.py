@@ -7,7 +7,7 @@ python export.py volume|cameras|weights --ckpt_path ckpts/lego_geometry.ckpt
 from __future__ import annotations
 
 from opt import SCENE, ExportOptions, parse_export
-from utils.errors import exits_cleanly
+from utils.errors import UserError, exits_cleanly
 from utils.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is imported
@@ -24,6 +24,7 @@ from assets.job import Export, Job
 from assets.mesh_export import export_mesh
 from assets.volume import export_volume
 from assets.weights import export_weights, read_trained
+from models.mixing import Mixture
 from systems.pairs import source_of
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
@@ -44,13 +45,18 @@ def job_of(options: ExportOptions) -> Job:
         UserError: the checkpoint cannot be read, or the directory not be written.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    field, style = checkpoint.chosen(options.encoder, options.decoder or options.style)
+    mixture = Mixture.asked(
+        checkpoint, options.style, options.strength, options.encoder, options.decoder
+    )
+    if options.asset == "weights" and not mixture.single:
+        raise UserError("--style, --strength: weights are of one style; give one name alone")
+    field, style = mixture.field, str(mixture)
     saved = checkpoint.options
     if checkpoint.decoders:
         saved, _ = source_of(saved, field, style)
     options = options.filled_from(saved, SCENE)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
-    renderer = checkpoint.renderer(field, style).to(accelerator(options.device))
+    renderer = mixture.renderer(checkpoint).to(accelerator(options.device))
     return Job(options, checkpoint, field, style, renderer, directory)
 
 

@@ -39,6 +39,9 @@ from utils.schedule import Schedule
 STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
 # parts of the work that an option may belong to; `systems.STAGES` says what each stage is made of
 FIELD, PHOTOS, TRAINED, PAINTING, PAIRS = "field", "photos", "trained", "painting", "pairs"
+# what all stages with paintings read; what mutual learning does, and what training a 2D decoder
+STYLISING, TEACHING, DECODING = "stylising", "teaching", "decoding"
+PAINTED = [stage for stage, parts in PARTS.items() if STYLISING in parts]
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -187,9 +190,13 @@ class Weights(Options):
 class Colours(Options):
     """trained weights"""
 
-    style: str | None = option(
-        None,
-        "colours: a painting's, by the name of its file, or photo (default: the last painted)",
+    style: tuple[str, ...] = option(
+        (),
+        "colours: a painting's, by the name of its file, or photo; several are mixed, "
+        "NAME:WEIGHT each (default: the last painted)",
+    )
+    strength: float = option(
+        1.0, "of the painting: 0 is the photographic colours, 1 the painting's", check=UNIT
     )
     encoder: str | None = option(None, "of a joint training: the scene (default: the first)")
     decoder: str | None = option(
@@ -243,7 +250,7 @@ class Run(Options):
         1, "geometry: passes over all pixels", check=POSITIVE, part=PHOTOS
     )
     num_epochs_style: int = option(
-        1, "style: passes over the training views", check=POSITIVE, part=PAINTING
+        1, "style, mutual: passes over the training views", check=POSITIVE, part=STYLISING
     )
     max_steps: int | None = option(
         None, "stop after this many steps (default: by epochs)", check=POSITIVE
@@ -348,7 +355,7 @@ class Style(Options):
         ),
     )
     style_dir: Path | None = option(
-        None, "file of the painting, or a folder of paintings", part=PAINTING
+        None, "file of the painting, or a folder of paintings", part=STYLISING
     )
     style_mode: str = option(
         "memory_saving",
@@ -365,18 +372,18 @@ class Style(Options):
         AUTO_FEATURES,
         "network of the loss; auto: the one in --vgg_weights, else a downloaded VGG, else own",
         choices=(AUTO_FEATURES, *NETWORKS),
-        part=PAINTING,
+        part=STYLISING,
     )
     vgg_weights: Path | None = option(
         None,
         "file of VGG-16 or VGG-19, .pth or .safetensors (default: torchvision's)",
-        part=PAINTING,
+        part=STYLISING,
     )
     stroke_scale: float = option(
         1.0,
         "size of the strokes, relative to that in a painting as large as the views",
         check=STROKES,
-        part=PAINTING,
+        part=STYLISING,
     )
     coarse_share: float = option(
         0.8,
@@ -400,13 +407,47 @@ class Style(Options):
         None,
         "GB of CPU memory for frozen geometry (default: a sixth of the machine's)",
         check=NOT_NEGATIVE,
-        part=PAINTING,
+        part=STYLISING,
     )
     sample_threshold: float = option(
         0.01,
         "drop each ray's faintest samples, up to this share of its weight; 0: keep all",
         check=SHARE,
-        part=PAINTING,
+        part=STYLISING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutual(Options):
+    """mutual learning of a field and a 2D stylisation network"""
+
+    decoder_weights: Path | None = option(
+        None,
+        "file of the 2D network's decoder (default: the built-in one of --features own)",
+        part=TEACHING,
+    )
+    consistency_steps: int = option(
+        300,
+        "first steps, in which the 2D network learns to paint a surface alike in all views",
+        check=NOT_NEGATIVE,
+        part=TEACHING,
+    )
+    decoder_step: int | None = option(
+        None,
+        "the field's step from which it also teaches the 2D network (default: half-way)",
+        check=NOT_NEGATIVE,
+        part=TEACHING,
+    )
+    decoder_layer: str = option(
+        "relu4_1",
+        "decoder: layer of the features that it learns to turn back into an image",
+        choices=("relu2_1", "relu3_1", "relu4_1"),
+        part=DECODING,
+    )
+    preserve_colour: bool = option(
+        False,
+        "take the luminance from the painting, and leave the scene its colours",
+        part=TEACHING,
     )
 
 
@@ -527,6 +568,11 @@ class Output(Options):
         "write two GIFs, of colour and of depth, and nothing else (along a circle unless --path "
         "says otherwise)",
     )
+    sigma_scale: float = option(
+        0.0,
+        "stage mutual: 0 renders a painting's mean, 1 as the nearest training views show it",
+        check=NOT_NEGATIVE,
+    )
     measure: tuple[str, ...] = option(
         (),
         "also measure how consistent renders along a path are, how good painted ones; and, apart, "
@@ -607,7 +653,17 @@ class AnalyseOptions(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(
-    Joint, TermWeights, Style, Weights, FewViews, Optimisation, FieldShape, Machine, Run, Data
+    Joint,
+    TermWeights,
+    Mutual,
+    Style,
+    Weights,
+    FewViews,
+    Optimisation,
+    FieldShape,
+    Machine,
+    Run,
+    Data,
 ):
     """Options of pipeline.py."""
 
@@ -648,13 +704,13 @@ class TrainOptions(
             lambda o: o.stage == "joint" and not o.scenes,
         ),
         Rule(
-            "--style_dir: missing; --stage style needs a painting",
-            lambda o: o.stage == "style" and o.style_dir is None,
+            "--style_dir: missing; this stage needs a painting, or a folder of them",
+            lambda o: o.stage in PAINTED and o.style_dir is None,
         ),
         Rule(
-            "--ckpt_path: missing; --stage style needs a trained field: "
+            "--ckpt_path: missing; this stage needs a trained field: "
             "give --ckpt_path, or --coarse_path and --fine_path",
-            lambda o: o.stage == "style" and _without_weights(o),
+            lambda o: o.stage in PAINTED and _without_weights(o),
         ),
     )
 

@@ -2,6 +2,7 @@
 
 python pipeline.py --stage geometry --root_dir SCENE
 python pipeline.py --stage style --root_dir SCENE --style_dir PAINTING --ckpt_path CHECKPOINT
+python pipeline.py --stage mutual --root_dir SCENE --style_dir PAINTINGS --ckpt_path CHECKPOINT
 """
 
 from __future__ import annotations

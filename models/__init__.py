@@ -22,6 +22,8 @@ STYLES = Registry(
         "voxels": "models.voxels:VoxelStyle",
         "encoded_nerf": "models.encoded:EncodedNerfStyle",
         "encoded_voxels": "models.encoded:EncodedVoxelStyle",
+        "latent_nerf": "models.latent_nerf:LatentNerfStyle",
+        "latent_voxels": "models.latent_voxels:LatentVoxelStyle",
     },
 )
 SAMPLERS = Registry(

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.cameras.space import space_from
 from models import STYLES
 from models.checkpoint_v1 import convert
 from models.encoded import EncodedStyle, FeatureDecoder, wear
 from models.renderer import Renderer
-from models.style import build_style
+from models.style import Style, build_style
 from utils.checkpoint import (
     content_digest,
     digest,
@@ -165,6 +165,7 @@ class Checkpoint:
         scenes: `datasets.portable.scene_state` of each field, by the field's name.
         styles: by name, in the order of their training.
         decoders: by name; of fields that were trained jointly.
+        networks: further networks by name, their tensors: "decoder" of a 2D stylisation network.
         options: options of the run that wrote it.
         inputs: digests of the run's inputs, by name.
         progress: progress of an unfinished run; None: the run is finished.
@@ -189,6 +190,7 @@ class Checkpoint:
     scenes: dict[str, dict[str, Any]]
     styles: dict[str, StyleRecord] = field(default_factory=dict)
     decoders: dict[str, DecoderRecord] = field(default_factory=dict)
+    networks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     progress: Progress | None = None
@@ -244,6 +246,17 @@ class Checkpoint:
             _set_style(renderer, self.styles[style].spec, self.styles[style].state)
         return renderer
 
+    def style(self, field: str, name: str, geometry: nn.Module) -> Style:
+        """Builds a style, or the photographic colours, for the ``geometry`` of its field."""
+        if name == PHOTO:
+            record = self.fields[field]
+            spec, state = record.spec["style"], without_prefix(record.state, STYLE_PREFIX)
+        else:
+            spec, state = self.styles[name].spec, self.styles[name].state
+        style = build_style(spec, geometry)
+        style.load_state_dict(state)
+        return style.requires_grad_(False)
+
     def with_style(
         self,
         name: str,
@@ -279,6 +292,48 @@ class Checkpoint:
             stage=options["stage"],
             scenes={**self.scenes, field: scene or self.scenes[field]},
             styles={**others, name: style},
+            options=options,
+            progress=None,
+            versions=versions(),
+        )
+
+    def with_styles(
+        self,
+        styles: Mapping[str, tuple[Style, dict[str, Any]]],
+        renderer: Renderer,
+        options: dict[str, Any],
+        scene: dict[str, Any],
+        field: str | None = None,
+    ) -> Checkpoint:
+        """A copy of this checkpoint with further styles; what they share is stored once.
+
+        Args:
+            styles: by name, each with its options; styles of the same names are replaced.
+            renderer: the field, on which they were trained.
+            options: of the run that trained them.
+            scene, field: as in `with_style`.
+
+        Raises:
+            RuntimeError: training has changed the geometry.
+        """
+        field = field or self.chosen()[0]
+        if geometry_digest(renderer.state_dict()) != self.fields[field].digest:
+            raise RuntimeError(f"the geometry of '{field}' changed while styles were trained")
+        copies: dict[int, Tensor] = {}  # of each tensor one, by the place of the original
+        records = {}
+        for name, (style, own) in styles.items():
+            state = style.state_dict()
+            for x in state.values():
+                if x.data_ptr() not in copies:
+                    copies[x.data_ptr()] = x.detach().to("cpu", copy=True)
+            state = {key: copies[x.data_ptr()] for key, x in state.items()}
+            records[name] = StyleRecord(field, style.spec(), state, own)
+        others = {n: s for n, s in self.styles.items() if n not in records}
+        return replace(
+            self,
+            stage=options["stage"],
+            scenes={**self.scenes, field: scene},
+            styles={**others, **records},
             options=options,
             progress=None,
             versions=versions(),
@@ -381,6 +436,7 @@ class Checkpoint:
             "scenes": self.scenes,
             "styles": {name: dict(vars(record)) for name, record in self.styles.items()},
             "decoders": {name: dict(vars(record)) for name, record in self.decoders.items()},
+            "networks": self.networks,
             "options": self.options,
             "inputs": self.inputs,
             "progress": None if self.progress is None else dict(vars(self.progress)),
@@ -631,6 +687,10 @@ def _parsed(content: dict[str, Any]) -> Checkpoint:
         scenes,
         styles,
         decoders,
+        {
+            name: _tensors(state, f"network '{name}'")
+            for name, state in _mapping(content.get("networks", {}), "networks").items()
+        },
         _parsed_options(content.get("options"), "options"),
         inputs,
         _parsed_progress(content.get("progress")),

@@ -193,6 +193,9 @@ class Field(nn.Module):
             (M, 3) in [0, 1].
         """
 
+        if not self.style.reads_features:
+            return self.style(x.new_empty(len(x), 0), x, d, code)
+
         def network(x: Tensor, d: Tensor, *codes: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
                 feature = self.geometry.feature(x)

@@ -137,6 +137,7 @@ class Style(nn.Module):
             consists of, so that the decoder can fuse it into its first layer; None: the head is
             something else.
         decoder: reads the C channels of the head.
+        reads_features: whether colours depend on the geometry's features.
 
     Subclasses define their specification (``kind``, `spec`) and their learning rates.
     """
@@ -145,6 +146,7 @@ class Style(nn.Module):
     reads: ClassVar[str]
     head: nn.Module
     decoder: Decoder
+    reads_features = True
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """Colours (M, 3) in [0, 1].
@@ -218,6 +220,7 @@ class BlendedColours(nn.Module):
     def __init__(self, styles: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         self.styles, self.weights = nn.ModuleList(styles), _checked(styles, weights)
+        self.reads_features = any(style.reads_features for style in styles)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """As `Style.forward`."""
@@ -255,11 +258,22 @@ def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:
             for parts in zip(*maps, strict=True)
         )
         mean.decoder.set_colour_map(matrix, offset)
+    return _averaged(mean, styles, weights)
+
+
+def averaged(styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """As `blended`, of styles whose parameters are all that they consist of."""
+    weights = _checked(styles, weights)
+    return _averaged(styles[0].clone(), styles, weights)
+
+
+@torch.no_grad()
+def _averaged(mean: Style, styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """Gives ``mean`` the weighted mean of the styles' parameters."""
     states: list[Mapping[str, Tensor]] = [dict(style.named_parameters()) for style in styles]
-    with torch.no_grad():
-        for name, parameter in mean.named_parameters():
-            parts = zip(weights, states, strict=True)
-            parameter.copy_(sum(weight * state[name] for weight, state in parts))
+    for name, parameter in mean.named_parameters():
+        parts = zip(weights, states, strict=True)
+        parameter.copy_(sum(weight * state[name] for weight, state in parts))
     return mean
 
 

@@ -14,11 +14,15 @@ STAGES = Registry(
         "geometry": "systems.geometry:geometry_stage",
         "style": "systems.style:style_stage",
         "joint": "systems.joint:joint_stage",
+        "decoder": "systems.decoder_stage:decoder_stage",
+        "mutual": "systems.mutual:mutual_stage",
     },
 )
 # the parts of the work that a stage is made of: it reads the options of these, see opt.py
 PARTS = {
     "geometry": ("field", "photos"),
-    "style": ("trained", "painting"),
     "joint": ("field", "photos", "pairs"),
+    "style": ("trained", "stylising", "painting"),
+    "decoder": ("trained", "stylising", "decoding"),
+    "mutual": ("trained", "stylising", "teaching"),
 }

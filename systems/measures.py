@@ -61,6 +61,11 @@ class Measures:
             self.metrics = ImageMetrics(device, smallest)
             self.left_out = self.metrics.left_out
 
+    def leave_out_style(self, reason: str) -> None:
+        """Takes no distance to a painting."""
+        self.style_distance = None
+        self.left_out["style_distance"] = reason
+
     def __call__(self, index: int, picture: Picture) -> dict[str, float]:
         """The measures of one view, by name; ``picture`` in the host's memory."""
         photo = self.photos[index] if self.photos else None

@@ -23,10 +23,15 @@ from utils.options import options_of
 HARMLESS = {
     *("resume", "device", "num_gpus", "num_nodes", "chunk", "cache_gb"),
     *("ckpt_dir", "log_dir", "checkpoint_every", "val_every", "scene_name"),
-    *("style_dir", "ckpt_path", "coarse_path", "fine_path"),
+    *("style_dir", "ckpt_path", "coarse_path", "fine_path", "decoder_weights"),
 }
 PATH_OPTIONS = {"root_dir", "vgg_weights"}
-INPUTS = {"geometry": "--ckpt_path: another geometry", "painting": "--style_dir: another painting"}
+INPUTS = {
+    "geometry": "--ckpt_path: another geometry",
+    "painting": "--style_dir: another painting",
+    "paintings": "--style_dir: other paintings",
+    "decoder": "--decoder_weights: another decoder",
+}
 KEPT = 2  # the newest checkpoint, and the one before it in case the newest is damaged
 LONGEST = 230  # bytes of a file name: systems allow 255, and a file is first written beside
 _STEP_FILE = re.compile(r"step_(\d+)\.ckpt")
@@ -69,6 +74,7 @@ class Run:
         """Raises a `UserError` where results cannot be written, would replace the run's own
         inputs, or another run is at work in the folder."""
         names = ("ckpt_path", "coarse_path", "fine_path", "style_dir", "vgg_weights")
+        names += ("decoder_weights",)
         inputs = {name: getattr(self.options, name) for name in names}
         for output in (self.path, *self.network_paths):
             if len(os.fsencode(output.name)) > LONGEST:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from utils.checkpoint import digest
 from utils.errors import UserError
 from utils.images import read_image
 from utils.schedule import Schedule
+from utils.team import Team
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -66,6 +68,33 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
                 system.resume(*found)
             yield system, run
             frozen = task.frozen
+        if len(jobs) > 1:
+            write_together(options, field, [(name, run.path) for _, name, _, run, _ in jobs])
+
+
+def write_together(
+    options: TrainOptions, field: Checkpoint, painted: Sequence[tuple[str, Path]]
+) -> None:
+    """One checkpoint with the styles of all paintings of a folder, so that they can be mixed; it is
+    called like the folder.
+
+    Args:
+        painted: name and checkpoint of each style; one that is not there is left out.
+    """
+    if Team.current().rank > 0:
+        return
+    taken = {own.resolve() for _, own in painted}
+    taken |= {own.resolve() for own in (options.ckpt_path,) if own is not None}
+    path = Run(options).path
+    while path.resolve() in taken:
+        path = path.with_stem(f"{path.stem}_all")
+    together = field
+    for name, own in painted:
+        if own.is_file():
+            found = Checkpoint.read(own)
+            together = replace(found, styles={**together.styles, name: found.styles[name]})
+    together.write(path)
+    print(f"written: {path}, with all paintings")
 
 
 def options_of_field(options: TrainOptions, field: Checkpoint) -> TrainOptions:

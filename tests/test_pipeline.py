@@ -125,6 +125,11 @@ def test_a_folder_of_paintings_shares_the_frozen_geometry(at, monkeypatch, capsy
     (alone,) = style("--style_dir paintings/b.png --max_steps 3 --suffix alone")
     assert same(weights(paths[1]), weights(alone))
     assert not same(weights(paths[0]), weights(alone))
+    # and one checkpoint has them all
+    together = Checkpoint.read(Path("ckpts/sphere_s.ckpt"))
+    for name, path in zip("ab", paths, strict=True):
+        assert same(together.renderer(style=name).state_dict(), weights(path))
+    assert same(together.renderer(style="photo").state_dict(), weights("ckpts/sphere_g.ckpt"))
     # done is done
     capsys.readouterr()
     assert style("--style_dir paintings --max_steps 3 --resume") == []

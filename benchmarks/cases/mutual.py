@@ -1,0 +1,258 @@
+"""Stage mutual with and without its halves, at equal steps of the field: what consistency of the 2D
+network and the field's teaching are worth, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from benchmarks.inputs import demo_directory
+from benchmarks.settings import Settings
+from benchmarks.table import Row
+from datasets.cameras.paths import circle_path
+from datasets.cameras.rays import Cameras
+from datasets.embedded.painting import paint
+from datasets.load import load_scene
+from datasets.portable import place_as
+from datasets.scene import Scene
+from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
+from models.image_decoders import load_stylizer
+from models.renderer import Picture
+from models.stylizer import Stylizer
+from opt import TrainOptions, parse_train
+from pipeline import train
+from systems.frozen import FrozenGeometry
+from systems.lightning import LightningSystem
+from systems.measures import StyleDistance
+from systems.mimic_task import fields_of
+from systems.mutual import mutual_system
+from systems.mutual_measures import CrossView, cross_view_error, laplacian_energy, painter
+from systems.paintings import Painting, read_paintings
+from systems.photo_views import PhotoViews
+from systems.run import Run
+from systems.system import System
+from systems.warp import OPAQUE
+from utils.images import write_image
+from utils.machine import mixed_precision, trainer_precision
+
+NEVER = "1000000000"
+FRAMES = 24  # of the circle, whose neighbours are compared; none of them was trained on
+SIZE, VOXELS, PHOTO_STEPS = 100, 96, 600
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Steps of the field, and of the 2D network before it."""
+
+    field: int
+    consistency: int
+
+
+def run_case(settings: Settings) -> list[Row]:
+    """A row per arm, on the embedded scene and, if given, on lego."""
+    scenes = {"demo": demo_directory(settings, 24 if settings.quick else SIZE)}
+    if settings.lego is not None:
+        scenes["lego"] = settings.lego
+    rows = []
+    for name, root in scenes.items():
+        rows += _rows(settings, name, root)
+    return rows
+
+
+def _rows(settings: Settings, name: str, root: Path) -> list[Row]:
+    field = photographic(settings, name, root)
+    folder = settings.style_dir or embedded_paintings(settings)
+    budget = Budget(4, 2) if settings.quick else Budget(settings.steps, settings.steps // 4)
+    arms = {
+        "2D -> 3D": (0, NEVER),
+        "+ consistency": (budget.consistency, NEVER),
+        "+ 3D -> 2D": (0, "0"),
+        "both": (budget.consistency, "0"),
+    }
+    rows: list[Row] = []
+    first: dict[str, float] = {}
+    for arm, (consistency, decoder_step) in arms.items():
+        words = [*_words(settings, root), "--style_dir", str(folder), "--ckpt_path", str(field)]
+        words += ["--max_steps", str(budget.field), "--consistency_steps", str(consistency)]
+        words += ["--decoder_step", decoder_step, "--img_wh", *[str(_side(settings))] * 2]
+        found = measured(parse_train(["--stage", "mutual", *words]), settings)
+        first = first or found
+        rows.append(
+            Row(
+                "mutual",
+                f"{name}, {arm}",
+                found["seconds"],
+                note=_note(found, first),
+                details=found,
+            )
+        )
+    return rows
+
+
+def _note(found: dict[str, float], first: dict[str, float]) -> str:
+    """The measures of an arm, and how they differ from those of the one-way arm."""
+    parts = []
+    for key in found:
+        if key == "seconds":
+            continue
+        change = 100 * (found[key] / max(first[key], 1e-12) - 1)
+        parts.append(f"{key} {found[key]:.4g} ({change:+.0f} %)")
+    return ", ".join(parts)
+
+
+def _side(settings: Settings) -> int:
+    return 24 if settings.quick else (settings.sizes or (SIZE,))[0]
+
+
+def _words(settings: Settings, root: Path) -> list[str]:
+    words = ["--root_dir", str(root), "--device", settings.device]
+    words += ["--ckpt_dir", str(settings.data / "ckpts"), "--log_dir", str(settings.data / "runs")]
+    if settings.decoder_weights is None:
+        return [*words, "--features", "own"]
+    more = ["--vgg_weights", str(settings.vgg_weights)]
+    return [*words, *more, "--decoder_weights", str(settings.decoder_weights)]
+
+
+def photographic(settings: Settings, name: str, root: Path) -> Path:
+    """A voxel field in photographic colours, trained once and kept."""
+    side, steps = _side(settings), 20 if settings.quick else PHOTO_STEPS
+    words = ["--stage", "geometry", "--field", "voxels", "--root_dir", str(root)]
+    words += ["--voxel_resolution", str(24 if settings.quick else VOXELS), "--batch_size", "2048"]
+    words += ["--lr_scheduler", "cosine", "--max_steps", str(steps), "--device", settings.device]
+    words += ["--img_wh", str(side), str(side), "--prefix", name, "--suffix", f"{side}_{steps}"]
+    words += ["--ckpt_dir", str(settings.data / "ckpts"), "--log_dir", str(settings.data / "runs")]
+    options = parse_train(words)
+    path = Run(options).path
+    if not path.is_file():
+        train(options)
+    return path
+
+
+def embedded_paintings(settings: Settings) -> Path:
+    """The embedded painting, and another one with its strokes turned and its colours exchanged."""
+    folder = settings.data / "paintings"
+    if not folder.is_dir():
+        own = torch.from_numpy(paint((384, 288)))
+        write_image(folder / "first.png", own)
+        write_image(folder / "second.png", own.flip(1).transpose(0, 1)[..., [1, 2, 0]].contiguous())
+    return folder
+
+
+def measured(options: TrainOptions, settings: Settings) -> dict[str, float]:
+    """Trains a run, without writing anything, and measures both halves on held-out views."""
+    field = Checkpoint.read(options.ckpt_path)
+    options = options.filled_from(field.options, ("field", "dataset_name", "scene_name"))
+    files = sorted(options.style_dir.iterdir())
+    paintings = read_paintings(files)
+    stylizer = load_stylizer(options.features, options.vgg_weights, options.decoder_weights)
+    untrained = load_stylizer(options.features, options.vgg_weights, options.decoder_weights)
+    scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
+    start = time.perf_counter()
+    system = mutual_system(options, field, scene, paintings, stylizer)
+    _train(system, options, settings)
+    seconds = time.perf_counter() - start
+    found = _judged(system, options, field, scene, paintings, untrained, settings)
+    return {"seconds": seconds, **found}
+
+
+def _train(system: System, options: TrainOptions, settings: Settings) -> None:
+    """All steps, by Lightning, without files."""
+    trainer = pl.Trainer(
+        accelerator=settings.device,
+        devices=1,
+        precision=trainer_precision(options.precision, settings.device),
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    module = LightningSystem(system, Run(options))
+    module.on_train_batch_end = lambda *_: None  # nothing is saved
+    trainer.fit(module)
+
+
+@torch.no_grad()
+def _judged(
+    system: System,
+    options: TrainOptions,
+    field: Checkpoint,
+    scene: Scene,
+    paintings: list[Painting],
+    untrained: Stylizer,
+    settings: Settings,
+) -> dict[str, float]:
+    _, mimic = system.tasks
+    device = torch.device(settings.device)
+    renderer = field.renderer(style=PHOTO).to(device)
+    side = _side(settings)
+    cameras = circle_path(scene, 6 if settings.quick else FRAMES).resized(side, side).to(device)
+    stylizer, untrained = mimic.stylizer.to(device), untrained.to(device)
+    totals: dict[str, list[float]] = {}
+    with mixed_precision(options.precision, settings.device):
+        held_out = _views(renderer, cameras, options, mimic)
+        pairs = [(i, i - 1) for i in range(1, len(cameras))]
+        for number, painting in enumerate(paintings):
+            style = mimic.statistics[number]
+            own = painter(stylizer, held_out, mimic.content, style)
+            # what either half is compared with has to be the same for all arms
+            first = painter(untrained, held_out, mimic.content, style)
+            (painted,) = fields_of(renderer.field, [mimic.styles[number].to(device)])
+            pictures = [_picture(held_out, index, painted) for index in range(len(cameras))]
+            distance = StyleDistance(painting.rgb, options.features, options.vgg_weights, device)
+            distances = [
+                distance(picture, held_out.rgb[index]) for index, picture in enumerate(pictures)
+            ]
+            masks = [picture.opacity > OPAQUE for picture in pictures]
+            errors = {
+                "2D": cross_view_error(own, held_out, pairs),
+                "field": cross_view_error(
+                    lambda index, all_of=pictures: all_of[index].rgb, held_out, pairs
+                ),
+                "photographic": cross_view_error(
+                    lambda index: held_out.rgb[index].to(device).float() / 255, held_out, pairs
+                ),
+            }
+            values = {
+                f"{who}: {measure}": None if error is None else getattr(error, measure)
+                for who, error in errors.items()
+                for measure in CrossView._fields
+            }
+            values |= {
+                "style": _mean(d["style_distance"] for d in distances),
+                "content": _mean(d["content_distance"] for d in distances),
+                "sharpness": _mean(
+                    laplacian_energy(picture.rgb, mask)
+                    for picture, mask in zip(pictures, masks, strict=True)
+                )
+                / _mean(laplacian_energy(first(i), mask) for i, mask in enumerate(masks)),
+            }
+            for key, value in values.items():
+                totals.setdefault(key, []).append(float(value or 0.0))
+    return {key: _mean(values) for key, values in totals.items()}
+
+
+def _views(renderer, cameras: Cameras, options: TrainOptions, mimic) -> PhotoViews:  # noqa: ANN001
+    frozen = FrozenGeometry(renderer, cameras, mimic.frozen.budget)
+    views = PhotoViews(frozen, renderer.field, renderer.background, mimic.chunks)
+    for index in range(len(frozen)):
+        views.add(index)
+    return views
+
+
+def _picture(views: PhotoViews, index: int, field) -> Picture:  # noqa: ANN001
+    view, background = views.frozen.view(index), views.background
+    colours = view.render(field, background).float().clamp(0, 1)
+    rgb: Tensor = view.image(colours, background)[0].permute(1, 2, 0)
+    return Picture(rgb, views.distance[index], view.mask()[0, 0])
+
+
+def _mean(values) -> float:  # noqa: ANN001
+    found = list(values)
+    return sum(found) / max(1, len(found))

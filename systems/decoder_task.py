@@ -1,0 +1,245 @@
+"""The 2D half of mutual learning: the stylisation network's decoder, made consistent from view to
+view (StylizedNeRF, Huang et al. 2022, section 3.1), then taught by the field (section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from losses.adain import consistency_term, content_term, style_statistics, style_term
+from models.field import Field
+from models.style import ParameterGroups
+from models.stylizer import Statistics, Stylizer, map_statistics
+from opt import TrainOptions
+from systems.photo_views import PhotoViews
+from systems.system import Plan, Task, Terms
+from utils.errors import UserError
+from utils.images import sample_bilinear
+
+CROP = 192  # pixels, at most
+RATE, RATE_FROM_FIELD = 1e-4, 2e-5
+CONTENT, STYLE, CONSISTENCY, FIELD = 1.0, 1.0, 50.0, 10.0  # weights, as in the paper
+EVERY = 8  # steps of the field per step in which the decoder learns from it
+TRIES = 8  # crops, until one shows something
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+BYTES_PER_CROP_PIXEL = 6000  # measured: two crops through network, decoder and back
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the 2D network and the field learn in which steps.
+
+    Attributes:
+        n_consistency: first steps, in which the decoder becomes consistent.
+        mutual_from: step from which the field also teaches the decoder.
+        n_steps: all steps.
+    """
+
+    n_consistency: int
+    mutual_from: int
+    n_steps: int
+
+    def field_learns(self, step: int) -> bool:
+        """Whether the field learns from the 2D network in a step."""
+        return step >= self.n_consistency
+
+    def decoder_learns_from_field(self, step: int) -> bool:
+        """Whether the 2D network learns from the field in a step."""
+        return step >= self.mutual_from and (step - self.mutual_from) % EVERY == 0
+
+
+class DecoderTask(Task):
+    """Trains the decoder of a 2D stylisation network.
+
+    Args:
+        options: of the run.
+        stylizer: the network.
+        lesson: when.
+        images: of the paintings, (1, 3, h, w) in [0, 1].
+        fields: in each painting's style.
+        views: what is stylised.  Filled before the first step.
+    """
+
+    name = "decoder"
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        stylizer: Stylizer,
+        lesson: Lesson,
+        images: Sequence[Tensor],
+        fields: Sequence[Field],
+    ) -> None:
+        super().__init__(options)
+        self.stylizer, self.lesson = stylizer, lesson
+        self.images, self.fields = list(images), list(fields)
+        known = stylizer.network.layers
+        self.layers = [layer for layer in STYLE_LAYERS if layer in known]
+        self.views: PhotoViews
+        self.content: Statistics
+        self.paintings: list[Statistics]
+
+    def parameter_groups(self) -> ParameterGroups:
+        return [{"params": list(self.stylizer.decoder.parameters()), "lr": RATE}]
+
+    def rate(self, step: int, n_steps: int) -> float:
+        usual = super().rate(step, n_steps)
+        return usual * (RATE_FROM_FIELD / RATE if self.lesson.field_learns(step) else 1.0)
+
+    def start(self) -> Plan:
+        n, last = self.lesson.n_consistency, self.lesson.n_steps
+        taught = len(range(self.lesson.mutual_from, last, EVERY))
+        return Plan(
+            f"2D decoder: {n} steps of consistency, {taught} taught by the field, crops of "
+            f"{CROP} pixels",
+            BYTES_PER_CROP_PIXEL * 2 * CROP**2,
+        )
+
+    def provide(
+        self, views: PhotoViews, content: Statistics, paintings: Sequence[Statistics]
+    ) -> None:
+        """The views, their statistics and the paintings', before the first step."""
+        self.views, self.content, self.paintings = views, content, list(paintings)
+        device = self.engine.device
+        with torch.no_grad(), self.engine.autocast():
+            self.style = []
+            for image in self.images:
+                features = self.stylizer.network(image.to(device), self.layers)
+                self.style.append(style_statistics(features, self.layers))
+
+    def gradients(self, step: int) -> Iterator[Terms]:
+        if not self.lesson.field_learns(step):
+            yield self._from_neighbour(step)
+        elif self.lesson.decoder_learns_from_field(step):
+            yield self._from_field(step)
+
+    def _from_neighbour(self, step: int) -> Terms:
+        """Two views of the same surface, and what each pixel is in the other."""
+        generator = self.generator(step, 3)
+        painting, view = (_draw(n, generator) for n in (len(self.images), len(self.views)))
+        near = self.views.neighbours(view)
+        other = near[_draw(len(near), generator)] if near else view
+        pixel, valid = self.views.same_surface(view, other)
+        first = self._crop(
+            view, valid if valid.any() else self.views.mask(view)[0, 0] > 0, generator
+        )
+        inside = valid[first.rows, first.columns]
+        there = pixel[first.rows, first.columns]
+        middle = there[inside].mean(0) if inside.any() else pixel.new_tensor([0.0, 0.0])
+        second = self._around(other, float(middle[1]), float(middle[0]))
+        image = torch.cat(
+            [self._cut(self.views.content(v), c) for v, c in ((view, first), (other, second))]
+        )
+        mask = torch.cat(
+            [self._cut(self.views.mask(v), c) for v, c in ((view, first), (other, second))]
+        )
+        out, terms = self._stylised(image, mask, painting)
+        corner = there.new_tensor([second.columns.start, second.rows.start])
+        place = there - corner
+        limit = place.new_tensor([out.shape[3] - 0.5, out.shape[2] - 0.5])
+        inside = inside & (place > 0.5).all(-1) & (place < limit).all(-1)
+        pictures = out.float().permute(0, 2, 3, 1)
+        warped = sample_bilinear(pictures[1], place)
+        terms["consistency"] = CONSISTENCY * consistency_term(pictures[0], warped, inside)
+        self.descend(self._shares(terms), step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _from_field(self, step: int) -> Terms:
+        """A crop of a view, in which the field's picture is the answer."""
+        generator = self.generator(step, 3)
+        painting, view = (_draw(n, generator) for n in (len(self.images), len(self.views)))
+        crop = self._crop(view, self.views.mask(view)[0, 0] > 0, generator)
+        size = (crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start)
+        seen = self.views.frozen.view(view).window((crop.rows.start, crop.columns.start), size)
+        field, background = self.fields[painting], self.views.background
+        with torch.no_grad():
+            code = field.style.latents.codes[view]
+            parts = self.views.chunks.over(
+                len(seen), lambda part: seen.render(field, background, part, code)
+            )
+            answer = torch.cat([*parts, seen.opacity.new_zeros(0, 3)]).float()
+        image, mask = (
+            self._cut(x, crop) for x in (self.views.content(view), self.views.mask(view))
+        )
+        out, terms = self._stylised(image, mask, painting)
+        own = out[0].float().flatten(1).T[seen.places()]
+        own = torch.lerp(background.expand_as(own), own, seen.opacity[:, None])
+        terms["field"] = FIELD * (own - answer).square().mean() if len(seen) else own.sum()
+        self.descend(self._shares(terms), step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _stylised(self, image: Tensor, mask: Tensor, painting: int) -> tuple[Tensor, Terms]:
+        """The stylised crops (B, 3, h, w), with a graph, and their content and style terms."""
+        stylizer, layer = self.stylizer, self.stylizer.layer
+        with torch.no_grad():
+            features = stylizer.features(image)
+            wanted = map_statistics(features, self.content, self.paintings[painting])
+        out = stylizer.decode(wanted, tuple(image.shape[2:]))
+        found = stylizer.network(out, list(dict.fromkeys([*self.layers, layer])))
+        style = {name: found[name] for name in self.layers}
+        return out, {
+            "content": CONTENT * content_term(found[layer], wanted, mask),
+            "style": STYLE * style_term(style, self.style[painting], mask),
+        }
+
+    def _shares(self, terms: Terms) -> Terms:
+        """Every process computes the same step: each one's share of the gradient."""
+        return {name: value / self.engine.team.size for name, value in terms.items()}
+
+    def _crop(self, view: int, wanted: Tensor, generator: torch.Generator) -> _Crop:
+        """A crop around a random pixel of those ``wanted (H, W)``."""
+        places = wanted.flatten().nonzero()[:, 0]
+        if len(places) == 0:
+            return self._around(view, 0.0, 0.0)
+        place = int(places[_draw(len(places), generator)])
+        return self._around(view, float(place // wanted.shape[1]), float(place % wanted.shape[1]))
+
+    def _around(self, view: int, row: float, column: float) -> _Crop:
+        """The crop whose middle is as near to a pixel as the image allows, in whole cells of the
+        encoder, so that its features are those of the whole image."""
+        stride, size = self.stylizer.stride, self.views.rgb[view].shape[:2]
+        parts = []
+        for length, at in zip(size, (row, column), strict=True):
+            side = min(CROP, length) // stride * stride
+            start = min(max(0, round(at - side / 2)), length - side) // stride * stride
+            parts.append(slice(start, start + side))
+        return _Crop(*parts)
+
+    @staticmethod
+    def _cut(image: Tensor, crop: _Crop) -> Tensor:
+        return image[..., crop.rows, crop.columns]
+
+    def state(self) -> dict[str, Any]:
+        return {"decoder": self.stylizer.decoder.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        load_module(self.stylizer.decoder, state.get("decoder"))
+
+
+@dataclass(frozen=True)
+class _Crop:
+    rows: slice
+    columns: slice
+
+
+def load_module(module: nn.Module, state: object) -> None:
+    """Loads a saved state.
+
+    Raises:
+        UserError: it is not one of such a module.
+    """
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError):
+        raise UserError(
+            "the checkpoint's networks do not fit this run; give the same options, or start again "
+            "without --resume"
+        ) from None
+
+
+def _draw(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=generator))

@@ -1,0 +1,54 @@
+"""The codes in which views are rendered that no painting was learned on: never another painting's,
+and nothing that jumps from view to view."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from datasets.cameras.rays import Cameras
+from datasets.scene import Scene
+
+NEAREST = 3  # training cameras, between whose codes is interpolated
+SHARPNESS = 2.0  # power of the inverse distance
+
+
+def codes_of(
+    style: nn.Module, cameras: Cameras, scene: Scene, sigma_scale: float
+) -> list[Tensor | None]:
+    """The code of each camera, see `Latents.between`; None where the style's own mean is meant.
+
+    Args:
+        style: in which is rendered.
+        cameras: that render.
+        scene: with the training views, as they were when the style was learned.
+        sigma_scale: 0: every camera takes the painting's mean.
+    """
+    latents = getattr(style, "latents", None)
+    if latents is None or sigma_scale == 0 or len(latents.codes) != len(scene.train):
+        return [None] * len(cameras)
+    trained = Cameras.within(scene, scene.train).to(cameras.c2w.device).c2w[:, :, 3]
+    codes: list[Tensor | None] = []
+    with torch.no_grad():
+        for eye in cameras.c2w[:, :, 3]:
+            views, weights = neighbours(trained, eye)
+            codes.append(latents.between(views, weights, sigma_scale))
+    return codes
+
+
+def neighbours(trained: Tensor, eye: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (V,) of the training cameras nearest to a position, and their weights (V,), sum 1.
+
+    The farthest of them has weight 0, so that nothing jumps where another one takes its place.
+
+    Args:
+        trained: (F, 3) positions.
+        eye: (3,).
+    """
+    distance = (trained - eye).norm(dim=1)
+    near = distance.topk(min(NEAREST + 1, len(trained)), largest=False)
+    limit = near.values[-1].clamp(min=1e-9)
+    weight = (1 / near.values.clamp(min=1e-6 * limit) - 1 / limit).pow(SHARPNESS)
+    if not bool(weight.sum() > 0):  # one camera, or all as far away
+        weight = torch.ones_like(weight)
+    return near.indices, weight / weight.sum()

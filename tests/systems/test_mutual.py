@@ -1,0 +1,355 @@
+"""Stage mutual, end to end on a tiny scene and in its parts: each test stands for a way in which
+public versions of mutual learning went wrong."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.cameras.rays import Cameras
+from eval import evaluate
+from losses.adain import consistency_term, content_term, style_statistics, style_term
+from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, geometry_digest
+from models.latents import Latents
+from models.stylizer import Moments
+from opt import parse_eval, parse_train
+from pipeline import train
+from systems.decoder_task import EVERY, Lesson
+from systems.mimic_task import LUMA, Teacher, with_luminance
+from systems.mutual_measures import cross_view_error, laplacian_energy
+from systems.novel_codes import codes_of, neighbours
+from systems.paintings import code_distributions, painting_statistics, read_paintings
+from systems.photo_views import pooled
+from systems.system import System
+from systems.warp import Frame, Surface
+from tests.conftest import write_sphere_scene
+from utils.errors import UserError
+from utils.images import read_image
+
+NAMES = ("wave.png", "Wave.png", "wave.jpg", "a b:1.png")
+
+
+def paint(path, seed, size=(40, 28)):
+    noise = np.random.default_rng(seed).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size).save(path)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_autoencoder():
+    """Few steps: what it learns is tested with the autoencoder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("systems.paintings.VAE_STEPS", 15)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a trained field and four paintings on it: sphere_g.ckpt, sphere_mutual.ckpt."""
+    folder = tmp_path_factory.mktemp("mutual")
+    write_sphere_scene(folder / "sphere", 30, 26)
+    (folder / "paintings").mkdir()
+    for seed, name in enumerate(NAMES):
+        paint(folder / "paintings" / name, seed, (40 + 9 * seed, 28))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        line = "--stage geometry --root_dir sphere --field voxels --voxel_resolution 24"
+        train(parse_train(f"{line} --batch_size 256 --max_steps 60 --suffix g".split()))
+        mutual()
+    return folder
+
+
+@pytest.fixture
+def at(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def mutual(more="", steps=20):
+    line = (
+        "--stage mutual --root_dir sphere --style_dir paintings --features own "
+        f"--ckpt_path ckpts/sphere_g.ckpt --consistency_steps 2 --max_steps {steps} {more}"
+    )
+    return train(parse_train(line.split()))
+
+
+def styles_of(path):
+    """All tensors of all styles."""
+    styles = Checkpoint.read(Path(path)).styles
+    return {f"{n} {k}": x for n, record in styles.items() for k, x in record.state.items()}
+
+
+def test_one_checkpoint_has_every_painting_and_the_photographic_colours(at):
+    """Names that differ in case or in the extension alone are different paintings."""
+    before, after = (Checkpoint.read(at / f"ckpts/sphere_{n}.ckpt") for n in ("g", "mutual"))
+    assert set(after.styles) == {"wave.png", "Wave", "wave.jpg", "a b:1"}
+    state = before.fields[ONLY_FIELD].state
+    assert after.fields[ONLY_FIELD].digest == geometry_digest(after.renderer().state_dict())
+    photo = after.renderer(style=PHOTO).state_dict()
+    assert all(torch.equal(photo[k], state[k]) for k in state)
+    pictures = [evaluated(at, f"--style {style}") for style in ("Wave", "wave.jpg", "photo")]
+    assert all((a - b).abs().max() > 2 for a, b in pairwise(pictures))
+    assert torch.equal(evaluated(at, "--style Wave --strength 0"), pictures[2])
+    # each style's options name its own painting, which the measures compare it with
+    files = {name: Path(s.options["style_dir"]).name for name, s in after.styles.items()}
+    assert files["Wave"] == "Wave.png"
+
+
+def evaluated(at, more):
+    found = evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_mutual.ckpt", *more.split()]))
+    assert ("psnr" in found) == (found["style"] == PHOTO)
+    return torch.from_numpy(read_image(Path(found["directory"]) / "001.png")[0]).float()
+
+
+def test_a_resumed_run_ends_with_the_same_bits(at):
+    """Stopped among the consistency steps, before and after the field has begun to teach."""
+    whole = styles_of("ckpts/sphere_mutual.ckpt")
+    for stop, every in ((2, 1), (15, 7)):
+        run_until(stop, lambda e=every: mutual(f"--suffix r --checkpoint_every {e}"))
+        found = styles_of(mutual(f"--suffix r --checkpoint_every {every} --resume")[0])
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(found[k], whole[k]) for k in whole)
+        Path("ckpts/sphere_r.ckpt").unlink()
+
+
+def run_until(step, run):
+    """Runs, and stops it like a crash in ``step``."""
+    original = System._move
+
+    def crash(self, at_step, *more):
+        if at_step == step:
+            raise RuntimeError("crash")
+        original(self, at_step, *more)
+
+    System._move = crash
+    try:
+        with pytest.raises(RuntimeError, match="crash"):
+            run()
+    finally:
+        System._move = original
+
+
+def test_other_paintings_are_another_run(at):
+    run_until(15, lambda: mutual("--suffix p --checkpoint_every 7"))
+    paint(at / "paintings" / NAMES[1], 99)
+    try:
+        with pytest.raises(UserError, match="--style_dir: other paintings"):
+            mutual("--suffix p --checkpoint_every 7 --resume")
+    finally:
+        paint(at / "paintings" / NAMES[1], 1, (49, 28))
+
+
+def test_a_broken_painting_is_named_before_anything_is_trained(at):
+    broken = at / "paintings" / "zz.png"
+    broken.write_bytes((at / "paintings" / "wave.png").read_bytes()[:60])
+    try:
+        with pytest.raises(UserError, match=r"zz\.png"):
+            mutual("--suffix broken")
+    finally:
+        broken.unlink()
+    assert not list(at.glob("runs/*broken*"))
+
+
+def test_photographic_colours_are_needed(at):
+    checkpoint = Checkpoint.read(at / "ckpts/sphere_mutual.ckpt")
+    record = checkpoint.fields[ONLY_FIELD]
+    for name in [n for n in record.state if n.startswith("field.style.")]:
+        del record.state[name]
+    checkpoint.write(at / "ckpts/bare.ckpt")
+    line = "--stage mutual --root_dir sphere --style_dir paintings --features own"
+    with pytest.raises(UserError, match="has no photographic colours"):
+        train(parse_train([*line.split(), "--ckpt_path", "ckpts/bare.ckpt", "--suffix", "x"]))
+
+
+def test_a_novel_view_never_takes_another_paintings_code(at):
+    """Its own painting's mean, or the codes of its own training views around it."""
+    checkpoint = Checkpoint.read(at / "ckpts/sphere_mutual.ckpt")
+    from datasets.portable import scene_from
+
+    scene = scene_from(checkpoint.scenes[ONLY_FIELD])
+    style = checkpoint.renderer(style="Wave").field.style
+    trained, novel = (Cameras.within(scene, views) for views in (scene.train, scene.test))
+    assert codes_of(style, novel, scene, 0.0) == [None, None]
+    for index, code in enumerate(codes_of(style, trained, scene, 1.0)):
+        torch.testing.assert_close(code, style.latents.codes[index])
+    low, high = style.latents.codes.aminmax(dim=0)
+    for code in codes_of(style, novel, scene, 1.0):
+        assert bool(((code >= low - 1e-5) & (code <= high + 1e-5)).all())
+
+
+def test_codes_do_not_jump_along_a_path():
+    eyes = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [5, 0, 0]])
+    latents = Latents(len(eyes), 2)
+    torch.nn.init.normal_(latents.codes)
+    codes = []
+    for x in torch.linspace(0.2, 4.8, 461):
+        views, weights = neighbours(eyes, torch.tensor([float(x), 0.3, 0]))
+        assert float(weights.sum()) == pytest.approx(1)
+        codes.append(latents.between(views, weights, 1.0).detach())
+    steps = torch.stack(codes).diff(dim=0).norm(dim=1)
+    assert steps.max() < 0.1
+
+
+def test_lesson():
+    lesson = Lesson(n_consistency=5, mutual_from=9, n_steps=40)
+    assert [s for s in range(40) if lesson.field_learns(s)] == list(range(5, 40))
+    teaching = [s for s in range(40) if lesson.decoder_learns_from_field(s)]
+    assert teaching == list(range(9, 40, EVERY))
+
+
+def test_the_2d_decoder_learns_in_both_directions(at, monkeypatch):
+    """From neighbouring views first, then from the field; and it stands still in between."""
+    seen = {}
+    step_of = System.step
+
+    def step(self, number, *more):
+        step_of(self, number, *more)
+        decoder = self.tasks[0].stylizer.decoder
+        seen[number] = torch.cat([p.detach().flatten() for p in decoder.parameters()])
+
+    monkeypatch.setattr(System, "step", step)
+    mutual("--suffix d --decoder_step 5", steps=16)
+    moved = [n for n in range(1, 18) if not torch.equal(seen[n], seen[n - 1])]
+    assert moved == [1, 2 + 5, 2 + 5 + EVERY]
+
+
+def test_consistency_counts_what_both_views_show_and_nothing_else():
+    picture, warped = torch.rand(2, 6, 7, 3).unbind(0)
+    valid = torch.zeros(6, 7, dtype=torch.bool)
+    valid[2:4, 1:3] = True
+    found = consistency_term(picture, warped, valid)
+    wanted = (picture - warped)[2:4, 1:3].square().mean()
+    torch.testing.assert_close(found, wanted)
+    warped[~valid] = 100.0
+    torch.testing.assert_close(consistency_term(picture, warped, valid), wanted)
+    assert consistency_term(picture, warped, torch.zeros_like(valid)) == 0
+
+
+def test_losses_do_not_depend_on_the_networks_scale():
+    features, wanted = torch.randn(2, 1, 4, 8, 8).unbind(0)
+    style = style_statistics({"a": wanted}, ["a"])
+    scaled = style_statistics({"a": 50 * wanted}, ["a"])
+    torch.testing.assert_close(
+        content_term(features, wanted), content_term(50 * features, 50 * wanted)
+    )
+    torch.testing.assert_close(
+        style_term({"a": features}, style), style_term({"a": 50 * features}, scaled)
+    )
+    assert content_term(wanted, wanted) == 0
+    assert style_term({"a": wanted}, style) < 1e-6
+
+
+class _Views:
+    """One photographic view."""
+
+    def __init__(self, image, digest):
+        self.image, self.digests, self.rgb = image, [digest], [image[0].permute(1, 2, 0)]
+
+    def content(self, _):
+        return self.image
+
+
+def test_pictures_are_kept_by_the_content_of_all_they_are_made_of():
+    """Another painting, decoder or view never meets an old picture."""
+    from models.image_decoders import load_stylizer
+
+    class View:
+        index = 0
+
+        @staticmethod
+        def places():
+            return torch.arange(20)
+
+    stylizer = load_stylizer("own", None, None)
+    image = torch.rand(1, 3, 16, 16)
+    own = Moments.of(stylizer.features(image)).statistics()
+    teacher = Teacher(stylizer, ["first", "second"], 1e6, False)
+    teacher.see()
+    views = _Views(image, "v")
+
+    def picture(painting=0, of=views):
+        return teacher.pixels(painting, View, of, own, [own, own._replace(mean=own.mean + 1)])
+
+    first = picture()
+    assert picture() is first
+    assert not torch.equal(picture(1), first)
+    other = _Views(image.flip(3), "w")
+    assert not torch.equal(picture(of=other), first)
+    teacher.digests[0] = "changed"
+    assert picture() is not first
+    teacher.digests[0] = "first"
+    with torch.no_grad():
+        stylizer.decoder.convs[-1].bias += 0.2
+    assert picture() is first  # the teacher is the network as it was
+    teacher.refresh()
+    assert not torch.equal(picture(), first)
+    teacher.budget = 0.0
+    teacher.kept.clear()
+    again = picture()
+    assert not teacher.kept
+    assert torch.equal(picture(), again)  # made anew, to the bit
+
+
+def test_preserved_colours_have_the_paintings_luminance():
+    photo, painted = 0.3 + 0.4 * torch.rand(2, 1, 3, 5, 6)
+    mixed = with_luminance(photo, 0.5 + 0.3 * (painted - 0.5))
+    luma = torch.tensor(LUMA)[:, None, None]
+    wanted = ((0.5 + 0.3 * (painted - 0.5)) * luma).sum(1)
+    torch.testing.assert_close((mixed * luma).sum(1), wanted, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(
+        mixed[:, 0] - mixed[:, 1], photo[:, 0] - photo[:, 1], atol=1e-5, rtol=0.0
+    )
+
+
+def test_a_paintings_codes_follow_its_own_statistics(tmp_path):
+    """Those of the painting, as a mean and a deviation per channel; not of a stylised picture."""
+    from models.image_decoders import load_stylizer
+
+    for seed, name in enumerate(("a.png", "b.png")):
+        paint(tmp_path / name, seed, (64, 48))
+    paintings = read_paintings(sorted(tmp_path.glob("*.png")))
+    stylizer = load_stylizer("own", None, None)
+    rows = []
+    for painting in paintings:
+        image = painting.image(48)
+        whole, parts = painting_statistics(stylizer, image, torch.Generator().manual_seed(0))
+        features = stylizer.features(image)[0]
+        torch.testing.assert_close(whole.mean, features.mean((1, 2)), rtol=1e-4, atol=1e-4)
+        assert torch.equal(parts[0], whole.vector())
+        rows.append(parts[:9])
+    (first, _), (second, _) = code_distributions(rows, 0)
+    assert (first - second).norm() > 0.5
+
+
+def test_masks_of_features_that_reach_over_the_border():
+    mask = torch.rand(1, 1, 10, 13)
+    found = pooled(mask, torch.zeros(1, 4, 3, 4))
+    assert found.shape == (1, 1, 3, 4)
+    torch.testing.assert_close(found[..., :2, :3], torch.nn.functional.avg_pool2d(mask, 4))
+
+
+def test_blur_does_not_pass_for_consistency():
+    """A blurred picture loses contrast as it loses error: only the normalised measure tells."""
+    generator = torch.Generator().manual_seed(0)
+    sharp = [torch.rand(40, 40, 3, generator=generator) for _ in range(2)]
+    blurred = [0.5 + 0.1 * (picture - 0.5) for picture in sharp]
+    rows, columns = torch.meshgrid(torch.arange(40) + 0.5, torch.arange(40) + 0.5, indexing="ij")
+    same = torch.stack([columns, rows], -1), torch.ones(40, 40, dtype=torch.bool)
+
+    class Views:
+        @staticmethod
+        def same_surface(target, source):
+            return same
+
+        @staticmethod
+        def frame(index):
+            return Frame(index, Surface(None, None, same[1]), {})
+
+    found = [cross_view_error(lambda i, p=p: p[i], Views, [(0, 1)]) for p in (sharp, blurred)]
+    assert found[1].rmse == pytest.approx(0.1 * found[0].rmse, rel=1e-4)
+    assert found[1].normalised == pytest.approx(found[0].normalised, rel=1e-4)
+    energies = [laplacian_energy(p[0], same[1]) for p in (sharp, blurred)]
+    assert energies[1] == pytest.approx(0.01 * energies[0], rel=1e-4)
+    assert cross_view_error(lambda i: sharp[i], Views, []) is None
