@@ -35,7 +35,7 @@ from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
-from models.checkpoint import PHOTO
+from models.checkpoint import PHOTO, Checkpoint
 from models.mixing import Mixture
 from models.renderer import render_view
 from systems.comparison import comparison_text
@@ -56,10 +56,12 @@ from systems.style_measures import (
     write_report,
 )
 from utils.checkpoint import ensure_writable
+from utils.depth import depth_to_colour
 from utils.files import replacing
-from utils.images import write_image
+from utils.images import to_uint8, write_image
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
+from utils.video import write_gif
 
 FPS = 15  # of a path that does not say how many
 
@@ -79,15 +81,8 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         UserError: bad input.
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
-    mixture = Mixture.asked(
-        checkpoint, options.style, options.strength, options.encoder, options.decoder
-    )
+    options, mixture, shown = chosen_of(options, checkpoint)
     field, style = mixture.field, mixture.style
-    saved, shown = checkpoint.options, True
-    if checkpoint.decoders:  # photos in the colours of another decoder are no truth
-        saved, shown = source_of(checkpoint.options, field, style)
-        shown = shown or "root_dir" in options.given
-    options = options.filled_from(saved, SCENE)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
@@ -198,6 +193,56 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     return reports
 
 
+def spin(options: EvalOptions) -> list[Path]:
+    """``--gif_only``: once around the scene, or along ``--path``, as two GIFs and nothing else.
+
+    Returns:
+        The files: of colour, and of depth.
+
+    Raises:
+        UserError: bad input.
+    """
+    checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
+    options, mixture, _ = chosen_of(options, checkpoint)
+    files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
+    ensure_writable(files[0].parent)
+    if options.path == NO_PATH:
+        options = replace(options, path="circle")
+    scene, _ = scene_of(options, checkpoint.scenes[mixture.field])
+    cameras, _, fps = views_of(scene, options)
+    device = accelerator(options.device, options.num_gpus)
+    networks = mixed_precision(options.precision, device)
+    team, device = launch(device, options.num_gpus, options.num_nodes)
+    renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
+    own = {}
+    numbers = team.share(range(len(cameras)))
+    for index in tqdm(numbers, desc="rendering", unit="view", disable=team.rank > 0):
+        with networks:
+            picture = render_view(renderer, cameras, index, options.chunk, codes[index]).cpu()
+        depth = depth_to_colour(picture.depth, picture.opacity, scene.near, scene.far)
+        own[index] = to_uint8(picture.rgb).numpy(), depth
+    frames = {index: pair for part in team.gather(own) for index, pair in part.items()}
+    if team.rank == 0:
+        pairs = [frames[index] for index in sorted(frames)]
+        for file, pictures in zip(files, zip(*pairs, strict=True), strict=True):
+            write_gif(file, pictures, options.fps or fps or FPS)
+    return files
+
+
+def chosen_of(options: EvalOptions, checkpoint: Checkpoint) -> tuple[EvalOptions, Mixture, bool]:
+    """The options with the checkpoint's scene, the colours that they ask for, and whether the
+    scene's photos show these."""
+    mixture = Mixture.asked(
+        checkpoint, options.style, options.strength, options.encoder, options.decoder
+    )
+    saved, shown = checkpoint.options, True
+    if checkpoint.decoders:  # photos in the colours of another decoder are no truth
+        saved, shown = source_of(checkpoint.options, mixture.field, mixture.style)
+        shown = shown or "root_dir" in options.given
+    return options.filled_from(saved, SCENE), mixture, shown
+
+
 def scene_of(options: EvalOptions, saved: Mapping[str, Any]) -> tuple[Scene, bool]:
     """The scene, and whether its photos are in it; else its views are blank.
 
@@ -259,6 +304,8 @@ def main() -> None:
     options = parse_eval()
     if options.compare:
         compare(options)
+    elif options.gif_only:
+        print("written:", *spin(options))
     else:
         evaluate(options)
 

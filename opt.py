@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 
-from datasets.formats.names import AUTO, FORMATS, PATHS, format_of, is_path
+from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
 from features.registry import AUTO as AUTO_FEATURES
-from features.registry import NETWORKS
+from features.registry import ENCODERS, NETWORKS
 from losses.registry import OBJECTIVES, OVERLAPS, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
@@ -111,6 +111,22 @@ class Data(Options):
     )
     spheric_poses: bool | None = option(
         None, "llff: an inward-facing capture, not a forward-facing one (default: by the cameras)"
+    )
+
+    few_shot: int | None = option(
+        None, "learn from so few of the training photos, drawn by --shuffle_seed", check=POSITIVE
+    )
+    shuffle_seed: int = option(0, "few_shot: seed of the draw", check=SEED)
+    views: tuple[str, ...] = option(
+        (), "learn from these training photos alone, by name or number from 0"
+    )
+    occluded: str = option(
+        "none",
+        "learn only from the training photos taken from that side, as the first of them sees it",
+        choices=SIDES,
+    )
+    hull: bool = option(
+        True, "use the photos' alpha as masks, which carve away what is outside of the object"
     )
 
     def __post_init__(self) -> None:
@@ -293,6 +309,38 @@ class Optimisation(Options):
         "geometry: nothing, or an affine colour map learned for each photo (exposures that differ)",
         choices=("none", "affine"),
         part=PHOTOS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewViews(Options):
+    """few views"""
+
+    semantic: str | None = option(
+        None,
+        "encoder by which views from everywhere are to resemble the photos (DietNeRF): "
+        f"{', '.join(ENCODERS)}, or a file of weights",
+        part=PHOTOS,
+    )
+    semantic_weight: float = option(1e-3, "of the semantic term", check=NOT_NEGATIVE, part=PHOTOS)
+    semantic_every: int = option(
+        10, "steps from one semantic term to the next", check=POSITIVE, part=PHOTOS
+    )
+    semantic_until: int | None = option(
+        None, "step at which the semantic terms end (default: never)", check=POSITIVE, part=PHOTOS
+    )
+    coarse_to_fine: float | None = option(
+        None,
+        "nerf: share of the run in which its frequencies are revealed, low ones first (default: "
+        "all from the start; voxels are refined by the scene)",
+        check=FRACTION,
+        part=PHOTOS,
+    )
+    density_smoothness: float = option(
+        0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
+    )
+    depth_smoothness: float = option(
+        0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS
     )
 
 
@@ -515,6 +563,11 @@ class Output(Options):
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
     )
+    gif_only: bool = option(
+        False,
+        "write two GIFs, of colour and of depth, and nothing else (along a circle unless --path "
+        "says otherwise)",
+    )
     sigma_scale: float = option(
         0.0,
         "stage mutual: 0 renders a painting's mean, 1 as the nearest training views show it",
@@ -600,7 +653,17 @@ class AnalyseOptions(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(
-    Joint, TermWeights, Mutual, Style, Weights, Optimisation, FieldShape, Machine, Run, Data
+    Joint,
+    TermWeights,
+    Mutual,
+    Style,
+    Weights,
+    FewViews,
+    Optimisation,
+    FieldShape,
+    Machine,
+    Run,
+    Data,
 ):
     """Options of pipeline.py."""
 
@@ -658,6 +721,10 @@ class EvalOptions(Output, Machine, Colours, Weights, Data):
 
     rules = (
         Rule(NO_WEIGHTS, lambda o: _without_weights(o) and not o.compare),
+        Rule(
+            "--gif_only: writes no files that --measure or --compare could be about; leave one out",
+            lambda o: o.gif_only and (o.measure or o.compare),
+        ),
         Rule(
             "--compare: excludes --ckpt_path, --coarse_path and --fine_path; give all checkpoints "
             "to --compare",

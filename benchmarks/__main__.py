@@ -37,7 +37,10 @@ CASES = {
     "fast_field": "seconds to a quality, on the demo scene and with --lego on lego",
 }
 # not of speed; each has options of its own: ``python -m benchmarks NAME --help``
-EXPERIMENTS = {"style_lab": "ways of painting side by side: time, memory, measures, pictures"}
+EXPERIMENTS = {
+    "style_lab": "ways of painting side by side: time, memory, measures, pictures",
+    "few_views": "scenes from few photos: quality on the test views, over draws",
+}
 
 
 def parser() -> argparse.ArgumentParser:

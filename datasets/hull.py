@@ -19,10 +19,11 @@ BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
 SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene
+JPEG_NOISE = 12  # 8-bit levels by which JPEG may change a plain background
 NEAREST = 0.02  # near is at least this fraction of far
 
 
-def scene_bounds(views: list[View]) -> Tensor:
+def scene_bounds(views: list[View], plain: Tensor | None = None) -> Tensor:
     """Axis-aligned box of what the views show.
 
     With alpha: the box of the visual hull, plus one voxel on every side.  Carving starts from the
@@ -31,11 +32,16 @@ def scene_bounds(views: list[View]) -> Tensor:
     views, the more views have to see a voxel, which keeps out of the box what only a few cameras
     see in front of or beyond the object.
 
-    Without alpha: the cube around the look-at point that reaches to the cameras, so that it holds
+    Without alpha, but on a plain background: the same box of what enough views see, none of which
+    is carved away.
+
+    Without either: the cube around the look-at point that reaches to the cameras, so that it holds
     as much of what is behind that point as in front of it.
 
     Args:
         views: training views.
+        plain: (3,) in [0, 1], the plain background that those without alpha show around the
+            object; None: they show more.
 
     Returns:
         (2, 3) float32 lower and upper corner.
@@ -45,11 +51,11 @@ def scene_bounds(views: list[View]) -> Tensor:
     """
     c2w = torch.stack([view.c2w for view in views])
     centre, radius = look_at_ball(c2w)
-    if any(view.alpha is None for view in views):
+    if plain is None and any(view.alpha is None for view in views):
         return torch.stack([centre - radius, centre + radius])
     radius = max(radius, float((c2w[:, :, 3] - centre).norm(dim=1).max()))
     bounds = torch.stack([centre - radius, centre + radius])
-    share = WHOLE_SHARE * sum(_shows_whole_object(view) for view in views) / len(views)
+    share = whole_share(views, plain)
     resolution = (BOUNDS_RESOLUTION,) * 3
     for _ in range(2):
         kept = visual_hull(views, bounds, resolution, share).nonzero()
@@ -146,7 +152,32 @@ def seen_by_several(scene: Scene, shape: Sequence[int]) -> Tensor:
     return (torch.cat(counts) >= needed).view(tuple(shape))
 
 
-def _shows_whole_object(view: View) -> bool:
+def whole_share(views: Sequence[View], plain: Tensor | None = None) -> float:
+    """Share of the views that have to see a place for the object to be there, see `scene_bounds`:
+    the larger, the more of them show the whole object."""
+    return WHOLE_SHARE * sum(_shows_whole_object(view, plain) for view in views) / len(views)
+
+
+def plain_border(view: View, background: Tensor) -> float | None:
+    """Share of the pixels along an image's sides that have the colour ``background (3,)``, in
+    [0, 1], but for JPEG's noise; None where all of them are masked."""
+    edge = _border(view.image).float()
+    if view.valid is not None:
+        edge = edge[_border(view.valid)]
+    if len(edge) == 0:
+        return None
+    level = (255.0 * background).round()
+    return float(((edge - level).abs() <= JPEG_NOISE).all(dim=1).float().mean())
+
+
+def _border(image: Tensor) -> Tensor:
+    """The pixels along the sides of an image (H, W, ...), in one list."""
+    return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
+
+
+def _shows_whole_object(view: View, plain: Tensor | None) -> bool:
+    if view.alpha is None:
+        return plain is not None and plain_border(view, plain) == 1.0
     inner = view.alpha[1:-1, 1:-1].count_nonzero()
     return bool(inner > 0 and inner == view.alpha.count_nonzero())
 

@@ -6,7 +6,7 @@ import importlib
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +18,14 @@ from datasets.formats.folders import images_in
 from datasets.formats.frames import HOLD_OUT
 from datasets.formats.names import AUTO, FORMATS, format_of
 from datasets.formats.perturb import perturb_views
-from datasets.hull import near_far, scene_bounds
+from datasets.hull import near_far, plain_border, scene_bounds
 from datasets.scene import GREY, Scene, View
+from datasets.selection import EVERYTHING, Selection
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 WHITE = (1.0, 1.0, 1.0)
-JPEG_NOISE = 12  # 8-bit levels by which JPEG may change a plain background
 NAMED = 8  # files that a message names, at most
 LONGEST_NAME = 200  # characters of each
 
@@ -41,6 +41,11 @@ class SceneOptions(Protocol):
     far: float | None
     hold_out: float
     spheric_poses: bool | None
+    few_shot: int | None
+    shuffle_seed: int
+    views: tuple[str, ...]
+    occluded: str
+    hull: bool
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class LoadOptions:
         spheric_poses: LLFF: seen from around or not; None: by the viewing directions.
         data_perturb: corruptions of the training views, see `perturb_views`.
         background: (3,) in [0, 1], laid under images with alpha.
+        selection: which of the training views are kept.
+        hull: whether the alpha of the training views is a mask; else they are photos without.
 
     Raises:
         UserError: an impossible value.
@@ -66,6 +73,8 @@ class LoadOptions:
     spheric_poses: bool | None = None
     data_perturb: Sequence[str] = ()
     background: Sequence[float] | Tensor = WHITE
+    selection: Selection = EVERYTHING
+    hull: bool = True
 
     def __post_init__(self) -> None:
         background = torch.as_tensor(self.background, dtype=torch.float32)
@@ -103,6 +112,10 @@ def load_scene(options: SceneOptions) -> Scene:
             options.hold_out,
             options.spheric_poses,
             getattr(options, "data_perturb", ()),
+            selection=Selection(
+                options.few_shot, options.shuffle_seed, options.views, options.occluded
+            ),
+            hull=options.hull,
         ),
     )
     scene.name = options.scene_name
@@ -142,13 +155,16 @@ def make_scene(
         raise UserError(
             f"{root_dir}: all training images are transparent; there is nothing to learn from them"
         )
+    if not options.hull:
+        views = {**views, "train": [replace(view, alpha=None) for view in views["train"]]}
     train = perturb_views(views["train"], options.data_perturb, options.background)
-    bounds = scene_bounds(train)
+    surrounded = shows_background(views["train"], options.background)
+    bounds = scene_bounds(train, None if surrounded else options.background)
     near, far = chosen_range(root_dir, options, known_range or near_far(train, bounds))
     name = root_dir.resolve().name
     splits = (train, views["val"], views["test"])
     scene = Scene(name, *splits, near, far, bounds, options.background)
-    if shows_background(views["train"], options.background):
+    if surrounded:
         scene.space, scene.background = Contracted(bounds), torch.tensor(GREY)
     return scene
 
@@ -171,22 +187,10 @@ def shows_background(views: Sequence[View], background: Tensor) -> bool:
     """Whether images without alpha show more along their borders than the plain ``background``."""
     if all(view.alpha is not None for view in views):
         return False
-    level = (255.0 * background).round()
-    plain = []
-    for view in views:
-        edge = _border(view.image).float()
-        if view.valid is not None:
-            edge = edge[_border(view.valid)]
-        if len(edge):
-            plain.append(((edge - level).abs() <= JPEG_NOISE).all(dim=1).float().mean())
+    plain = [share for view in views if (share := plain_border(view, background)) is not None]
     if not plain:
         return True
-    return float(torch.stack(plain).median()) < 0.95
-
-
-def _border(image: Tensor) -> Tensor:
-    """The pixels along the sides of an image (H, W, ...), in one list."""
-    return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
+    return float(torch.tensor(plain).median()) < 0.95
 
 
 def require_folder(root_dir: Path) -> None:

@@ -27,6 +27,16 @@ NETWORKS = Registry(
     },
 )
 AUTO = "auto"
+# name -> "module:function"; function(weights: Path | None) -> features.semantic.SemanticEncoder
+ENCODERS = Registry(
+    "semantic encoder",
+    {
+        "clip": "features.clip:load",
+        "dino": "features.dino:load",
+        "efficientnet": "features.efficientnet:load",
+        "own": "features.own_semantic:load",
+    },
+)
 
 
 def load_features(

@@ -149,6 +149,15 @@ class Field(nn.Module):
             raw_density: value before the activation.
         """
 
+    def reveal(self, share: float) -> None:
+        """Shows as much of the detail as belongs to a share, in [0, 1], of a training that goes
+        from coarse to fine; fields whose cells are refined have no other detail to hide."""
+
+    def corner_densities(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """(n, 8, 1) densities before the activation, differentiable, at the corners of ``n`` random
+        cells of a field that has cells; None: it has none."""
+        return None
+
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos.
 

@@ -119,6 +119,10 @@ class HierarchicalSampler(Sampler):
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         return [] if self.coarse is None else self.coarse.parameter_groups(lr)
 
+    def reveal(self, share: float) -> None:
+        if self.coarse is not None:
+            self.coarse.reveal(share)
+
     def refine(self, field: Field, resolution: int) -> None:
         if self.coarse is not None:
             self.coarse = self.coarse.refined(self.grid.occupied, resolution)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -39,8 +38,9 @@ class NerfGeometry(nn.Module):
     def __init__(self, n_frequencies: int, bounds: Tensor, skip: int = 4) -> None:
         super().__init__()
         self.register_buffer("bounds", bounds.clone())
-        encode = partial(positional_encoding, n_frequencies=n_frequencies)
-        self.mlp = MLP([encoded_width(3, n_frequencies), *[WIDTH] * 8, 1], skip, encode)
+        self.n_frequencies = n_frequencies
+        self.revealed = 1.0  # share of the frequencies, see `Field.reveal`
+        self.mlp = MLP([encoded_width(3, n_frequencies), *[WIDTH] * 8, 1], skip, self._encode)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per unit of the field's space, and feature (M, 256)."""
@@ -51,6 +51,16 @@ class NerfGeometry(nn.Module):
         """``x (M, 3)`` -> feature (M, 256).  Only for inputs already passed through `forward`:
         without the NaN guard a NaN may come out as 0, see `MLP.hidden`."""
         return self.mlp.hidden(self._normalised(x))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """The positional encoding of ``x (M, 3)``, without the frequencies that are still hidden
+        (FreeNeRF, Yang et al. 2023, eq. 4; without its three that are never hidden)."""
+        encoded = positional_encoding(x, self.n_frequencies)
+        if self.revealed >= 1 or self.n_frequencies == 0:
+            return encoded
+        band = torch.arange(self.n_frequencies, device=x.device, dtype=x.dtype)
+        seen = (self.revealed * self.n_frequencies - band).clamp(0, 1).repeat_interleave(6)
+        return encoded * torch.cat([torch.ones_like(seen[:3]), seen])
 
     def _half(self) -> Tensor:
         return (self.bounds[1] - self.bounds[0]).max() / 2
@@ -130,6 +140,9 @@ class NerfField(Field):
     @classmethod
     def build_geometry(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> NerfGeometry:
         return NerfGeometry(spec["n_frequencies"], bounds)
+
+    def reveal(self, share: float) -> None:
+        self.geometry.revealed = share
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         return [{"params": list(self.parameters()), "lr": lr or RATE}]

@@ -43,6 +43,9 @@ class Sampler(nn.Module):
         """Its own trainable parameters and their learning rates, see `Field.parameter_groups`."""
         return []
 
+    def reveal(self, share: float) -> None:
+        """Follows `Field.reveal`, where it has a field of its own."""
+
     def refine(self, field: Field, resolution: int) -> None:
         """Follows the field to ``resolution`` cells along its longest side."""
 

@@ -249,6 +249,11 @@ class VoxelField(Field):
         density = {"params": [self.geometry.raw], "lr": RATES["density"] * scale, "sparse": True}
         return [density, *self.style.groups_at(RATES, lr)]
 
+    def corner_densities(self, n: int, generator: torch.Generator) -> Tensor:
+        corners = self.geometry.lattice.corners
+        cells = torch.randint(len(corners), (n,), generator=generator, device=generator.device)
+        return self.geometry.raw[corners.index_select(0, cells.to(corners.device)).long()]
+
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)
         return self.on_cells(resample_any(dilate(occupied), shape))

@@ -35,7 +35,8 @@ def deferred_backward(
     What fits into one chunk is rendered once, its graph kept.
 
     Args:
-        render: slice of pixels -> (n, 3) colours, differentiable; a pure function.
+        render: slice of pixels -> (n, 3) colours, differentiable; a pure function; or (n, 6) of two
+            images.
         n: number of pixels.
         chunks: how many pixels' graphs are in memory at a time.
         image_gradient: colours (n, 3) -> named terms, and the gradient (n, 3) of their sum.
@@ -64,7 +65,7 @@ def deferred_backward(
         parts = chunks.over(own, render)
     colours = torch.cat([*parts, render(slice(0, 0)).detach()])
     if team.size > 1:
-        mine, colours = colours, colours.new_zeros(n, 3)
+        mine, colours = colours, colours.new_zeros(n, colours.shape[1])
         colours[own] = mine
         team.add(colours)
     terms, gradient = image_gradient(colours)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.hull import seen_by_several, visual_hull
+from datasets.hull import seen_by_several, visual_hull, whole_share
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
@@ -22,8 +22,10 @@ from models.renderer import Renderer, Spec
 from opt import TrainOptions
 from systems.growth import growth_of
 from systems.photometric_task import PhotometricTask
+from systems.prior_task import PriorTask
 from systems.run import Run
-from systems.system import System
+from systems.semantic_task import SemanticTask
+from systems.system import System, Task
 
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 
@@ -43,8 +45,12 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
-        task = PhotometricTask(options, scene, renderer, pixels, n_steps)
-        system = System(options, [task], n_steps, checkpoint)
+        tasks: list[Task] = [PhotometricTask(options, scene, renderer, pixels, n_steps)]
+        if PriorTask.wanted(options):
+            tasks.append(PriorTask(options, scene, renderer))
+        if options.semantic is not None:
+            tasks.append(SemanticTask(options, scene, renderer))
+        system = System(options, tasks, n_steps, checkpoint)
         if found:
             system.resume(*found)
         yield system, run
@@ -96,10 +102,11 @@ def new_renderer(options: TrainOptions, scene: Scene, spec: Spec | None = None) 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
-    where they show all that is there; everything otherwise."""
+    where they show all that is there; otherwise what enough photos show of an object on a plain
+    background."""
     shape = grid_shape(scene.box, resolution)
     if scene.has_alpha:
         return visual_hull(scene.train, scene.bounds, shape)
     if scene.surrounds:
         return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
-    return torch.ones(shape, dtype=torch.bool)
+    return visual_hull(scene.train, scene.bounds, shape, whole_share(scene.train, scene.background))

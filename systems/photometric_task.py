@@ -107,6 +107,10 @@ class PhotometricTask(Task):
 
     def before_step(self, step: int) -> bool:
         """Prunes and refines the field when it is time for it."""
+        if self.options.coarse_to_fine is not None:
+            share = min(1.0, (step + 1) / (self.options.coarse_to_fine * self.n_steps))
+            self.renderer.field.reveal(share)
+            self.renderer.sampler.reveal(share)
         due = self.growth.due(step, self.n_steps)
         if due is None:
             return False

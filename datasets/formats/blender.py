@@ -40,6 +40,7 @@ def load_blender(root_dir: Path, options: LoadOptions) -> Scene:
         if not frames[split]:
             log.warning("%s: no %s split; the %s views are used", root_dir, split, other)
             frames[split] = frames[other]
+    frames["train"] = options.selection.of(frames["train"])
     views = load_views(frames, options.img_wh, options.background)
     return make_scene(root_dir, views, options)
 

@@ -45,6 +45,7 @@ def load_colmap(root_dir: Path, options: LoadOptions) -> Scene:
     frames = _frames(root_dir, model)
     frames = frames_in_size(root_dir, frames, options.img_wh)
     splits = split_frames(root_dir, frames, options.hold_out)
+    splits["train"] = options.selection.of(splits["train"])
     views = load_views(splits, options.img_wh, options.background)
     points = torch.from_numpy(model.points).float()
     every = [*views["train"], *views["val"], *views["test"]]

@@ -56,13 +56,19 @@ def load_llff(root_dir: Path, options: LoadOptions) -> Scene:
     if spheric_poses is None:
         spheric_poses = not _faces_forward(c2w)
         log.info("%s: %s", root_dir, "seen from around" if spheric_poses else "forward-facing, NDC")
-    origin, axes, scale = around_look_at(c2w) if spheric_poses else _forward(c2w, ranges)
-    c2w = moved(c2w, origin, axes, scale)
     frames = [
         Frame(path, pose, Lens(focal, focal, None, None, width, height), path.stem)
         for path, pose, (height, width, focal) in zip(images, c2w, sizes.tolist(), strict=True)
     ]
     splits = split_frames(root_dir, frames, options.hold_out)
+    if not options.selection.takes_all:
+        splits["train"] = options.selection.of(splits["train"])
+        kept = {id(frame) for frame in splits["train"]}
+        ranges = ranges[[id(frame) in kept for frame in frames]]
+    origin, axes, scale = around_look_at(c2w) if spheric_poses else _forward(c2w, ranges)
+    c2w = moved(c2w, origin, axes, scale)
+    placed = {id(f): replace(f, c2w=pose) for f, pose in zip(frames, c2w, strict=True)}
+    splits = {split: [placed[id(f)] for f in part] for split, part in splits.items()}
     views = load_views(splits, options.img_wh, options.background)
     if not spheric_poses:
         return _ndc_scene(root_dir, views, options)

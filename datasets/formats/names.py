@@ -7,6 +7,7 @@ from pathlib import Path
 AUTO = "auto"
 NO_PATH = "none"
 PATHS = (NO_PATH, "circle", "spiral", "interpolate")
+SIDES = ("none", "left", "right")  # from which photos may have been taken
 # name: ("module:function" that takes a folder and `LoadOptions` and returns a `Scene`, files by any
 # of which the format is recognised).  The first match wins: poses written for NeRF come before the
 # COLMAP model that they were made from.

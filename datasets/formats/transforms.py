@@ -69,6 +69,7 @@ def load_transforms(root_dir: Path, options: LoadOptions) -> Scene:
         )
     splits = _listed(file, data, frames) or split_frames(root_dir, frames, options.hold_out)
     splits = {s: frames_in_size(root_dir, part, options.img_wh) for s, part in splits.items()}
+    splits["train"] = options.selection.of(splits["train"])
     views = load_views(splits, options.img_wh, options.background)
     return make_scene(root_dir, views, options, _range(file, data))
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from models import FIELDS
-from models.mlp import MLP
+from models.mlp import MLP, positional_encoding
+from models.nerf import NerfGeometry
 from models.occupancy import dilate, grid_shape, resample_any
 from models.trilinear import trilinear_gather, trilinear_weights
 
@@ -239,3 +240,18 @@ def test_refining_goes_where_the_grid_finds_something(make_field, bounds):
     assert fine.geometry.lattice.active.sum() < 300
     nerf = make_field("nerf")
     assert nerf.refined(occupied, 16) is nerf
+
+
+def test_hidden_frequencies_do_not_matter_until_they_are_revealed():
+    """Of 4 frequencies a quarter is the first one alone: moving by its period changes only x."""
+    geometry = NerfGeometry(4, torch.tensor([[-1.0] * 3, [1.0] * 3])).double()
+    x = torch.rand(5, 3, dtype=torch.float64) * torch.pi
+    whole = positional_encoding(x, 4)
+    geometry.revealed = 0.375  # one and a half
+    seen = geometry._encode(x)
+    assert torch.equal(seen[:, :9], whole[:, :9])
+    assert torch.allclose(seen[:, 9:15], 0.5 * whole[:, 9:15])
+    assert (seen[:, 15:] == 0).all()
+    assert geometry._encode(x[:0]).shape == (0, 27)  # rays that meet nothing
+    geometry.revealed = 1.0
+    assert torch.equal(geometry._encode(x), whole)

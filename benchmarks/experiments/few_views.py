@@ -1,0 +1,135 @@
+"""``python -m benchmarks few_views``: what a scene from few photos is worth, on the test views.
+
+Each cell of the table is a way of learning, with a field, from a number of photos; it is learned
+once for each draw of the photos, and the table has mean and spread over the draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measure import run_outside
+from benchmarks.settings import RESULTS, ROOT
+from benchmarks.table import shown
+from utils.errors import UserError
+from utils.tables import markdown_table
+
+VIEWS: dict[str, tuple[str, ...]] = {
+    "4": ("--few_shot", "4"),
+    "8": ("--few_shot", "8"),
+    "14": ("--few_shot", "14"),
+    "14 occluded": ("--few_shot", "14", "--occluded", "left"),
+}
+CONFIGS = {"voxels": "few_views.yaml", "nerf": "nerf_cpu.yaml"}
+# what needs no network: off, and on
+FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "voxels": (("--density_smoothness", "0"), ()),  # the recipe has it
+    "nerf": ((), ("--coarse_to_fine", "0.7")),
+}
+WAYS = ("plain", "network-free", "semantic", "all")
+MEASURES = ("psnr", "ssim", "lpips")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks few_views",
+        description="Scenes from few photos: PSNR, SSIM and LPIPS of the test views, over draws.",
+    )
+    p.add_argument("--root_dir", type=Path, required=True, metavar="DIR", help="a scene, with test")
+    p.add_argument("--views", nargs="+", default=list(VIEWS), choices=VIEWS, metavar="N")
+    p.add_argument("--fields", nargs="+", default=list(CONFIGS), choices=CONFIGS)
+    p.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    p.add_argument("--draws", type=int, default=3, help="of the photos (default: 3)")
+    p.add_argument(
+        "--semantic", default="efficientnet", metavar="NAME", help="encoder, as pipeline.py's"
+    )
+    p.add_argument("--img_wh", nargs=2, type=int, default=[400, 400], metavar="N")
+    p.add_argument("--max_steps", type=int, metavar="N", help="(default: the recipe's)")
+    p.add_argument("--hull", action=argparse.BooleanOptionalAction, default=False)
+    p.add_argument("--quick", action="store_true", help="one cell, tiny: a smoke test")
+    p.add_argument("--out", type=Path, default=RESULTS / "few_views", metavar="DIR")
+    return p
+
+
+def words_of(field: str, way: str, semantic: str) -> list[str]:
+    """Options of one of `WAYS`."""
+    words = [*FREE[field][way in ("network-free", "all")]]
+    return words + (["--semantic", semantic] if way in ("semantic", "all") else [])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains and measures every cell, and writes few_views.md and .json as it goes."""
+    options = parser().parse_args(argv)
+    if options.quick:
+        options.views, options.fields, options.ways = ["4"], ["voxels"], ["all"]
+        options.draws, options.semantic, options.img_wh, options.max_steps = 1, "own", [40, 40], 20
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    for views in options.views:
+        for field in options.fields:
+            for way in options.ways:
+                rows.append(cell(options, out, views, field, way))
+                (out / "few_views.json").write_text(json.dumps(rows, indent=2))
+                (out / "few_views.md").write_text(table(rows) + "\n")
+                print(table(rows[-1:]), flush=True)
+    print(f"{table(rows)}\n\nfew_views.md, few_views.json: {out}")
+
+
+def cell(options: argparse.Namespace, out: Path, views: str, field: str, way: str) -> dict:
+    """One line of the table: the measures and seconds of each draw."""
+    found = []
+    for draw in range(options.draws):
+        name = f"{views}_{field}_{way}_{draw}".replace(" ", "_")
+        print(name, flush=True)
+        config = ROOT / "configs" / CONFIGS[field]
+        recipe = ["--config", str(config), "--root_dir", str(options.root_dir.resolve())]
+        recipe += ["--img_wh", *map(str, options.img_wh), "--prefix", name]
+        recipe += ["--hull" if options.hull else "--no-hull", "--shuffle_seed", str(draw)]
+        recipe += ["--seed", str(draw), "--ckpt_dir", str(out / "ckpts")]
+        recipe += ["--log_dir", str(out / "runs"), *VIEWS[views]]
+        recipe += ["--max_steps", str(options.max_steps)] if options.max_steps else []
+        recipe += ["--voxel_resolution", "24"] if options.quick else []
+        words = words_of(field, way, options.semantic)
+        seconds = _run("pipeline.py", "--stage", "geometry", *recipe, *words)
+        ckpt = out / "ckpts" / f"{name}_geometry.ckpt"
+        place = out / "renders" / name
+        gif = ["--gif_name", "few_views", "--output_dir", str(place)]
+        _run("eval.py", "--ckpt_path", str(ckpt), *gif)
+        (file,) = place.rglob("metrics.json")
+        metrics = json.loads(file.read_text())
+        found.append({m: metrics[m] for m in MEASURES if m in metrics} | {"seconds": seconds})
+    return {"views": views, "field": field, "way": way, "draws": found}
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The table: mean and spread (standard deviation) over the draws, and the worst PSNR."""
+    headings = ["photos", "field", "learned", *MEASURES, "worst psnr", "time"]
+    lines = []
+    for row in rows:
+        draws = row["draws"]
+        cells = [_spread([draw[m] for draw in draws if m in draw]) for m in MEASURES]
+        worst = f"{min(draw['psnr'] for draw in draws):.2f}"
+        time = shown(statistics.mean(draw["seconds"] for draw in draws), "s")
+        lines.append([row["views"], row["field"], row["way"], *cells, worst, time])
+    return markdown_table(headings, lines)
+
+
+def _spread(values: Sequence[float]) -> str | None:
+    if not values:
+        return None
+    deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4g}{deviation}"
+
+
+def _run(*words: str) -> float:
+    """Seconds of ``python *words``; its last line as a `UserError` if it fails."""
+    try:
+        return run_outside(*words)[0]
+    except RuntimeError as error:
+        raise UserError(str(error).strip().splitlines()[-1]) from error

@@ -1,0 +1,54 @@
+"""DINO's vision transformer (Caron et al. 2021) through timm, which is an extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from features.semantic import SemanticEncoder
+from utils.errors import UserError
+
+MODEL = "vit_small_patch16_224.dino"
+WAYS_OUT = "or take --semantic efficientnet or own"
+
+
+class Dino(SemanticEncoder):
+    """The class token of a network of timm's.
+
+    Args:
+        model: without a classifier; its ``pretrained_cfg`` says what it takes.
+    """
+
+    name = "DINO"
+
+    def __init__(self, model: nn.Module) -> None:
+        about = model.pretrained_cfg
+        super().__init__(about["input_size"][-1], about["mean"], about["std"])
+        self.model = model
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def load(weights: Path | None = None) -> Dino:
+    """DINO ViT-S/16, from timm's cache or downloaded.
+
+    Raises:
+        UserError: timm is not installed, or its weights cannot be had.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            "--semantic dino: timm is not installed; pip install timm, " + WAYS_OUT
+        ) from None
+    try:
+        model = timm.create_model(MODEL, pretrained=True, num_classes=0)
+    except Exception as error:  # of the network, the hub or the file: many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--semantic dino: its weights are not in the cache and cannot be downloaded "
+            f"({reason}); run once with a network, " + WAYS_OUT
+        ) from error
+    return Dino(model)

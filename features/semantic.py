@@ -1,0 +1,74 @@
+"""Encoders that say what a picture shows, by one vector: the table of what ``--semantic`` names.
+
+To add one: write ``features/NAME.py`` with a subclass of `SemanticEncoder` and a function
+``load(weights: Path | None) -> SemanticEncoder``, and add a line to `ENCODERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.registry import ENCODERS
+from utils.errors import UserError
+
+
+class SemanticEncoder(nn.Module):
+    """A frozen network that maps pictures to unit vectors.
+
+    Args:
+        side: of the square pictures that it takes, pixels.
+        mean, deviation: of each channel, in [0, 1], by which they are normalised.
+
+    Attributes:
+        name: in messages.
+    """
+
+    name: str
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, side: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """``x (B, 3, side, side)``, normalised, -> (B, C)."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Unit vectors (B, C) of square pictures ``image (B, 3, N, N)``, sRGB in [0, 1], of any
+        size: they are resized (bicubic) and normalised as the network was trained."""
+        size = (self.side, self.side)
+        if image.shape[2:] != size:
+            # filtered only where it shrinks
+            shrinks = image.shape[2] > self.side
+            image = functional.interpolate(image, size, mode="bicubic", antialias=shrinks)
+        x = (image - self.mean) / self.deviation
+        return functional.normalize(self.embed(x), dim=1)
+
+
+def load_encoder(name: str) -> SemanticEncoder:
+    """The encoder that ``--semantic`` names, in evaluation mode, without parameter gradients.
+
+    Args:
+        name: one of `ENCODERS`, or a file of EfficientNet-Lite0's weights.
+
+    Raises:
+        UserError: it is not at hand; the line says what to do.
+    """
+    if name in ENCODERS:
+        return ENCODERS[name](None).eval().requires_grad_(False)
+    if not Path(name).expanduser().is_file():
+        raise UserError(
+            f"--semantic {name}: no such encoder or file; take one of {', '.join(ENCODERS)}, or a "
+            "file of EfficientNet-Lite0's weights"
+        )
+    encoder = ENCODERS["efficientnet"](Path(name).expanduser())
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,86 @@
+"""What few photos leave open, decided by what is likely of any scene: smooth densities and
+surfaces.  No network is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from datasets.cameras.unseen import UnseenCameras
+from datasets.scene import Scene
+from losses.priors import cell_roughness, depth_smoothness
+from models.renderer import Renderer
+from models.style import ParameterGroups
+from opt import TrainOptions
+from systems.system import Plan, Task, Terms
+
+CELLS = 1 << 15  # whose smoothness a step looks at
+PATCHES, SIDE = 4, 16  # of rays that no photo has, in a step
+WINDOW = (0.1, 0.2)  # side of a patch, in shorter sides of the image
+STREAM = 3
+
+
+class PriorTask(Task):
+    """Adds the gradients of few-view priors to a renderer that learns from photos.
+
+    Args:
+        options: their weights are ``density_smoothness`` and ``depth_smoothness``.
+        scene: with the training cameras.
+        renderer: that another task trains.
+    """
+
+    name = "priors"
+
+    def __init__(self, options: TrainOptions, scene: Scene, renderer: Renderer) -> None:
+        super().__init__(options)
+        self.renderer = renderer
+        self.unseen = UnseenCameras.of(scene)
+        self.far = scene.far
+        self.unit = (scene.far - scene.near) / 10  # of depth
+
+    @staticmethod
+    def wanted(options: TrainOptions) -> bool:
+        """Whether any of the priors has a weight."""
+        return bool(options.density_smoothness or options.depth_smoothness)
+
+    def parameter_groups(self) -> ParameterGroups:
+        return self.renderer.parameter_groups(self.options.lr)
+
+    def start(self) -> Plan:
+        return Plan("few-view priors", 0.0)
+
+    def gradients(self, step: int) -> Iterator[Terms]:
+        terms: Terms = {}
+        generator = self.generator(step, STREAM)
+        team = self.engine.team
+        # too little to share: the first process does it all
+        if team.rank == 0:
+            if self.options.density_smoothness:
+                terms |= self._density(generator)
+            if self.options.depth_smoothness:
+                terms |= self._depth(generator)
+            if terms:
+                self.descend(terms, step)
+        yield {name: value.detach() for name, value in terms.items()}
+
+    def _density(self, generator: torch.Generator) -> Terms:
+        """Smoothness in some random cells, of a field that has any."""
+        values = self.renderer.field.corner_densities(CELLS, generator)
+        if values is None:
+            return {}
+        return {"smooth_density": self.options.density_smoothness * cell_roughness(values)}
+
+    def _depth(self, generator: torch.Generator) -> Terms:
+        """Smoothness in patches of rays that no photo has."""
+        total = 0.0
+        for _ in range(PATCHES):
+            camera = self.unseen.window(generator, SIDE, WINDOW).to(self.engine.device)
+            rays = self.renderer.clip(camera.view_rays(0))
+            rendering = self.renderer.render(rays, self.renderer.sample(rays))
+            shape = (1, SIDE, SIDE)
+            # beyond lies the horizon, whose depth jumps
+            depth = rendering.depth.clamp(max=self.far).view(shape)
+            opacity = rendering.opacity.view(shape)
+            total = total + depth_smoothness(depth, opacity, self.unit) / PATCHES
+        return {"smooth_depth": self.options.depth_smoothness * total}

@@ -1,0 +1,96 @@
+"""Few views end to end: coarse only with the semantic term, resumed, as GIFs, and painted."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval import spin
+from opt import parse_eval, parse_train
+from pipeline import train
+from systems import semantic_task
+from systems.system import System
+from tests.conftest import write_sphere_scene
+from utils.errors import UserError
+
+FIELDS = {
+    "voxels": "--field voxels --voxel_resolution 16 --density_smoothness 1e-3",
+    "coarse_only": "--N_samples 8 --N_importance 0 --precision 32 --coarse_to_fine 0.5",
+}
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """A working directory with a portrait scene."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(semantic_task, "SIDE", 13)
+    write_sphere_scene(tmp_path / "sphere", 37, 53)
+    return tmp_path
+
+
+def learn(field, more=""):
+    line = "--stage geometry --root_dir sphere --few_shot 3 --batch_size 64 --max_steps 6 "
+    line += f"--suffix g --semantic own --semantic_every 2 {FIELDS[field]} {more}"
+    return train(parse_train(line.split()))
+
+
+def learned():
+    state = torch.load("ckpts/sphere_g.ckpt", weights_only=True)
+    (field,) = state["fields"].values()
+    return field["digest"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_resumed_run_ends_with_the_same_weights(at, field, monkeypatch):
+    learn(field)
+    whole = learned()
+    original = System._move
+
+    def crash(self, step, *more):
+        if step == 4:
+            raise RuntimeError("crash")
+        original(self, step, *more)
+
+    monkeypatch.setattr(System, "_move", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        learn(field, "--checkpoint_every 2 --ckpt_dir again")
+    monkeypatch.setattr(System, "_move", original)
+    learn(field, "--checkpoint_every 2 --ckpt_dir again --resume")
+    (at / "again" / "sphere_g.ckpt").rename(at / "ckpts" / "sphere_g.ckpt")
+    assert learned() == whole
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_gifs_and_nothing_else(at, field):
+    learn(field)
+    before = {*at.rglob("*")}
+    files = spin(
+        parse_eval(["--ckpt_path", "ckpts/sphere_g.ckpt", "--gif_only", "--n_frames", "3"])
+    )
+    assert {path.relative_to(at) for path in {*at.rglob("*")} - before} == {*files}
+    for file in files:
+        with Image.open(file) as gif:
+            assert (gif.n_frames, gif.size) == (3, (37, 53))
+            frames = []
+            for i in range(3):
+                gif.seek(i)
+                frames.append(np.asarray(gif.convert("RGB")).astype(int))
+        # the first is not repeated at the end, and something is there
+        assert np.abs(frames[0] - frames[2]).max() > 0
+        assert frames[0].min() < 250
+
+
+def test_gifs_exclude_measures():
+    with pytest.raises(UserError, match="--gif_only: writes no files"):
+        parse_eval(["--ckpt_path", "x.ckpt", "--gif_only", "--measure", "quality"])
+
+
+def test_a_few_view_scene_is_painted_like_any_other(at):
+    learn("voxels")
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(at / "painting.png")
+    line = "--stage style --root_dir sphere --style_dir painting.png --features own --suffix s "
+    line += "--max_steps 2 --ckpt_path ckpts/sphere_g.ckpt"
+    train(parse_train(line.split()))
+    state = torch.load("ckpts/sphere_s.ckpt", weights_only=True)
+    assert state["options"]["few_shot"] == 3
