@@ -12,7 +12,6 @@ spin_briefly()  # before PyTorch is imported
 
 import logging
 import warnings
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -39,9 +38,8 @@ OUTPUT = Path("results/demo_joint")
 
 def photos_of(folder: Path, split: str) -> list[View]:
     """The views of a data set."""
-    own = {"dataset_name": "auto", "root_dir": folder, "scene_name": folder.name}
-    own |= {"img_wh": None, "near": None, "far": None, "hold_out": 8.0, "spheric_poses": None}
-    return getattr(load_scene(Namespace(**own)), split)
+    options = parse_train(["--stage", "geometry", "--root_dir", str(folder)])
+    return getattr(load_scene(options), split)
 
 
 def objects_of(views: list[View]) -> Tensor:

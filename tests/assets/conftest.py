@@ -33,6 +33,8 @@ def position_colour(feature, x, d):
 class Painted(torch.nn.Module):
     """A style module with `position_colour`."""
 
+    reads_features = True
+
     def forward(self, feature, x, d, code=None):
         return position_colour(feature, x, d)
 

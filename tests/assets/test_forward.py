@@ -46,6 +46,8 @@ def colour_at(x):
 class Painted(torch.nn.Module):
     """A style module with `colour_at`, which is told places in warped space."""
 
+    reads_features = True
+
     def forward(self, feature, x, d, code=None):
         return colour_at(SPACE.to_world(x))
 
