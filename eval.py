@@ -75,7 +75,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
 
     Returns:
         What is written to metrics.json, and where the files are; under "measures" what is written
-        to measures.json.
+        to measures.json, if anything is.
 
     Raises:
         UserError: bad input.
@@ -157,7 +157,8 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
             about["refit"] = view_refit(subject, scene)
         if options.measure:
             print(write_measures(directory, about))
-    return report | {"directory": str(directory), "video": str(mp4), "measures": about}
+    found = report | {"directory": str(directory), "video": str(mp4)}
+    return found | ({"measures": about} if options.measure else {})
 
 
 def compare(options: EvalOptions) -> dict[str, Any]:
