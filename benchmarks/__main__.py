@@ -33,11 +33,11 @@ CASES = {
     "rendering": "a whole view",
     "style_step": "one view of stage 2, in each mode",
     "pixels": "style step against the number of pixels: time and memory",
-    "mutual": "stage mutual with and without its halves: not a speed, a comparison of results",
     "fast_field": "seconds to a quality, on the demo scene and with --lego on lego",
 }
 # not of speed; each has options of its own: ``python -m benchmarks NAME --help``
 EXPERIMENTS = {
+    "mutual": "stage mutual with and without its halves",
     "style_lab": "ways of painting side by side: time, memory, measures, pictures",
     "few_views": "scenes from few photos: quality on the test views, over draws",
 }
@@ -71,12 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--quick", action="store_true", help="smallest sizes, one turn: a smoke test")
     p.add_argument("--full", action="store_true", help="all sizes everywhere: takes hours on a CPU")
-    p.add_argument(
-        "--lego", type=Path, metavar="DIR", help="fast_field, mutual: the lego scene, too"
-    )
-    p.add_argument("--decoder_weights", type=Path, metavar="FILE", help="mutual: a 2D decoder")
-    p.add_argument("--style_dir", type=Path, metavar="DIR", help="mutual: paintings")
-    p.add_argument("--steps", type=int, default=400, help="mutual: of the field (default: 400)")
+    p.add_argument("--lego", type=Path, metavar="DIR", help="fast_field: the lego scene, too")
     p.add_argument("--vgg_weights", type=Path, metavar="FILE", help="VGG-19 (default: random)")
     p.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="for .md and .json")
     p.add_argument("--list", action="store_true", help="only name the cases")
@@ -98,9 +93,6 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         plain_rays=arguments.plain_rays,
         lego=arguments.lego,
         vgg_weights=arguments.vgg_weights,
-        decoder_weights=arguments.decoder_weights,
-        style_dir=arguments.style_dir,
-        steps=arguments.steps,
     )
 
 
@@ -161,31 +153,36 @@ def passed_on(arguments: argparse.Namespace) -> list[str]:
     words += ["--sizes", *map(str, arguments.sizes)] if arguments.sizes else []
     words += [f"--{flag}" for flag in ("quick", "full") if getattr(arguments, flag)]
     words += [] if arguments.plain else ["--no-plain"]
-    words += ["--steps", str(arguments.steps)]
-    for name in ("lego", "vgg_weights", "decoder_weights", "style_dir"):
+    for name in ("lego", "vgg_weights"):
         path = getattr(arguments, name)
         words += [] if path is None else [f"--{name}", str(path.resolve())]
     return words
 
 
+def _quiet() -> None:
+    """Leaves what we print ourselves; and see `keep_memory`."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    keep_memory()
+
+
 @exits_cleanly
 def main() -> None:
     if sys.argv[1:] and sys.argv[1] in EXPERIMENTS:
+        _quiet()
         import_module(f"benchmarks.experiments.{sys.argv[1]}").main(sys.argv[2:])
         return
     arguments = parser().parse_args()
     if unknown := [name for name in arguments.cases if name not in CASES]:
         parser().error(f"unknown case {unknown[0]}; take some of {', '.join(CASES)}")
     if arguments.list:
-        print("\n".join(f"{name:<14} {about}" for name, about in CASES.items()))
+        print("\n".join(f"{name:<14} {about}" for name, about in (CASES | EXPERIMENTS).items()))
         return
     names = arguments.cases or list(CASES)
     if len(names) > 1:
         sys.exit(min(1, run_several(names, passed_on(arguments), arguments.out)))
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    keep_memory()
+    _quiet()
     run_one(names[0], settings_of(arguments), arguments.out)
 
 

@@ -34,9 +34,6 @@ class Settings:
             the device.
         lego: directory of the lego scene, or None.
         vgg_weights: file of VGG-19; None for random weights of its shape, which take as long.
-        decoder_weights: mutual: file of a 2D decoder for it; None for our own encoder and decoder.
-        style_dir: mutual: folder of paintings; None for embedded ones.
-        steps: mutual: of the field.
     """
 
     device: str = "cpu"
@@ -51,9 +48,6 @@ class Settings:
     plain_rays: int = 0
     lego: Path | None = None
     vgg_weights: Path | None = None
-    decoder_weights: Path | None = None
-    style_dir: Path | None = None
-    steps: int = 400
 
     @property
     def turns(self) -> int:

@@ -1,9 +1,13 @@
-"""Stage mutual with and without its halves, at equal steps of the field: what consistency of the 2D
-network and the field's teaching are worth, and what they cost."""
+"""``python -m benchmarks mutual``: stage mutual with and without its halves, at equal steps of the
+field: what consistency of the 2D network and the field's teaching are worth, and what they cost."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inputs import demo_directory
-from benchmarks.settings import Settings
-from benchmarks.table import Row
+from benchmarks.settings import DATA, RESULTS
 from datasets.cameras.paths import circle_path
 from datasets.cameras.rays import Cameras
 from datasets.embedded.painting import paint
@@ -38,11 +41,12 @@ from systems.run import Run
 from systems.system import System
 from systems.warp import OPAQUE
 from utils.images import write_image
-from utils.machine import mixed_precision, trainer_precision
+from utils.machine import accelerator, mixed_precision, trainer_precision
+from utils.tables import markdown_table
 
 NEVER = "1000000000"
 FRAMES = 24  # of the circle, whose neighbours are compared; none of them was trained on
-SIZE, VOXELS, PHOTO_STEPS = 100, 96, 600
+VOXELS, PHOTO_STEPS = 96, 600
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,47 @@ class Budget:
     consistency: int
 
 
-def run_case(settings: Settings) -> list[Row]:
-    """A row per arm, on the embedded scene and, if given, on lego."""
-    scenes = {"demo": demo_directory(settings, 24 if settings.quick else SIZE)}
-    if settings.lego is not None:
-        scenes["lego"] = settings.lego
-    rows = []
-    for name, root in scenes.items():
-        rows += _rows(settings, name, root)
-    return rows
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks mutual",
+        description="Stage mutual with and without its halves: not a speed, what each is worth.",
+    )
+    p.add_argument("--root_dir", type=Path, metavar="DIR", help="a scene beside the embedded one")
+    p.add_argument("--style_dir", type=Path, metavar="DIR", help="paintings (default: embedded)")
+    p.add_argument("--vgg_weights", type=Path, metavar="FILE", help="for --decoder_weights")
+    p.add_argument("--decoder_weights", type=Path, metavar="FILE", help="2D decoder (default: own)")
+    p.add_argument("--steps", type=int, default=400, help="of the field (default: 400)")
+    p.add_argument("--size", type=int, default=100, help="pixels along a side (default: 100)")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument("--quick", action="store_true", help="a smoke test, measures nothing")
+    p.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="for .md and .json")
+    return p
 
 
-def _rows(settings: Settings, name: str, root: Path) -> list[Row]:
-    field = photographic(settings, name, root)
+def main(argv: Sequence[str]) -> None:
+    """Trains and measures every arm, on the embedded scene and, if given, on another, and writes
+    mutual.md and mutual.json."""
+    settings = parser().parse_args(argv)
+    settings.device, settings.data = accelerator(settings.device), DATA
+    if settings.quick:
+        settings.data, settings.size = DATA / "quick", 24
+    scenes = {"demo": demo_directory(settings, settings.size)}
+    if settings.root_dir is not None:
+        scenes[settings.root_dir.resolve().name] = settings.root_dir
+    found = [
+        (name, arm, own) for name, root in scenes.items() for arm, own in _arms(settings, root)
+    ]
+    text = table(found)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "mutual.md").write_text(f"{text}\n")
+    (settings.out / "mutual.json").write_text(json.dumps(found, indent=2))
+    print(f"{text}\n\nmutual.md, mutual.json: {settings.out}")
+
+
+def _arms(settings: Namespace, root: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and measures of each arm."""
+    field = photographic(settings, root)
     folder = settings.style_dir or embedded_paintings(settings)
     budget = Budget(4, 2) if settings.quick else Budget(settings.steps, settings.steps // 4)
     arms = {
@@ -74,42 +106,29 @@ def _rows(settings: Settings, name: str, root: Path) -> list[Row]:
         "+ 3D -> 2D": (0, "0"),
         "both": (budget.consistency, "0"),
     }
-    rows: list[Row] = []
-    first: dict[str, float] = {}
     for arm, (consistency, decoder_step) in arms.items():
+        print(arm, flush=True)
         words = [*_words(settings, root), "--style_dir", str(folder), "--ckpt_path", str(field)]
         words += ["--max_steps", str(budget.field), "--consistency_steps", str(consistency)]
-        words += ["--decoder_step", decoder_step, "--img_wh", *[str(_side(settings))] * 2]
-        found = measured(parse_train(["--stage", "mutual", *words]), settings)
-        first = first or found
-        rows.append(
-            Row(
-                "mutual",
-                f"{name}, {arm}",
-                found["seconds"],
-                note=_note(found, first),
-                details=found,
-            )
-        )
-    return rows
+        words += ["--decoder_step", decoder_step, "--img_wh", *[str(settings.size)] * 2]
+        yield arm, measured(parse_train(["--stage", "mutual", *words]), settings)
 
 
-def _note(found: dict[str, float], first: dict[str, float]) -> str:
-    """The measures of an arm, and how they differ from those of the one-way arm."""
-    parts = []
-    for key in found:
-        if key == "seconds":
-            continue
-        change = 100 * (found[key] / max(first[key], 1e-12) - 1)
-        parts.append(f"{key} {found[key]:.4g} ({change:+.0f} %)")
-    return ", ".join(parts)
+def table(found: Sequence[tuple[str, str, dict[str, float]]]) -> str:
+    """A line per scene and arm: its measures, and how they differ from the one-way arm's."""
+    keys = list(found[0][2])
+    rows, first = [], {}
+    for scene, arm, own in found:
+        first.setdefault(scene, own)
+        cells = [
+            f"{own[key]:.4g} ({100 * (own[key] / max(first[scene][key], 1e-12) - 1):+.0f} %)"
+            for key in keys
+        ]
+        rows.append([scene, arm, *cells])
+    return markdown_table(["scene", "arm", *keys], rows)
 
 
-def _side(settings: Settings) -> int:
-    return 24 if settings.quick else (settings.sizes or (SIZE,))[0]
-
-
-def _words(settings: Settings, root: Path) -> list[str]:
+def _words(settings: Namespace, root: Path) -> list[str]:
     words = ["--root_dir", str(root), "--device", settings.device]
     words += ["--ckpt_dir", str(settings.data / "ckpts"), "--log_dir", str(settings.data / "runs")]
     if settings.decoder_weights is None:
@@ -118,13 +137,21 @@ def _words(settings: Settings, root: Path) -> list[str]:
     return [*words, *more, "--decoder_weights", str(settings.decoder_weights)]
 
 
-def photographic(settings: Settings, name: str, root: Path) -> Path:
+def photographic(settings: Namespace, root: Path) -> Path:
     """A voxel field in photographic colours, trained once and kept."""
-    side, steps = _side(settings), 20 if settings.quick else PHOTO_STEPS
+    side, steps = settings.size, 20 if settings.quick else PHOTO_STEPS
     words = ["--stage", "geometry", "--field", "voxels", "--root_dir", str(root)]
     words += ["--voxel_resolution", str(24 if settings.quick else VOXELS), "--batch_size", "2048"]
     words += ["--lr_scheduler", "cosine", "--max_steps", str(steps), "--device", settings.device]
-    words += ["--img_wh", str(side), str(side), "--prefix", name, "--suffix", f"{side}_{steps}"]
+    words += [
+        "--img_wh",
+        str(side),
+        str(side),
+        "--prefix",
+        root.name,
+        "--suffix",
+        f"{side}_{steps}",
+    ]
     words += ["--ckpt_dir", str(settings.data / "ckpts"), "--log_dir", str(settings.data / "runs")]
     options = parse_train(words)
     path = Run(options).path
@@ -133,7 +160,7 @@ def photographic(settings: Settings, name: str, root: Path) -> Path:
     return path
 
 
-def embedded_paintings(settings: Settings) -> Path:
+def embedded_paintings(settings: Namespace) -> Path:
     """The embedded painting, and another one with its strokes turned and its colours exchanged."""
     folder = settings.data / "paintings"
     if not folder.is_dir():
@@ -143,7 +170,7 @@ def embedded_paintings(settings: Settings) -> Path:
     return folder
 
 
-def measured(options: TrainOptions, settings: Settings) -> dict[str, float]:
+def measured(options: TrainOptions, settings: Namespace) -> dict[str, float]:
     """Trains a run, without writing anything, and measures both halves on held-out views."""
     field = Checkpoint.read(options.ckpt_path)
     options = options.filled_from(field.options, ("field", "dataset_name", "scene_name"))
@@ -160,7 +187,7 @@ def measured(options: TrainOptions, settings: Settings) -> dict[str, float]:
     return {"seconds": seconds, **found}
 
 
-def _train(system: System, options: TrainOptions, settings: Settings) -> None:
+def _train(system: System, options: TrainOptions, settings: Namespace) -> None:
     """All steps, by Lightning, without files."""
     trainer = pl.Trainer(
         accelerator=settings.device,
@@ -186,12 +213,12 @@ def _judged(
     scene: Scene,
     paintings: list[Painting],
     untrained: Stylizer,
-    settings: Settings,
+    settings: Namespace,
 ) -> dict[str, float]:
     _, mimic = system.tasks
     device = torch.device(settings.device)
     renderer = field.renderer(style=PHOTO).to(device)
-    side = _side(settings)
+    side = settings.size
     cameras = circle_path(scene, 6 if settings.quick else FRAMES).resized(side, side).to(device)
     stylizer, untrained = mimic.stylizer.to(device), untrained.to(device)
     totals: dict[str, list[float]] = {}
