@@ -252,7 +252,9 @@ class VoxelField(Field):
     def corner_densities(self, n: int, generator: torch.Generator) -> Tensor:
         corners = self.geometry.lattice.corners
         cells = torch.randint(len(corners), (n,), generator=generator, device=generator.device)
-        return self.geometry.raw[corners.index_select(0, cells.to(corners.device)).long()]
+        rows = corners.index_select(0, cells.to(corners.device))
+        # not raw[rows], whose gradient threads add up in any order
+        return self.geometry.raw[:, 0].index_select(0, rows.flatten()).view(*rows.shape, 1)
 
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)
