@@ -386,7 +386,7 @@ class Style(Options):
         part=STYLISING,
     )
     coarse_share: float = option(
-        0.8,
+        0.6,
         "share of the steps that see fewer pixels, for large strokes first; 0: none",
         check=SHARE,
         part=PAINTING,

@@ -110,10 +110,13 @@ class StyleTask(Task):
         return self.style.parameter_groups(self.options.lr, every_patch)
 
     def rate(self, step: int, n_steps: int) -> float:
-        """Warm-up and painting each have the whole schedule."""
+        """The warm-up has the whole schedule, and so have the steps that see all pixels, which have
+        to clean up after the coarse ones; these are taken at the full rate."""
         if step < self.n_recolour:
             return super().rate(step, self.n_recolour)
-        return super().rate(step - self.n_recolour, n_steps - self.n_recolour)
+        *coarse, _ = self.stages
+        begin = self.n_recolour + max((end for end, _ in coarse), default=0)
+        return super().rate(max(0, step - begin), n_steps - begin)
 
     def start(self) -> Plan:
         options, device = self.options, self.engine.device
