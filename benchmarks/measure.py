@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.settings import ROOT
+from utils.errors import UserError
 
 MEGA = 1e6
 STATUS = Path("/proc/self/status")
@@ -200,3 +201,16 @@ def run_outside(*words: str) -> tuple[float, int, str]:
     if process.returncode:
         raise RuntimeError(f"python {' '.join(words)}: exit code {process.returncode}\n{output}")
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output
+
+
+def run_script(*words: str) -> tuple[float, int]:
+    """Seconds and peak memory of a script of ours, see `run_outside`.
+
+    Raises:
+        UserError: it failed; the last line that it wrote.
+    """
+    try:
+        seconds, memory, _ = run_outside(*words)
+    except RuntimeError as error:
+        raise UserError(str(error).strip().splitlines()[-1]) from error
+    return seconds, memory

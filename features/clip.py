@@ -6,14 +6,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from features.semantic import SemanticEncoder
-from utils.errors import UserError
+from features.semantic import SemanticEncoder, library, pretrained
 
 MODEL, PRETRAINED = "ViT-B-32", "openai"
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-WAYS_OUT = "or take --semantic efficientnet or own"
 
 
 class Clip(SemanticEncoder):
@@ -39,18 +37,9 @@ def load(weights: Path | None = None) -> Clip:
     Raises:
         UserError: open_clip is not installed, or its weights cannot be had.
     """
-    try:
-        import open_clip
-    except ImportError:
-        raise UserError(
-            "--semantic clip: open_clip is not installed; pip install open_clip_torch, " + WAYS_OUT
-        ) from None
-    try:
-        model = open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED))
-    except Exception as error:  # of the network, the hub or the file: many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--semantic clip: its weights are not in the cache and cannot be downloaded "
-            f"({reason}); run once with a network, " + WAYS_OUT
-        ) from error
-    return Clip(model)
+    open_clip = library("clip", "open_clip", "open_clip_torch")
+    return Clip(
+        pretrained(
+            "clip", lambda: open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED))
+        )
+    )

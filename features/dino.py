@@ -6,11 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from features.semantic import SemanticEncoder
-from utils.errors import UserError
+from features.semantic import SemanticEncoder, library, pretrained
 
 MODEL = "vit_small_patch16_224.dino"
-WAYS_OUT = "or take --semantic efficientnet or own"
 
 
 class Dino(SemanticEncoder):
@@ -37,18 +35,7 @@ def load(weights: Path | None = None) -> Dino:
     Raises:
         UserError: timm is not installed, or its weights cannot be had.
     """
-    try:
-        import timm
-    except ImportError:
-        raise UserError(
-            "--semantic dino: timm is not installed; pip install timm, " + WAYS_OUT
-        ) from None
-    try:
-        model = timm.create_model(MODEL, pretrained=True, num_classes=0)
-    except Exception as error:  # of the network, the hub or the file: many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--semantic dino: its weights are not in the cache and cannot be downloaded "
-            f"({reason}); run once with a network, " + WAYS_OUT
-        ) from error
-    return Dino(model)
+    timm = library("dino", "timm", "timm")
+    return Dino(
+        pretrained("dino", lambda: timm.create_model(MODEL, pretrained=True, num_classes=0))
+    )

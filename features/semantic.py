@@ -6,8 +6,10 @@ To add one: write ``features/NAME.py`` with a subclass of `SemanticEncoder` and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from torch.nn import functional
 
 from features.registry import ENCODERS
 from utils.errors import UserError
+
+WAYS_OUT = "or take --semantic efficientnet or own"
 
 
 class SemanticEncoder(nn.Module):
@@ -52,6 +56,36 @@ class SemanticEncoder(nn.Module):
             image = functional.interpolate(image, size, mode="bicubic", antialias=shrinks)
         x = (image - self.mean) / self.deviation
         return functional.normalize(self.embed(x), dim=1)
+
+
+def library(name: str, module: str, package: str) -> ModuleType:
+    """The ``module`` of an extra ``package``, for ``--semantic name``.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"--semantic {name}: {module} is not installed; pip install {package}, {WAYS_OUT}"
+        ) from None
+
+
+def pretrained(name: str, create: Callable[[], nn.Module]) -> nn.Module:
+    """What a library's ``create`` gives, from its cache or downloaded, for ``--semantic name``.
+
+    Raises:
+        UserError: the weights cannot be had.
+    """
+    try:
+        return create()
+    except Exception as error:  # of the network, the hub or the file: many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--semantic {name}: its weights are not in the cache and cannot be downloaded "
+            f"({reason}); run once with a network, {WAYS_OUT}"
+        ) from error
 
 
 def load_encoder(name: str) -> SemanticEncoder:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from datasets.cameras.rays import Cameras, Rays
+from datasets.scene import Scene, View
 from models.field import Field
 from models.render import compositing_weights, drop_faint_samples, segment_sum
 from models.renderer import Renderer, ray_chunks
+from opt import TrainOptions
 from utils.chunks import Chunks
+from utils.machine import memory_of_machine
 
 # Share of a ray's weight whose faintest samples are dropped; the rest take it over.  Measured
 # on painted scenes: the picture is within 59 dB of the exact one, the style loss's gradient about
 # a degree from the exact one's own, and a quarter of a degree for the same gradient of the pixels.
 NEGLIGIBLE = 0.01
+CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
+HOST_SHARE = 1 / 6  # of the machine's memory, for the same
 
 
 @dataclass
@@ -211,8 +217,35 @@ class FrozenGeometry:
         self.largest = 0  # bytes of a view so far
         self.used = {"device": 0, "host": 0}
 
+    @classmethod
+    def of_views(
+        cls, renderer: Renderer, scene: Scene, views: Sequence[View], options: TrainOptions
+    ) -> FrozenGeometry:
+        """Of views of a scene, on the renderer's device, in the memory that the options allow."""
+        device, given = renderer.bounds.device, options.cache_gb
+        return cls(
+            renderer,
+            Cameras.within(scene, views).to(device),
+            HOST_SHARE * memory_of_machine() if given is None else given * 1e9,
+            CUDA_SHARE * torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0,
+            options.chunk,
+            options.sample_threshold,
+        )
+
     def __len__(self) -> int:
         return len(self.cameras)
+
+    def painting_chunks(self, first: FrozenView, chunk: int = 0) -> Chunks:
+        """How many pixels are painted at once, of views with as many samples as the ``first``.
+
+        Args:
+            chunk: pixels, if not by field and device.
+        """
+        if chunk:
+            return Chunks(chunk)
+        samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
+        sizes = self.renderer.field.cost.painting_samples_on(self.renderer.bounds.device)
+        return Chunks(*(n / samples_per_pixel for n in sizes))
 
     def view(self, index: int, stride: int = 1, first: tuple[int, int] = (0, 0)) -> FrozenView:
         """One view, or every ``stride``-th pixel of it from the pixel ``first`` (row, column) on,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
 from losses.photometric import photometric_loss
 from models.field import Field
@@ -20,16 +19,15 @@ from models.style import ParameterGroups, Style
 from models.stylizer import Statistics, Stylizer, map_statistics
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
+from systems.distances import GREY
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
+from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, painting_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import CUDA_SHARE, HOST_SHARE
 from systems.system import Plan, Task, Terms
 from utils.checkpoint import digest
-from utils.chunks import Chunks
 from utils.images import resize, to_uint8
-from utils.machine import memory_of_machine
 
 PIXELS = 4096  # of a view, per step
 VISITS = 8  # steps for each painting and view, per epoch
@@ -37,7 +35,6 @@ PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
 REFRESHES = 3  # how often, once the 2D network learns from the field, its pictures are made anew
 SHOWN_PAIRS = 4  # of views, whose difference is recorded
-LUMA = (0.299, 0.587, 0.114)  # of sRGB (Rec. 601)
 
 
 class Teacher(nn.Module):
@@ -121,7 +118,7 @@ class Teacher(nn.Module):
 
 def with_luminance(image: Tensor, of: Tensor) -> Tensor:
     """An image (B, 3, H, W) in [0, 1] with the luminance of another one, its own chroma kept."""
-    luma = image.new_tensor(LUMA)[:, None, None]
+    luma = image.new_tensor(GREY)[:, None, None]
     change = ((of - image) * luma).sum(1, keepdim=True)
     return (image + change).clamp(0, 1)
 
@@ -170,37 +167,21 @@ class MimicTask(Task):
         self.show_every = options.val_every or max(1, every // 10)
 
     def parameter_groups(self) -> ParameterGroups:
-        groups, shared = [], set()
-        for style in self.styles:
-            for group in style.parameter_groups(self.options.lr):
-                own = [p for p in group["params"] if id(p) not in shared]
-                shared.update(map(id, own))
-                if own:
-                    groups.append({**group, "params": own})
+        groups = each_once(
+            group for style in self.styles for group in style.parameter_groups(self.options.lr)
+        )
         codes = [style.latents.codes for style in self.styles]
         return [*groups, {"params": codes, "lr": CODE_RATE}]
 
     def start(self) -> Plan:
-        options, device = self.options, self.engine.device
-        cuda = device.type == "cuda"
-        given = options.cache_gb
-        budget = HOST_SHARE * memory_of_machine() if given is None else given * 1e9
-        self.frozen = FrozenGeometry(
-            self.renderer,
-            Cameras.within(self.scene, self.scene.train).to(device),
-            budget,
-            CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
-            options.chunk,
-            options.sample_threshold,
-        )
+        own = self.renderer, self.scene, self.scene.train, self.options
+        self.frozen = FrozenGeometry.of_views(*own)
+        budget = self.frozen.budget
         with self.engine.autocast():
             first = self.frozen.view(0)
         samples = max(1.0, len(first.t) / max(1, len(first)))
         cost = self.renderer.field.cost
-        sizes = cost.painting_samples_on(device)
-        self.chunks = Chunks(*(n / samples for n in sizes))
-        if options.chunk:
-            self.chunks = Chunks(options.chunk)
+        self.chunks = self.frozen.painting_chunks(first, self.options.chunk)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
         each = 3 * len(first)
         self.teacher.budget = budget

@@ -12,12 +12,11 @@ from torch.nn import functional
 
 from models.stylizer import Statistics, Stylizer
 from systems.consistency import LEAST_COVERAGE
+from systems.distances import GREY
 from systems.octaves import normalised_error
 from systems.photo_views import PhotoViews
 from systems.warp import eroded, masked_rmse
 from utils.images import sample_bilinear
-
-GREY = (0.299, 0.587, 0.114)  # luma of sRGB (Rec. 601)
 
 # a view's picture (H, W, 3) in [0, 1]
 Painter = Callable[[int], Tensor]

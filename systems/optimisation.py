@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.style import ParameterGroups
 from opt import TrainOptions
 
 
@@ -45,3 +48,14 @@ def make_optimizer(name: str, groups: list[dict[str, object]]) -> torch.optim.Op
     # one fused pass over all parameters: 17 times faster than the default on a CPU
     fused = all(p.is_floating_point() for p in parameters)
     return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=fused)
+
+
+def each_once(groups: Iterable[dict[str, Any]]) -> ParameterGroups:
+    """The groups, with what is in several of them in the first alone, and without empty ones."""
+    found, known = [], set()
+    for group in groups:
+        own = [p for p in group["params"] if id(p) not in known]
+        known.update(map(id, own))
+        if own:
+            found.append({**group, "params": own})
+    return found

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
 from losses.objective import StyleObjective
@@ -31,9 +30,8 @@ from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.system import Plan, Task, Terms, require_finite
 from systems.views import patches, shrunk
-from utils.chunks import Chunks
 from utils.images import resize
-from utils.machine import memory_of_machine, product_type
+from utils.machine import product_type
 from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
@@ -43,8 +41,6 @@ OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
 # measured: features of a pixel and their graph, in half and in single precision
 BYTES_PER_TILE_PIXEL = {2: 2500, 4: 5500}
 BYTES_PER_PIXEL = 250  # of the picture, its gradient, what is shown of it
-CUDA_SHARE = 0.4  # of a GPU's free memory, to keep frozen views in
-HOST_SHARE = 1 / 6  # of the machine's memory, for the same
 COARSEST = 64  # pixels of the shorter side with which painting begins, at least
 
 
@@ -119,27 +115,13 @@ class StyleTask(Task):
         return super().rate(max(0, step - begin), n_steps - begin)
 
     def start(self) -> Plan:
-        options, device = self.options, self.engine.device
-        given = options.cache_gb
-        budget = HOST_SHARE * memory_of_machine() if given is None else given * 1e9
-        cuda = device.type == "cuda"
         if self.frozen is None:
-            self.frozen = FrozenGeometry(
-                self.renderer,
-                Cameras.within(self.scene, self.views).to(device),
-                budget,
-                CUDA_SHARE * torch.cuda.mem_get_info()[0] if cuda else 0,
-                options.chunk,
-                options.sample_threshold,
-            )
+            own = self.renderer, self.scene, self.views, self.options
+            self.frozen = FrozenGeometry.of_views(*own)
         self._see_every(self.stages[0][1])
         with self.engine.autocast():
             first = self.frozen.view(0)
-        samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
-        sizes = self.renderer.field.cost.painting_samples_on(self.engine.device)
-        self.chunks = Chunks(*(n / samples_per_pixel for n in sizes))
-        if options.chunk:
-            self.chunks = Chunks(options.chunk)
+        self.chunks = self.frozen.painting_chunks(first, self.options.chunk)
         return self._plan(first)
 
     def prepare(self) -> None:

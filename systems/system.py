@@ -20,7 +20,7 @@ from models.checkpoint import Checkpoint, Progress, plain_state, restore_optimiz
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.deferred import add_gradient
-from systems.optimisation import make_optimizer, rate_factor
+from systems.optimisation import each_once, make_optimizer, rate_factor
 from utils.errors import NumericalError, UserError
 from utils.machine import memory_in_use, release_memory
 from utils.team import Team
@@ -183,14 +183,7 @@ class System(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """All tasks' groups; what several tasks learn is in the first one's."""
-        groups, known = [], set()
-        for task in self.tasks:
-            for group in task.parameter_groups():
-                own = [p for p in group["params"] if id(p) not in known]
-                known.update(map(id, own))
-                if own:
-                    groups.append({**group, "params": own})
-        return groups
+        return each_once(group for task in self.tasks for group in task.parameter_groups())
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """A new optimiser; of a resumed run with what it had learned."""

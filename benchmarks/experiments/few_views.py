@@ -12,10 +12,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import run_outside
+from benchmarks.measure import run_script
 from benchmarks.settings import RESULTS, ROOT
 from benchmarks.table import shown
-from utils.errors import UserError
 from utils.tables import markdown_table
 
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -96,11 +95,11 @@ def cell(options: argparse.Namespace, out: Path, views: str, field: str, way: st
         recipe += ["--max_steps", str(options.max_steps)] if options.max_steps else []
         recipe += ["--voxel_resolution", "24"] if options.quick else []
         words = words_of(field, way, options.semantic)
-        seconds = _run("pipeline.py", "--stage", "geometry", *recipe, *words)
+        seconds, _ = run_script("pipeline.py", "--stage", "geometry", *recipe, *words)
         ckpt = out / "ckpts" / f"{name}_geometry.ckpt"
         place = out / "renders" / name
         gif = ["--gif_name", "few_views", "--output_dir", str(place)]
-        _run("eval.py", "--ckpt_path", str(ckpt), *gif)
+        run_script("eval.py", "--ckpt_path", str(ckpt), *gif)
         (file,) = place.rglob("metrics.json")
         metrics = json.loads(file.read_text())
         found.append({m: metrics[m] for m in MEASURES if m in metrics} | {"seconds": seconds})
@@ -125,11 +124,3 @@ def _spread(values: Sequence[float]) -> str | None:
         return None
     deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4g}{deviation}"
-
-
-def _run(*words: str) -> float:
-    """Seconds of ``python *words``; its last line as a `UserError` if it fails."""
-    try:
-        return run_outside(*words)[0]
-    except RuntimeError as error:
-        raise UserError(str(error).strip().splitlines()[-1]) from error

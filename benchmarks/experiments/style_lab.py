@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.measure import run_outside
+from benchmarks.measure import run_script
 from benchmarks.settings import DATA, RESULTS, ROOT
 from benchmarks.table import shown
 from datasets.embedded.write import write_demo
@@ -70,33 +70,26 @@ def main(argv: Sequence[str]) -> None:
     if geometry is None:
         few = ["--max_steps", "20", "--voxel_resolution", "24"] if options.quick else []
         print("geometry", flush=True)
-        _run("pipeline.py", "--stage", "geometry", *recipe, *few)
+        run_script("pipeline.py", "--stage", "geometry", *recipe, *few)
         geometry = out / "ckpts" / "lab_geometry.ckpt"
     rows, paths = [], []
     for name, words in variants_of(options):
         print(name, flush=True)
         own = ["--style_dir", str(image), "--ckpt_path", str(geometry.resolve()), "--suffix", name]
         steps = ["--max_steps", str(2 if options.quick else options.steps)]
-        seconds, memory = _run("pipeline.py", "--stage", "style", *recipe, *own, *steps, *words)
+        seconds, memory = run_script(
+            "pipeline.py", "--stage", "style", *recipe, *own, *steps, *words
+        )
         rows.append([name, shown(seconds, "s"), shown(memory, "B")])
         paths.append(str(out / "ckpts" / f"lab_{name}.ckpt"))
     costs = markdown_table(["variant", "time", "peak memory"], rows)
     print(costs, flush=True)
     compared = ["--output_dir", str(out), "--measure", *options.measure]
-    _run("eval.py", "--compare", *paths, *compared)
+    run_script("eval.py", "--compare", *paths, *compared)
     text = (out / "comparison" / "comparison.md").read_text()
     (out / "style_lab.md").write_text(f"{costs}\n\n{text}")
     (out / "style_lab.json").write_text(json.dumps({"costs": rows, "options": argv}, indent=2))
     print(f"{text}\n\nstyle_lab.md, comparison/comparison.png: {out}")
-
-
-def _run(*words: str) -> tuple[float, int]:
-    """Seconds and peak memory of ``python *words``; its last line as a `UserError` if it fails."""
-    try:
-        seconds, memory, _ = run_outside(*words)
-    except RuntimeError as error:
-        raise UserError(str(error).strip().splitlines()[-1]) from error
-    return seconds, memory
 
 
 def inputs_of(options: argparse.Namespace) -> tuple[Path, Path]:

@@ -18,7 +18,8 @@ from models.stylizer import Moments
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.decoder_task import EVERY, Lesson
-from systems.mimic_task import LUMA, Teacher, with_luminance
+from systems.distances import GREY
+from systems.mimic_task import Teacher, with_luminance
 from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
 from systems.paintings import code_distributions, painting_statistics, read_paintings
@@ -295,7 +296,7 @@ def test_pictures_are_kept_by_the_content_of_all_they_are_made_of():
 def test_preserved_colours_have_the_paintings_luminance():
     photo, painted = 0.3 + 0.4 * torch.rand(2, 1, 3, 5, 6)
     mixed = with_luminance(photo, 0.5 + 0.3 * (painted - 0.5))
-    luma = torch.tensor(LUMA)[:, None, None]
+    luma = torch.tensor(GREY)[:, None, None]
     wanted = ((0.5 + 0.3 * (painted - 0.5)) * luma).sum(1)
     torch.testing.assert_close((mixed * luma).sum(1), wanted, atol=1e-5, rtol=0.0)
     torch.testing.assert_close(
