@@ -35,16 +35,9 @@ from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
-from models.checkpoint import PHOTO, Checkpoint
-from models.mixing import Mixture
-from models.renderer import render_view
-from systems.comparison import comparison_text
-from systems.consistency import default_path
-from systems.launch import launch
-from systems.measures import Measures
-from systems.novel_codes import codes_of
-from systems.pairs import source_of
-from systems.style_measures import (
+from measures.comparison import comparison_text
+from measures.consistency import default_path
+from measures.stylised import (
     Subject,
     ViewQuality,
     measuring_network,
@@ -55,6 +48,13 @@ from systems.style_measures import (
     write_measures,
     write_report,
 )
+from measures.views import Measures
+from models.checkpoint import PHOTO, Checkpoint
+from models.mixing import Mixture
+from models.renderer import render_view
+from systems.launch import launch
+from systems.novel_codes import codes_of
+from systems.pairs import source_of
 from utils.checkpoint import ensure_writable
 from utils.depth import depth_to_colour
 from utils.files import replacing

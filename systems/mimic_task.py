@@ -19,7 +19,6 @@ from models.style import ParameterGroups, Style
 from models.stylizer import Statistics, Stylizer, map_statistics
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
-from systems.distances import GREY
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
@@ -27,7 +26,7 @@ from systems.paintings import Painting, code_distributions, painting_statistics
 from systems.photo_views import PhotoViews
 from systems.system import Plan, Task, Terms
 from utils.checkpoint import digest
-from utils.images import resize, to_uint8
+from utils.images import LUMA, resize, to_uint8
 
 PIXELS = 4096  # of a view, per step
 VISITS = 8  # steps for each painting and view, per epoch
@@ -118,7 +117,7 @@ class Teacher(nn.Module):
 
 def with_luminance(image: Tensor, of: Tensor) -> Tensor:
     """An image (B, 3, H, W) in [0, 1] with the luminance of another one, its own chroma kept."""
-    luma = image.new_tensor(GREY)[:, None, None]
+    luma = image.new_tensor(LUMA)[:, None, None]
     change = ((of - image) * luma).sum(1, keepdim=True)
     return (image + change).clamp(0, 1)
 

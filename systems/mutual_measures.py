@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.stylizer import Statistics, Stylizer
-from systems.consistency import LEAST_COVERAGE
-from systems.distances import GREY
-from systems.octaves import normalised_error
+from models.warp import LEAST_COVERAGE, eroded, masked_rmse
 from systems.photo_views import PhotoViews
-from systems.warp import eroded, masked_rmse
-from utils.images import sample_bilinear
+from utils.images import LUMA, sample_bilinear
+from utils.octaves import normalised_error
 
 # a view's picture (H, W, 3) in [0, 1]
 Painter = Callable[[int], Tensor]
@@ -48,7 +46,7 @@ def cross_view_error(
     paint: Painter, views: PhotoViews, pairs: Iterable[tuple[int, int]]
 ) -> CrossView | None:
     """The difference of views and others warped to them by the frozen geometry, over the pixels
-    that both show (`systems.warp.correspondence`); mean over the pairs that share at least
+    that both show (`models.warp.correspondence`); mean over the pairs that share at least
     `LEAST_COVERAGE` of their pixels, None where there are none."""
     pictures: dict[int, Tensor] = {}
     errors, normalised = [], []
@@ -75,7 +73,7 @@ def laplacian_energy(image: Tensor, mask: Tensor) -> float:
         image: (H, W, 3) in [0, 1].
         mask: (H, W) bool; pixels at its border do not count.
     """
-    grey = (image.float() @ image.new_tensor(GREY))[None, None]
+    grey = (image.float() @ image.new_tensor(LUMA))[None, None]
     kernel = grey.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     energy = functional.conv2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), kernel)
     inside = eroded(mask)

@@ -10,8 +10,8 @@ from datasets.cameras.rays import Cameras
 from models.field import Field
 from models.render import Samples, median_depth
 from models.stylizer import Moments, Statistics, Stylizer
+from models.warp import OPAQUE, Frame, Surface, correspondence
 from systems.frozen import FrozenGeometry, FrozenView
-from systems.warp import OPAQUE, Frame, Surface, correspondence
 from utils.checkpoint import digest
 from utils.chunks import Chunks
 from utils.images import to_uint8

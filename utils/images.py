@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from utils.errors import UserError
 
+LUMA = (0.299, 0.587, 0.114)  # of sRGB (Rec. 601)
+
 # Errors that Pillow's decoders raise on damaged files.
 DAMAGE = (
     OSError,

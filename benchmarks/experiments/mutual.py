@@ -23,15 +23,16 @@ from datasets.embedded.painting import paint
 from datasets.load import load_scene
 from datasets.portable import place_as
 from datasets.scene import Scene
+from measures.views import StyleDistance
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
 from models.image_decoders import load_stylizer
 from models.renderer import Picture
 from models.stylizer import Stylizer
+from models.warp import OPAQUE
 from opt import TrainOptions, parse_train
 from pipeline import train
 from systems.frozen import FrozenGeometry
 from systems.lightning import LightningSystem
-from systems.measures import StyleDistance
 from systems.mimic_task import fields_of
 from systems.mutual import mutual_system
 from systems.mutual_measures import CrossView, cross_view_error, laplacian_energy, painter
@@ -39,7 +40,6 @@ from systems.paintings import Painting, read_paintings
 from systems.photo_views import PhotoViews
 from systems.run import Run
 from systems.system import System
-from systems.warp import OPAQUE
 from utils.images import write_image
 from utils.machine import accelerator, mixed_precision, trainer_precision
 from utils.tables import markdown_table

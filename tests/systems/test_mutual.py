@@ -15,20 +15,19 @@ from losses.adain import consistency_term, content_term, style_statistics, style
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, geometry_digest
 from models.latents import Latents
 from models.stylizer import Moments
+from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.decoder_task import EVERY, Lesson
-from systems.distances import GREY
 from systems.mimic_task import Teacher, with_luminance
 from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
 from systems.paintings import code_distributions, painting_statistics, read_paintings
 from systems.photo_views import pooled
 from systems.system import System
-from systems.warp import Frame, Surface
 from tests.conftest import write_sphere_scene
 from utils.errors import UserError
-from utils.images import read_image
+from utils.images import LUMA, read_image
 
 NAMES = ("wave.png", "Wave.png", "wave.jpg", "a b:1.png")
 
@@ -296,7 +295,7 @@ def test_pictures_are_kept_by_the_content_of_all_they_are_made_of():
 def test_preserved_colours_have_the_paintings_luminance():
     photo, painted = 0.3 + 0.4 * torch.rand(2, 1, 3, 5, 6)
     mixed = with_luminance(photo, 0.5 + 0.3 * (painted - 0.5))
-    luma = torch.tensor(GREY)[:, None, None]
+    luma = torch.tensor(LUMA)[:, None, None]
     wanted = ((0.5 + 0.3 * (painted - 0.5)) * luma).sum(1)
     torch.testing.assert_close((mixed * luma).sum(1), wanted, atol=1e-5, rtol=0.0)
     torch.testing.assert_close(

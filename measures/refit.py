@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
+from measures.consistency import ALONE, TEXTURE, SolidTexture
 from models.render import ColourFunction
 from models.renderer import Renderer
 from models.style import Style
-from systems.consistency import ALONE, TEXTURE, SolidTexture
+from models.warp import OPAQUE
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.optimisation import make_optimizer
-from systems.warp import OPAQUE
 from utils.tables import markdown_table
 
 TRAIN, HELD_OUT = 24, 6  # views, at most
@@ -63,7 +63,7 @@ def measure_refit(
         name: of the style that is measured.
         painted: that style.
         start: the photographic colours.
-        alone: see `systems.alone.FramePainter`; None: without that control.
+        alone: see `measures.alone.FramePainter`; None: without that control.
         chunk: rays at once; 0: by field and device.
 
     Returns:
@@ -99,7 +99,7 @@ def measure_refit(
 
 
 def pixel_of(view: FrozenView) -> float:
-    """As `systems.consistency.pixel_in_field`, of frozen samples: neighbours in a row, where their
+    """As `measures.consistency.pixel_in_field`, of frozen samples: neighbours in a row, where their
     rays end."""
     last = view.first[1:] - 1
     count = len(view)

@@ -16,6 +16,7 @@ from models.renderer import Renderer, ray_chunks
 from utils.images import pixel_centres, sample_bilinear
 
 OPAQUE = 0.5  # opacity from which a pixel shows a surface
+LEAST_COVERAGE = 0.3  # of a pair that counts
 TOLERANCE = 0.01  # of its distance, by which a surface may lie before or behind another
 SHIFT = 1.0  # pixels: noise of the depth that moves a point by less does little harm
 HOLES = 2  # of the 3 x 3 pixels around one that counts; beside a straight edge there are three

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from systems.consistency import floor_notes, measured
-from systems.legacy import legacy_table
-from systems.quality import CONTENT, STYLE, STYLISED
-from systems.refit import refit_table
+from measures.consistency import floor_notes, measured
+from measures.legacy import legacy_table
+from measures.quality import CONTENT, STYLE, STYLISED
+from measures.refit import refit_table
 from utils.tables import markdown_table
 
 Reports = Mapping[str, Mapping[str, Any]]
@@ -18,7 +18,7 @@ def comparison_text(reports: Reports) -> str:
     """The measures of several checkpoints as Markdown.
 
     Args:
-        reports: by the checkpoint's name, what `systems.style_measures.write_measures` is given.
+        reports: by the checkpoint's name, what `measures.stylised.write_measures` is given.
     """
     parts = []
     measures = {key: {n: r[key] for n, r in reports.items() if key in r} for key in HEADINGS}

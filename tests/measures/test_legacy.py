@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from systems.legacy import legacy_error, splat
+from measures.legacy import legacy_error, splat
 from utils.images import pixel_centres
 
 

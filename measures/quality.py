@@ -13,7 +13,7 @@ from torch import Tensor
 from features.network import FeatureNetwork
 from losses.masked import flatten_positions, mask_like
 from losses.style_image import prepare_style
-from systems.distances import (
+from measures.distances import (
     frechet_distance,
     gram_distance,
     histogram_distance,

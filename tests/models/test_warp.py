@@ -6,7 +6,7 @@ import torch
 from datasets.cameras.rays import Cameras
 from datasets.cameras.space import NDC, WORLD, Contracted
 from models.renderer import render_view
-from systems.warp import (
+from models.warp import (
     Frame,
     Surface,
     correspondence,

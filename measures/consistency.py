@@ -22,10 +22,10 @@ from features.network import FeatureNetwork
 from losses.masked import mask_like
 from models.render import ColourFunction
 from models.renderer import Renderer
-from systems.octaves import WAVELENGTHS, misregistration, normalised_error
-from systems.warp import Frame, correspondence, masked_rmse, render_frame
+from models.warp import LEAST_COVERAGE, Frame, correspondence, masked_rmse, render_frame
 from utils.images import sample_bilinear
 from utils.metrics import means
+from utils.octaves import WAVELENGTHS, misregistration, normalised_error
 from utils.tables import markdown_table
 
 GAPS = (1, 7, 10)  # frames between the two of a pair
@@ -33,7 +33,6 @@ EVERY = 3  # so many-th frame is compared with earlier ones
 FLOW_EVERY = 6  # and by optical flow
 BY_HAND = 2  # frames that are compared as painted frame by frame
 PHOTOS = 8  # photographs that are compared with their neighbours
-LEAST_COVERAGE = 0.3  # of a pair that counts
 FLAT = 1 / 255  # misregistration up to which a picture has nothing that could be out of place
 FLOOR = 0.9  # of the solid texture's normalised score, below which no other row may lie
 UNSURE = 0.5  # normalised score of the solid texture from which a warp says nothing
@@ -51,7 +50,7 @@ class Warp:
     """A way to find a frame's pixels in another one.
 
     Attributes:
-        find: see `systems.warp.correspondence`.
+        find: see `models.warp.correspondence`.
         every: only frames whose number this divides are compared in this way.
     """
 
@@ -107,7 +106,7 @@ def measure_consistency(
         rendering: context to render in, such as autocast.
         chunk: rays at once; 0: by field and device.
         warps: by name.
-        alone: (picture, mask) -> picture, see `systems.alone.FramePainter`; it is shown the last
+        alone: (picture, mask) -> picture, see `measures.alone.FramePainter`; it is shown the last
             of ``styles``.
 
     Returns:
@@ -253,7 +252,7 @@ def score(
     Returns:
         By warp, by gap: the number of "pairs" that count, those "dropped", the mean "coverage" of
         all; by "pictures" the number of their "pairs", the means of their "rmse", "normalised" (see
-        `systems.octaves`; None of flat pictures), "misregistration" and ``distances``, and each
+        `utils.octaves`; None of flat pictures), "misregistration" and ``distances``, and each
         "of_floor", as a multiple of the solid texture's, but not of flat pictures, nor where a
         picture lies below that floor; "below_floor": which one, or None; "doubt": why the numbers
         say nothing, or None.

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.cameras.rays import Cameras
-from systems.distances import GREY
-from systems.warp import WHOLE, Frame, eroded
-from utils.images import pixel_centres, sample_bilinear, to_uint8
+from models.warp import WHOLE, Frame, eroded
+from utils.images import LUMA, pixel_centres, sample_bilinear, to_uint8
 
 RETURN = 1.0  # pixels by which forward and backward flow together may miss the start
 RAFT_UPDATES = 24
@@ -81,11 +80,11 @@ def tv_l1(a: Tensor, b: Tensor) -> Tensor:
 
 def grey(picture: Tensor) -> Tensor:
     """Luma (H, W) of a picture (H, W, 3)."""
-    return picture @ picture.new_tensor(GREY)
+    return picture @ picture.new_tensor(LUMA)
 
 
 def flow_correspondence(flow: Flow, of: str) -> Callable[[Cameras, Frame, Frame], tuple]:
-    """As `systems.warp.correspondence`, by the flow between the pictures ``of`` two frames: a pixel
+    """As `models.warp.correspondence`, by the flow between the pictures ``of`` two frames: a pixel
     counts where both frames are opaque, the flow ends within the image, and the flow back leads to
     where it started, to `RETURN`; and where this holds for the 3 x 3 pixels around it."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losses.sliced_wasserstein import quantile_table
+from utils.images import LUMA
 from utils.metrics import ssim_map
 
 HISTOGRAM_BINS = 64
@@ -15,7 +16,6 @@ HISTOGRAM_EDGE = 3.0  # log-chroma runs from -3 to 3
 HISTOGRAM_WIDTH = 0.02  # of the inverse-quadratic kernel
 DARKEST = 1e-6  # added to colours before their logarithm
 PLACES = 4096  # of a picture, at most, between which its self-similarity is taken
-GREY = (0.299, 0.587, 0.114)  # luma of sRGB (Rec. 601)
 
 
 def gram_distance(a: Tensor, b: Tensor) -> float:
@@ -125,7 +125,7 @@ def luminance_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
         a, b: (H, W, 3) in [0, 1].
         mask: (H, W) bool; where no such pixel is in it, all of them count.
     """
-    grey = [(image.double() @ image.new_tensor(GREY).double())[..., None] for image in (a, b)]
+    grey = [(image.double() @ image.new_tensor(LUMA).double())[..., None] for image in (a, b)]
     values = ssim_map(*grey)[..., 0]
     edge = (len(mask) - len(values)) // 2
     counted = mask[edge : mask.shape[0] - edge, edge : mask.shape[1] - edge]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from systems.flow import best_flow, raft_cache, tv_l1
-from tests.systems.test_octaves import painted
+from measures.flow import best_flow, raft_cache, tv_l1
+from tests.utils.test_octaves import painted
 
 
 def test_tv_l1_finds_a_shift():
@@ -34,7 +34,7 @@ def test_raft_is_taken_where_its_weights_are(tmp_path, monkeypatch):
     raft_cache().parent.mkdir()
     torch.manual_seed(0)
     torch.save(raft_large().state_dict(), raft_cache())
-    monkeypatch.setattr("systems.flow.RAFT_UPDATES", 1)
+    monkeypatch.setattr("measures.flow.RAFT_UPDATES", 1)
     name, flow = best_flow(torch.device("cpu"))
     assert name == "RAFT"
     there = flow(torch.rand(33, 50, 3), torch.rand(33, 50, 3))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from measures.alone import FramePainter
 from opt import TrainOptions
-from systems.alone import FramePainter
 from utils.errors import UserError
 from utils.images import write_image
 

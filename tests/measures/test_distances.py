@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from systems.distances import (
+from measures.distances import (
     HISTOGRAM_WIDTH,
     PLACES,
     frechet_distance,

@@ -12,8 +12,7 @@ from datasets.cameras.camera_path import cameras_along
 from datasets.formats.blender import load_blender
 from datasets.load import LoadOptions
 from features.network import FeatureNetwork, Layer
-from opt import EvalOptions
-from systems.consistency import (
+from measures.consistency import (
     ALONE,
     CONSTANT,
     GAPS,
@@ -30,8 +29,9 @@ from systems.consistency import (
     photo_pairs,
     score,
 )
-from systems.flow import flow_correspondence
-from tests.systems.test_warp import (
+from measures.flow import flow_correspondence
+from opt import EvalOptions
+from tests.models.test_warp import (
     HEIGHT,
     SPACES,
     WIDTH,

@@ -19,12 +19,8 @@ from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
 from features.network import FeatureNetwork
 from features.registry import load_features
-from models.checkpoint import PHOTO, Checkpoint
-from models.renderer import Picture, Renderer, render_view
-from models.style import Style
-from opt import TrainOptions
-from systems.alone import FramePainter
-from systems.consistency import (
+from measures.alone import FramePainter
+from measures.consistency import (
     ALONE,
     CONSTANT,
     FLOW_EVERY,
@@ -40,13 +36,17 @@ from systems.consistency import (
     measure_photographs,
     path_pairs,
 )
-from systems.flow import best_flow, flow_correspondence
-from systems.legacy import GAPS as LEGACY_GAPS
-from systems.legacy import legacy_score, legacy_table
-from systems.quality import Quality, quality_report, quality_table
-from systems.refit import measure_refit, refit_table
+from measures.flow import best_flow, flow_correspondence
+from measures.legacy import GAPS as LEGACY_GAPS
+from measures.legacy import legacy_score, legacy_table
+from measures.quality import Quality, quality_report, quality_table
+from measures.refit import measure_refit, refit_table
+from models.checkpoint import PHOTO, Checkpoint
+from models.renderer import Picture, Renderer, render_view
+from models.style import Style
+from models.warp import OPAQUE, Frame, render_frame
+from opt import TrainOptions
 from systems.style import term_weights
-from systems.warp import OPAQUE, Frame, render_frame
 from utils.errors import UserError
 from utils.files import replacing
 from utils.images import read_image

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from systems.comparison import comparison_text
-from systems.consistency import TEXTURE, path_pairs, score
-from tests.systems.test_consistency import N, noisy, plane_cameras, plane_frames
+from measures.comparison import comparison_text
+from measures.consistency import TEXTURE, path_pairs, score
+from tests.measures.test_consistency import N, noisy, plane_cameras, plane_frames
 
 
 def report(sigma, texture=lambda p: p):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from systems.octaves import (
+from utils.octaves import (
     UNSEEN,
     WAVELENGTHS,
     blurred,

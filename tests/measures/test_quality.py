@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from systems.quality import (
+from measures.quality import (
     CONTENT,
     CROPS,
     PAINTING,
@@ -14,7 +14,7 @@ from systems.quality import (
     quality_report,
     quality_table,
 )
-from tests.systems.test_consistency import Pixels
+from tests.measures.test_consistency import Pixels
 
 LAYERS, CPU = ["coarse", "fine"], torch.device("cpu")
 

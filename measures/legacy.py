@@ -9,8 +9,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from systems.flow import Flow
-from systems.warp import Frame
+from measures.flow import Flow
+from models.warp import Frame
 from utils.images import pixel_centres, sample_bilinear
 from utils.tables import markdown_table
 
