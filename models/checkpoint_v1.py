@@ -77,7 +77,7 @@ def _scene(old: Mapping[str, Any]) -> dict[str, Any]:
     if old["ndc"]:
         train = old["views"]["train"]
         (fx, fy), (height, width) = train["intrinsics"][0, :2].tolist(), train["sizes"][0].tolist()
-        space = {"kind": "ndc", "scale": [2.0 * fx / width, 2.0 * fy / height]}
+        space = {"kind": "ndc", "scale": [2.0 * fx / width, 2.0 * fy / height, 1.0]}
     elif old["unbounded"]:
         space = {"kind": "contracted", "foreground": old["bounds"].tolist()}
     return scene | {"space": space}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NEAR_PLANE = -1.0  # z of the plane that NDC starts from, in the world
 AHEAD = 1e-6  # least share of -z in the direction of a ray that NDC has
+THICKNESS = 0.3  # of half the slab, in half widths of the training photos
 DISTANT = 1e3  # distance of a viewpoint that stands for parallel rays, in units of NDC
 
 
@@ -39,7 +40,7 @@ class Space:
         gradient_radius: distance from a camera within which its rays are so dense that gradients
             are to be scaled down (Philip and Deschaintre 2023), scene units; None: nowhere.
 
-    >>> space, x = NDC(scale=[2.0, 3.0]), torch.tensor([[0.3, -0.2, -4.0]])
+    >>> space, x = NDC(scale=[2.0, 3.0, 1.0]), torch.tensor([[0.3, -0.2, -4.0]])
     >>> space.from_world(x)
     tensor([[ 0.1500, -0.1500,  0.5000]])
     >>> space.to_world(space.from_world(x)).allclose(x)
@@ -167,12 +168,14 @@ class NDC(Space):
     the part of the world beyond the plane z = -1 becomes the slab -1 <= z <= 1, infinity its far
     side.
 
-    A point (x, y, z) goes to (scale_x x / -z, scale_y y / -z, 1 + 2 / z); straight lines stay
-    straight.
+    A point (x, y, z) goes to (scale_x x / -z, scale_y y / -z, scale_z (1 + 2 / z)); straight lines
+    stay straight.
 
     Args:
-        scale: 2 fx / width and 2 fy / height of the training cameras.  The field keeps it whatever
-            lens it is looked at through.
+        scale: 2 fx / width and 2 fy / height of the training cameras, which the field keeps
+            whatever lens it is looked at through; and half the slab's thickness, 1 in the paper.
+            Photos taken from nearly one place resolve depth less finely than what lies across, and
+            a grid's cells are cubes: `THICKNESS` gives them as much depth as they can use.
     """
 
     kind = "ndc"
@@ -180,31 +183,33 @@ class NDC(Space):
     forward_facing = True
     extent = "it lies beyond z = -1, towards -z"
 
-    def __init__(self, scale: tuple[float, float]) -> None:
+    def __init__(self, scale: tuple[float, float, float]) -> None:
         self.scale = scale
 
     @classmethod
     def of(cls, view: View) -> NDC:
         """The NDC of a training view."""
-        return cls((2.0 * view.fx / view.width, 2.0 * view.fy / view.height))
+        return cls((2.0 * view.fx / view.width, 2.0 * view.fy / view.height, THICKNESS))
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind, "scale": list(self.scale)}
 
     def to_world(self, x: Tensor) -> Tensor:
-        """The inverse of `from_world`: z = 2 / (z' - 1), x = -x' z / scale_x, y = -y' z / scale_y;
-        z' = 1, which is infinity, is taken for a position just before it."""
-        depth = 2.0 / (1.0 - x[..., 2:]).clamp(min=1e-6)
-        return torch.cat([x[..., :2] * depth / x.new_tensor(self.scale), -depth], -1)
+        """The inverse of `from_world`: z = 2 / (z' / scale_z - 1), x = -x' z / scale_x,
+        y = -y' z / scale_y; z' = scale_z, which is infinity, is taken for a position just before
+        it."""
+        depth = 2.0 / (1.0 - x[..., 2:] / self.scale[2]).clamp(min=1e-6)
+        return torch.cat([x[..., :2] * depth / x.new_tensor(self.scale[:2]), -depth], -1)
 
     def from_world(self, x: Tensor) -> Tensor:
         """See the class; what is not in front of the origin, where NDC has no meaning, goes far
         before the near plane."""
         depth = (-x[..., 2:]).clamp(min=1e-6)
-        return torch.cat([x.new_tensor(self.scale) * x[..., :2] / depth, 1.0 - 2.0 / depth], -1)
+        scale = x.new_tensor(self.scale)
+        return scale * torch.cat([x[..., :2] / depth, 1.0 - 2.0 / depth], -1)
 
     def stretch(self, x: Tensor) -> Tensor:
-        return 2 / (-x[:, 2] * x.norm(dim=1)).clamp(min=1e-6)
+        return 2 * self.scale[2] / (-x[:, 2] * x.norm(dim=1)).clamp(min=1e-6)
 
     def box_from_world(self, box: Tensor, occupied: Tensor) -> Tensor:
         points = corners(box)
@@ -252,8 +257,9 @@ class NDC(Space):
         inverse = 1.0 / (-start[:, 2:]).clamp(min=1e-6)
         slope = directions[:, :2] / depth[:, None]
         # what is left to infinity is proportional to 1 / depth: no difference of large numbers
-        rest = torch.cat([scale * (slope - start[:, :2] * inverse), 2.0 * inverse], dim=1)
-        return torch.cat([scale * start[:, :2] * inverse, 1.0 - 2.0 * inverse], dim=1), rest
+        rest = torch.cat([slope - start[:, :2] * inverse, 2.0 * inverse], dim=1)
+        start = torch.cat([start[:, :2] * inverse, 1.0 - 2.0 * inverse], dim=1)
+        return scale * start, scale * rest
 
     def viewpoints(self, c2w: Tensor, x: Tensor) -> Tensor:
         """Distant points: in NDC the rays of one camera are parallel, or nearly."""
@@ -352,10 +358,10 @@ def space_from(state: Mapping[str, Any]) -> Space:
     try:
         kind = state["kind"]
         if kind == NDC.kind:
-            x, y = (float(value) for value in state["scale"])
-            if not (0 < x < math.inf and 0 < y < math.inf):
-                raise ValueError(f"scale {x} {y}")
-            return NDC((x, y))
+            x, y, z = (float(value) for value in state["scale"])
+            if not all(0 < value < math.inf for value in (x, y, z)):
+                raise ValueError(f"scale {x} {y} {z}")
+            return NDC((x, y, z))
         if kind == Contracted.kind:
             foreground = torch.tensor(state["foreground"], dtype=torch.float32).view(2, 3)
             if not bool((foreground[0] < foreground[1]).all() & foreground.isfinite().all()):

@@ -26,7 +26,7 @@ from utils.errors import UserError
 BALL, RADIUS = torch.tensor([0.15, -0.1, -2.6]), 0.5
 WALL = -5.0
 FOCAL, SIZE = 70.0, (60, 80)  # height, width
-SCALE = (2 * FOCAL / SIZE[1], 2 * FOCAL / SIZE[0])
+SCALE = (2 * FOCAL / SIZE[1], 2 * FOCAL / SIZE[0], 1.0)
 BOUNDS = torch.tensor([[-2.2, -2.8, -1.0], [2.2, 2.8, 1.0]])
 SHAPE = (110, 140, 50)
 CELL = 0.04  # of the field, in warped space

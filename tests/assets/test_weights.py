@@ -237,7 +237,7 @@ def test_the_scene_is_where_it_was(tmp_path):
     views = {split: {"names": []} for split in ("train", "val", "test")}
     scene = {
         **SCENE,
-        "space": {"kind": "ndc", "scale": [1.5, 2.0]},
+        "space": {"kind": "ndc", "scale": [1.5, 2.0, 0.5]},
         "bounds": BOUNDS,
         "views": views,
     }

@@ -361,7 +361,9 @@ def test_version_1_of_a_nerf_with_an_occupancy_grid(tmp_path):
     assert same_content(Checkpoint.read(tmp_path / "x.ckpt"), checkpoint)
 
 
-@pytest.mark.parametrize("space", [WORLD, NDC.of(scene().train[0]), Contracted(BOUNDS)])
+@pytest.mark.parametrize(
+    "space", [WORLD, NDC((*NDC.of(scene().train[0]).scale[:2], 1.0)), Contracted(BOUNDS)]
+)
 def test_spaces_of_version_1(space, tmp_path):
     checkpoint = geometry_of("voxels")
     checkpoint = replace(checkpoint, scenes={ONLY_FIELD: scene_state(scene(space))})
@@ -514,7 +516,7 @@ def _refreshed(content):
         ("scenes.scene.far", "far", "near, far"),
         ("scenes.scene.space", None, "scene 'scene', space: missing"),
         ("scenes.scene.space.kind", "hyperbolic", "no space: 'hyperbolic'"),
-        ("scenes.scene.space", {"kind": "ndc", "scale": [0, 1]}, "no space: scale 0.0 1.0"),
+        ("scenes.scene.space", {"kind": "ndc", "scale": [0, 1, 1]}, "no space: scale 0.0 1.0 1.0"),
         ("scenes.scene.views.train.names", [], "views of train"),
         ("scenes.scene.views.train.sizes", torch.full((2, 2), 1 << 40), "image size out of range"),
         ("options", {}, "options, root_dir"),

@@ -22,7 +22,7 @@ DISTANCE = 16.0
 SQUARE = slice(4, 10), slice(12, 18)  # of the occluder in view 0, rows and columns
 SPACES = {
     "world": WORLD,
-    "ndc": NDC((1.5, 2.0)),
+    "ndc": NDC((1.5, 2.0, 1.0)),
     "contracted": Contracted(torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]])),
 }
 

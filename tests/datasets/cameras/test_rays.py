@@ -9,7 +9,7 @@ import torch
 from datasets.cameras.rays import Cameras
 from datasets.cameras.space import NDC, WORLD
 
-SCALE = (2 * 10 / 8, 2 * 20 / 6)  # of NDC
+SCALE = (2 * 10 / 8, 2 * 20 / 6, 0.5)  # of NDC
 
 
 def cameras():
@@ -46,10 +46,11 @@ def test_mixed_precision_leaves_rays_alone():
 
 
 def ndc_of(points, focal=(10.0, 20.0), size=(8, 6)):
-    """Appendix C of the NeRF paper, near plane 1: (x, y, z) to normalised device coordinates."""
+    """Appendix C of the NeRF paper, near plane 1, in a slab half as thick."""
     x, y, z = points.unbind(-1)
     return torch.stack(
-        [-2 * focal[0] / size[0] * x / z, -2 * focal[1] / size[1] * y / z, 1 + 2 / z], dim=-1
+        [-2 * focal[0] / size[0] * x / z, -2 * focal[1] / size[1] * y / z, SCALE[2] * (1 + 2 / z)],
+        dim=-1,
     )
 
 
@@ -79,9 +80,9 @@ class TestNdc:
 
     def test_from_the_near_plane_to_infinity(self, forward):
         rays = forward.view_rays(0)
-        torch.testing.assert_close(rays.origins[:, 2], torch.full((48,), -1.0))
+        torch.testing.assert_close(rays.origins[:, 2], torch.full((48,), -SCALE[2]))
         ends = rays.origins + rays.far[:, None] * rays.directions
-        torch.testing.assert_close(ends[:, 2], torch.ones(48))
+        torch.testing.assert_close(ends[:, 2], torch.full((48,), SCALE[2]))
         assert (rays.near == 0).all()
         torch.testing.assert_close(rays.directions.norm(dim=1), torch.ones(48))
 
@@ -106,9 +107,9 @@ class TestNdc:
             assert values.isfinite().all()
 
     def test_range_and_device_are_kept(self, forward):
-        nearer = replace(forward, near=0.5, far=1.5).to("cpu").view_rays(0)
+        nearer = replace(forward, near=0.5, far=0.7).to("cpu").view_rays(0)
         assert (nearer.near == 0.5).all()
-        assert (nearer.far == 1.5).all()
+        assert (nearer.far == torch.tensor(0.7)).all()
 
 
 def test_another_image_size_shows_the_same():

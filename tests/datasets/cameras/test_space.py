@@ -61,7 +61,7 @@ def test_rays_of_an_unbounded_scene_are_bent_beyond_the_foreground():
     assert torch.equal(scene.box, 2 * bounds)
 
 
-@pytest.mark.parametrize("space", [WORLD, NDC((1.7, 2.1)), Contracted(FOREGROUND / 3)])
+@pytest.mark.parametrize("space", [WORLD, NDC((1.7, 2.1, 0.4)), Contracted(FOREGROUND / 3)])
 def test_a_space_comes_back_from_its_state(space):
     again = space_from(space.state())
     assert type(again) is type(space)
@@ -76,8 +76,8 @@ def test_a_space_comes_back_from_its_state(space):
         None,
         {},
         {"kind": "hyperbolic"},
-        {"kind": "ndc", "scale": [1.0]},
-        {"kind": "ndc", "scale": [1.0, float("nan")]},
+        {"kind": "ndc", "scale": [1.0, 1.0]},
+        {"kind": "ndc", "scale": [1.0, 1.0, float("nan")]},
         {"kind": "contracted", "foreground": [[0, 0, 0], [1, 1, 0]]},
         {"kind": "contracted", "foreground": "wide"},
     ],

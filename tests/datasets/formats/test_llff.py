@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from datasets.cameras.rays import Cameras
-from datasets.cameras.space import WORLD
+from datasets.cameras.space import THICKNESS, WORLD
 from datasets.formats.llff import load_llff as load
 from datasets.load import LoadOptions
 from utils.errors import UserError
@@ -80,7 +80,7 @@ class TestForward:
         scale = float(x.max() - x.min()) / 0.9  # which the cameras are apart in the file
         nearest = scale * 2.0  # its depth in the file
         assert nearest == pytest.approx(4 / 3, rel=0.01)
-        assert float(small.space.from_world(torch.tensor([0, 0, -nearest]))[2]) < -0.49
+        assert float(small.space.from_world(torch.tensor([0, 0, -nearest]))[2]) < -0.49 * THICKNESS
 
     def test_warped_rays_fill_the_bounds(self, tmp_path):
         scene = load_llff(write_forward(tmp_path / "s"))
@@ -90,9 +90,9 @@ class TestForward:
             for point in (rays.origins, rays.origins + rays.far[:, None] * rays.directions):
                 assert (point >= scene.bounds[0] - 1e-4).all()
                 assert (point <= scene.bounds[1] + 1e-4).all()
-        assert scene.bounds[:, 2].tolist() == pytest.approx([-1, 1], abs=0.05)
+        assert scene.bounds[:, 2].tolist() == pytest.approx([-THICKNESS, THICKNESS], abs=0.01)
         assert scene.near == 0
-        assert 2.0 <= scene.far < 2.6
+        assert 2 * THICKNESS <= scene.far < 2.6
 
     def test_the_view_nearest_to_the_centre(self, tmp_path):
         scene = load_llff(write_forward(tmp_path / "s"), hold_out=0)
