@@ -41,7 +41,7 @@ class Choices(NamedTuple):
 
     Attributes:
         styles: names of styles; empty in a joint training.
-        mixes: whether two of them can be mixed.
+        mixes: whether there are two paintings to mix.
         fades: whether there are photographic colours beside a painting's: to compare with, and for
             its strength.
         encoders, decoders: of a joint training, else empty.
@@ -115,7 +115,7 @@ class Trained:
             own = [n for n, s in checkpoint.styles.items() if s.field == first.field]
             photo = checkpoint.fields[first.field].has_photo_colours
             styles = [*own, PHOTO] if photo else own
-            self.choices = Choices(styles, len(styles) > 1, photo and bool(own))
+            self.choices = Choices(styles, len(own) > 1, photo and bool(own))
             self.first = first_colours(first, options.strength)
         self.scene(self.first)
 

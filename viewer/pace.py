@@ -44,8 +44,8 @@ class Pace:
     Attributes:
         look: what is to be seen; None: nothing yet.
         canvas: width and height of the window, pixels: no picture has more.
-        natural: height of the training views: a picture that stands still gets as high, however
-            long it takes, and higher where that takes no longer than `SHARP_SECONDS`.
+        natural: height of a picture that shows all that the field knows: one that stands still gets
+            as high, however long it takes, and higher where that takes at most `SHARP_SECONDS`.
         finest: height that no picture exceeds.
     """
 

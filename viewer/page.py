@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NOT_MIXED = "nothing"
 MOST_FRUSTA = 200
+OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
 FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at
 NDC_DEPTH = 0.9  # of a forward-facing scene in NDC, up to which a crop box can reach
 MOST_FRAMES, LARGEST_SIDE = 3600, 4096  # of a video
@@ -180,8 +181,8 @@ class Visitor:
             self._add_path()
         self.window = self.studio.open(self)
         self._limit()
-        self._changed()
-        client.camera.on_update(self._changed)
+        self._moved()
+        client.camera.on_update(self._moved)
 
     def leave(self) -> None:
         """It is gone."""
@@ -217,14 +218,19 @@ class Visitor:
         self.encoder = self.decoder = None
         if choices.encoders:
             encoders, decoders = tuple(choices.encoders), tuple(choices.decoders)
-            self.encoder = gui.add_dropdown("encoder", encoders, first.encoder)
-            self.decoder = gui.add_dropdown("decoder", decoders, first.decoder)
+            self.encoder = gui.add_dropdown("encoder", encoders, initial_value=first.encoder)
+            self.decoder = gui.add_dropdown("decoder", decoders, initial_value=first.decoder)
         else:
-            self.style = gui.add_dropdown("style", tuple(choices.styles), first.style)
+            self.style = gui.add_dropdown("style", tuple(choices.styles), initial_value=first.style)
         if choices.mixes:
             others = (NOT_MIXED, *choices.styles)
-            self.second = gui.add_dropdown("mixed with", others, first.second or NOT_MIXED)
-            self.share = gui.add_slider("its share", 0.0, 1.0, 0.01, first.share or 0.5)
+            second = first.second or NOT_MIXED
+            self.second = gui.add_dropdown("mixed with", others, initial_value=second)
+            share = first.share or 0.5
+            self.share = gui.add_slider(
+                "its share", 0.0, 1.0, 0.01, share, visible=first.second is not None
+            )
+            self.second.on_update(self._second_changed)
         if choices.fades:
             self.strength = gui.add_slider("strength", 0.0, 1.0, 0.01, first.strength)
             hint = "so much of the picture, from the left, in photographic colours"
@@ -259,12 +265,7 @@ class Visitor:
         self.photo = gui.add_image(np.zeros((1, 1, 3), np.uint8), visible=False)
         self.frusta: list[Any] = []
         self._place_frusta()
-
-        def toggle(_: object) -> None:
-            for frustum in self.frusta:
-                frustum.visible = self.shows_views.value
-
-        self.shows_views.on_update(toggle)
+        self.shows_views.on_update(self._show_frusta)
 
     def _place_frusta(self) -> None:
         for frustum in self.frusta:
@@ -276,6 +277,18 @@ class Visitor:
         size = FRUSTUM * focus_distance(self.scene)
         self.frusta = [self._frustum(number, size) for number in range(0, len(views), step)]
 
+    def _show_frusta(self, _: object = None) -> None:
+        """All of them, or none; never those that the camera stands in, which hide the rest."""
+        eye, near = (
+            np.asarray(self.client.camera.position),
+            2 * FRUSTUM * focus_distance(self.scene),
+        )
+        for frustum in self.frusta:
+            apart = float(np.linalg.norm(np.asarray(frustum.position) - eye))
+            visible = self.shows_views.value and apart > near
+            if frustum.visible != visible:
+                frustum.visible = visible
+
     def _frustum(self, number: int, size: float) -> Any:
         view = self.scene.train[number]
         frustum = self.client.scene.add_camera_frustum(
@@ -285,10 +298,10 @@ class Visitor:
             scale=size,
             thickness=1.5,
             thickness_units="screen",
+            variant="filled",
             color=GREY,
             wxyz=quaternion(view.c2w),
             position=tuple(view.c2w[:, 3].tolist()),
-            visible=self.shows_views.value,
         )
         frustum.on_click(self._guarded(lambda: self._go_to_view(number)))
         return frustum
@@ -305,12 +318,15 @@ class Visitor:
     def _add_crop_sliders(self) -> None:
         for slider in self.crop_sliders:
             slider.remove()
-        low, high = crop_range(self.scene).tolist()
+        self.crop_sliders = []
+        low, high = crop_range(self.scene)
+        step = 10.0 ** math.floor(math.log10(float((high - low).max())) - 2)
+        low, high = (low / step).floor() * step, (high / step).ceil() * step
         with self._crop_container:
-            self.crop_sliders = [
-                self.client.gui.add_multi_slider(axis, a, b, (b - a) / 200, (a, b))
-                for axis, a, b in zip("xyz", low, high, strict=True)
-            ]
+            for axis, a, b in zip("xyz", low.tolist(), high.tolist(), strict=True):
+                ends = float(f"{a:.3g}"), float(f"{b:.3g}")  # as they are written beside it
+                slider = self.client.gui.add_multi_slider(axis, *ends, step, ends)
+                self.crop_sliders.append(slider)
         for slider in self.crop_sliders:
             slider.on_update(self._crop_changed)
 
@@ -394,12 +410,19 @@ class Visitor:
         return max(1, camera.image_width), max(1, camera.image_height)
 
     def _natural(self) -> int:
-        return max(view.height for view in self.scene.train)
+        return OVERSAMPLING * max(view.height for view in self.scene.train)
 
     # -- what they do -------------------------------------------------------------------------
 
     def _changed(self, _: object = None) -> None:
         self.studio.show(self.window, self._look(), self._canvas())
+
+    def _second_changed(self, _: object) -> None:
+        self.share.visible = self.second.value != NOT_MIXED
+
+    def _moved(self, _: object = None) -> None:
+        self._changed()
+        self._show_frusta()
 
     def _limit(self) -> None:
         self.studio.limit(self.window, self._natural(), int(self.finest.value))
@@ -418,6 +441,7 @@ class Visitor:
         self._add_crop_sliders()
         self.background.value = tuple(round(255 * x) for x in scene.background.tolist())
         self._limit()
+        self._show_frusta()
         first = scene.train[0]
         self._go_to(Pose(tuple(first.c2w.flatten().tolist()), fov_of(first)))
         self._crop_changed(None)
@@ -440,7 +464,7 @@ class Visitor:
             self.client.camera.position = tuple(c2w[:, 3].tolist())
             self.client.camera.wxyz = quaternion(c2w)
             self.client.camera.fov = pose.fov
-        self._changed()
+        self._moved()
 
     def _go_to_view(self, number: int) -> None:
         view = self.scene.train[number]
@@ -462,8 +486,14 @@ class Visitor:
         width = max(2, round(height * self._canvas()[0] / self._canvas()[1]))
         pose = self._pose()
         camera = pose.camera(self.scene, width, height)
-        (image,) = self.studio.send(film(self.studio, self._look(), camera, ignore)).result()
         file = unused(self._file(".png"))
+        note = self.client.add_notification(
+            "Screenshot", f"{width} x {height} pixels are being rendered", loading=True
+        )
+        try:
+            (image,) = self.studio.send(film(self.studio, self._look(), camera, ignore)).result()
+        finally:
+            note.remove()
         write_image(file, image)
         self.client.send_file_download(file.name, file.read_bytes())
 
@@ -596,7 +626,7 @@ def focus_distance(scene: Scene) -> float:
 
 def crop_range(scene: Scene) -> Tensor:
     """(2, 3) corners in the world of the largest crop box."""
-    bounds = scene.bounds.clone()
+    bounds = scene.bounds.clone().cpu()
     if scene.space.forward_facing:  # in NDC, where it reaches to infinity
         bounds[1, 2] = torch.minimum(bounds[1, 2], torch.tensor(NDC_DEPTH))
     return scene.space.world_box(bounds)
