@@ -37,8 +37,9 @@ def serve(options: ViewOptions) -> None:
     device = accelerator(options.device)
     networks = mixed_precision(options.precision, device)
     exhibit = Trained(checkpoint, options, torch.device(device))
-    studio = Studio(exhibit, networks, chunk=options.chunk)
+    studio = Studio(None, networks, chunk=options.chunk)
     page = Page(studio, options.host, options.port, options.output_dir)
+    page.exhibit(exhibit)
     print(page.announcement, flush=True)
     while True:
         if studio.turn() is None:

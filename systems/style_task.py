@@ -102,7 +102,7 @@ class StyleTask(Task):
         return self.renderer.field.style
 
     def subjects(self) -> Subjects:
-        return {self.name: (self.scene, self.renderer, self.style)}
+        return {self.options.style_dir.stem: (self.scene, self.renderer, self.style)}
 
     def parameter_groups(self) -> ParameterGroups:
         every_patch = self.options.style_mode == "patch"

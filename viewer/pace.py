@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from viewer.look import Look
 
 STILL_AFTER = 0.15  # seconds without a change after which nothing counts as moving
-SHARP_SECONDS = 0.7  # that the first sharp picture may take: it is there a second after a stop
+FRAME_SECONDS = 0.1  # that a picture may take while something moves
+SHARP_SECONDS = 0.7  # that the first sharp one may: it is there a second after a stop
 FIRST_RATE = 2e4  # pixels a second, until some are measured
 LEAST_HEIGHT = 24
 WORTHWHILE = 1.15  # a picture that is not this much higher than the last one is not made
@@ -40,17 +41,20 @@ class Pace:
 
     Args:
         frame_seconds: that a coarse picture may take.
+        sharp_seconds: that the first sharp one may.
 
     Attributes:
         look: what is to be seen; None: nothing yet.
         canvas: width and height of the window, pixels: no picture has more.
         natural: height of a picture that shows all that the field knows: one that stands still gets
-            as high, however long it takes, and higher where that takes at most `SHARP_SECONDS`.
+            as high, however long it takes, and higher where that takes at most ``sharp_seconds``.
         finest: height that no picture exceeds.
     """
 
-    def __init__(self, frame_seconds: float = 0.1) -> None:
-        self.frame_seconds = frame_seconds
+    def __init__(
+        self, frame_seconds: float = FRAME_SECONDS, sharp_seconds: float = SHARP_SECONDS
+    ) -> None:
+        self.frame_seconds, self.sharp_seconds = frame_seconds, sharp_seconds
         self.look: Look | None = None
         self.canvas = (1, 1)
         self.natural = LEAST_HEIGHT
@@ -69,7 +73,7 @@ class Pace:
         return True
 
     def refresh(self) -> None:
-        """The field is another: what stands still is to be made again, in the same size."""
+        """The field is another: what stands still is to be made again, quickly."""
         self._stale = self._shown > 0
 
     def next(self, now: float) -> Frame | None:
@@ -80,9 +84,9 @@ class Pace:
             return self._frame(self._affordable(self.frame_seconds, True), coarse=True)
         if self.wait(now):
             return None
+        quick = self._affordable(self.sharp_seconds, False)
         if self._stale:
-            return self._frame(self._shown, coarse=False)
-        quick = self._affordable(SHARP_SECONDS, False)
+            return self._frame(min(quick, self._shown), coarse=False)
         target = min(self._limit, max(self.natural, quick))
         if target < WORTHWHILE * self._shown:
             return None

@@ -25,6 +25,7 @@ from datasets.scene import Scene, View
 from utils.errors import UserError
 from utils.images import write_image
 from utils.options import FILE_NAME
+from viewer.exhibits import Exhibit
 from viewer.film import along_keyframes, film, poses_of, write_film
 from viewer.look import CHANNELS, Colours, Look, Pose
 from viewer.pace import Frame
@@ -86,8 +87,7 @@ class Page:
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._visitors: dict[int, Visitor] = {}
-        if studio.exhibit is not None:
-            self.open()
+        self._open = False
 
     @property
     def address(self) -> str:
@@ -107,27 +107,26 @@ class Page:
             f"paths, videos and screenshots written to {self.output_dir}"
         )
 
-    def open(self) -> None:
-        """Lets visitors in; the studio's exhibit is there."""
-        scene = self.studio.exhibit.scene(self.studio.exhibit.first)
-        c2w = torch.stack([view.c2w for view in scene.train])
-        first, up = scene.train[0], up_axis(c2w)
+    def exhibit(self, exhibit: Exhibit) -> None:
+        """Shows something, perhaps in place of something else."""
+        self.studio.exhibit = exhibit
+        scene = exhibit.scene(exhibit.first)
+        first, distance = scene.train[0], focus_distance(scene)
+        position = first.c2w[:, 3]
+        up = up_axis(torch.stack([view.c2w for view in scene.train]))
         self.server.scene.set_up_direction(tuple(up.tolist()))
         camera = self.server.initial_camera
-        position = first.c2w[:, 3]
-        distance = focus_distance(scene)
         camera.position = tuple(position.tolist())
         camera.look_at = tuple((position - distance * first.c2w[:, 2]).tolist())
         camera.fov = fov_of(first)
         camera.near, camera.far = 1e-3 * distance, 1e3 * distance
-        self.server.on_client_connect(self._welcome)
-        self.server.on_client_disconnect(self._farewell)
-
-    def reopen(self) -> None:
-        """Takes all visitors to the studio's exhibit, which is another than before."""
-        for client_id in list(self._visitors):
-            visitor = self._visitors.pop(client_id)
-            visitor.leave()
+        if not self._open:
+            self.server.on_client_connect(self._welcome)
+            self.server.on_client_disconnect(self._farewell)
+            self._open = True
+            return
+        for visitor in list(self._visitors.values()):
+            self._farewell(visitor.client)
             visitor.client.gui.reset()
             visitor.client.scene.reset()
             self._welcome(visitor.client)
@@ -136,11 +135,6 @@ class Page:
         """Ends it."""
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
-
-    @property
-    def visited(self) -> bool:
-        """Whether somebody looks."""
-        return bool(self._visitors)
 
     def _welcome(self, client: viser.ClientHandle) -> None:
         self._visitors[client.client_id] = Visitor(self, client)

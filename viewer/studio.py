@@ -17,7 +17,7 @@ import numpy as np
 from utils.errors import UserError
 from viewer.exhibits import Exhibit
 from viewer.look import Look
-from viewer.pace import Frame, Pace
+from viewer.pace import FRAME_SECONDS, SHARP_SECONDS, Frame, Pace
 from viewer.picture import Making, make_picture
 
 OTHERS_EVERY = 4  # turns, of which one is not for those who move, if somebody else waits
@@ -74,7 +74,7 @@ class Studio:
     Args:
         exhibit: what they look at; None: nothing yet.
         networks: the precision of the networks, see `mixed_precision`.
-        frame_seconds: that a coarse picture may take.
+        frame_seconds, sharp_seconds: see `Pace`.
         chunk: rays per chunk; 0: as many as take `CHUNK_SECONDS`.
     """
 
@@ -82,11 +82,12 @@ class Studio:
         self,
         exhibit: Exhibit | None,
         networks: AbstractContextManager,
-        frame_seconds: float = 0.1,
+        frame_seconds: float = FRAME_SECONDS,
+        sharp_seconds: float = SHARP_SECONDS,
         chunk: int = 0,
     ) -> None:
         self.exhibit, self.networks, self.chunk = exhibit, networks, chunk
-        self.frame_seconds = frame_seconds
+        self.frame_seconds, self.sharp_seconds = frame_seconds, sharp_seconds
         self._windows: list[Window] = []
         self._errands: list[Errand] = []
         self._changed = Condition()  # guards all of this: browsers' threads ask, one thread works
@@ -102,7 +103,7 @@ class Studio:
 
     def open(self, screen: Screen) -> Window:
         """A new window."""
-        window = Window(screen, Pace(self.frame_seconds))
+        window = Window(screen, Pace(self.frame_seconds, self.sharp_seconds))
         with self._changed:
             self._windows.append(window)
         return window
