@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from utils.errors import UserError
 from viewer.page import Page, clamped, escaped, require_address
 from viewer.studio import Studio
 
+WIDTH = 1000  # of the window, of which the controls take a third
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,7 +45,7 @@ def served(trained, networks, tmp_path):
 def browser(tmp_path):
     if chromium.found() is None:
         pytest.skip("no Chromium here: the page is not tested in a browser")
-    with Browser(tmp_path / "profile") as browser:
+    with Browser(tmp_path / "profile", WIDTH, 600) as browser:
         yield browser
 
 
@@ -53,17 +55,23 @@ def status(tab):
 
 
 def still(tab):
-    """What is on the page once it stands still."""
+    """The left of the page, beside the controls, once all of it stands still: a browser without a
+    graphics card draws a second late."""
     until(lambda: "(still)" in status(tab))
-    before = tab.screenshot()
+    seen = []
 
     def same():
-        nonlocal before
-        last, before = before, tab.screenshot()
-        return np.array_equal(last, before)
+        seen.append(tab.screenshot())
+        time.sleep(0.4)
+        return len(seen) > 4 and all(np.array_equal(seen[-1], s) for s in seen[-4:-1])
 
     until(same)
-    return before[:, :300]  # left of the controls
+    return seen[-1][:, : WIDTH - 340].astype(int)
+
+
+def changed(one, other):
+    """Share of the pixels that are clearly others."""
+    return float((np.abs(one - other).max(2) > 40).mean())
 
 
 def test_the_page_comes_up_and_the_strength_changes_the_picture(served, browser):
@@ -71,7 +79,7 @@ def test_the_page_comes_up_and_the_strength_changes_the_picture(served, browser)
     tab = browser.open(page.address)
     painted = still(tab)
     assert "No picture" not in tab.text()
-    assert (np.ptp(painted.astype(int), axis=2) > 60).mean() > 0.05  # colours, not a blank page
+    assert changed(painted, np.full_like(painted, 255)) > 0.03  # there is a ball
     thumb = "document.querySelectorAll('[role=slider]')[{}]"
     labels = [s for s in tab.text().splitlines() if s in ("strength", "split", "finest")]
     number = labels.index("strength") + tab.run(
@@ -81,14 +89,13 @@ def test_the_page_comes_up_and_the_strength_changes_the_picture(served, browser)
     tab.press("Home", 36)
     until(lambda: tab.run(thumb.format(number) + ".ariaValueNow") == "0")
     photographic = still(tab)
-    changed = np.abs(photographic.astype(int) - painted).max(2) > 40
-    assert changed.mean() > 0.05
+    assert changed(photographic, painted) > 0.03
     # another browser is not told, and has its own camera
     other = browser.open(page.address)
-    assert (np.abs(still(other).astype(int) - painted).max(2) > 40).mean() < 0.02
+    assert changed(still(other), painted) < 0.01
     other.drag((150, 300), (250, 330))
-    until(lambda: (np.abs(still(other).astype(int) - painted).max(2) > 40).mean() > 0.03)
-    assert (np.abs(still(tab).astype(int) - photographic).max(2) > 40).mean() < 0.02
+    until(lambda: changed(still(other), painted) > 0.02)
+    assert changed(still(tab), photographic) < 0.01
     assert len(studio._windows) == 2
 
 
