@@ -118,6 +118,7 @@ class Trained:
             self.choices = Choices(styles, len(own) > 1, photo and bool(own))
             self.first = first_colours(first, options.strength)
         self.scene(self.first)
+        self.subject(self.first)  # seconds, which the first browser need not wait for
 
     def subject(self, colours: Colours) -> Subject:
         mixture = self._mixture(colours)
