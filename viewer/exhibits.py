@@ -143,8 +143,9 @@ class Trained:
         return self._scenes.get(field, lambda: self._scene(colours, field))
 
     def photo(self, colours: Colours, number: int) -> Tensor | None:
-        field = self._mixture(colours).field
-        loaded = self._photos.get(field, lambda: self._with_photos(colours, field))
+        mixture = self._mixture(colours)
+        field, shown = mixture.field, mixture.style if self.joint else ""
+        loaded = self._photos.get(f"{field} {shown}", lambda: self._with_photos(colours, field))
         return None if loaded is None else loaded.train[number].image
 
     def _mixture(self, colours: Colours) -> Mixture:
@@ -214,7 +215,7 @@ class InTraining:
         return self._chosen(colours)[0]
 
     def photo(self, colours: Colours, number: int) -> Tensor | None:
-        return self.scene(colours).train[number].image
+        return self.scene(colours).train[number].image.cpu()
 
     def _chosen(self, colours: Colours) -> tuple[Scene, Renderer, ColourFunction]:
         subjects = self.system.subjects()

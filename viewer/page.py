@@ -138,6 +138,8 @@ class Page:
 
     def _welcome(self, client: viser.ClientHandle) -> None:
         self._visitors[client.client_id] = Visitor(self, client)
+        if client.client_id not in self.server.get_clients():  # it has left meanwhile
+            self._farewell(client)
 
     def _farewell(self, client: viser.ClientHandle) -> None:
         visitor = self._visitors.pop(client.client_id, None)
@@ -229,7 +231,7 @@ class Visitor:
             self.strength = gui.add_slider("strength", 0.0, 1.0, 0.01, first.strength)
             hint = "so much of the picture, from the left, in photographic colours"
             self.split = gui.add_slider("split", 0.0, 1.0, 0.01, 0.0, hint=hint)
-        controls = (self.style, self.second, self.share, self.strength, self.split, self.decoder)
+        controls = (self.second, self.share, self.strength, self.split, self.decoder)
         for control in controls:
             if control is not None:
                 control.on_update(self._changed)
@@ -273,13 +275,10 @@ class Visitor:
 
     def _show_frusta(self, _: object = None) -> None:
         """All of them, or none; never those that the camera stands in, which hide the rest."""
-        eye, near = (
-            np.asarray(self.client.camera.position),
-            2 * FRUSTUM * focus_distance(self.scene),
-        )
+        eye, size = np.asarray(self.client.camera.position), FRUSTUM * focus_distance(self.scene)
         for frustum in self.frusta:
             apart = float(np.linalg.norm(np.asarray(frustum.position) - eye))
-            visible = self.shows_views.value and apart > near
+            visible = self.shows_views.value and apart > 2 * size
             if frustum.visible != visible:
                 frustum.visible = visible
 

@@ -8,9 +8,8 @@ import torch
 from models.checkpoint import Checkpoint
 from opt import parse_train
 from pipeline import train
+from utils.errors import UserError
 from viewer.watch import MOST, SHARE, Watching
-
-pytest.importorskip("viser")
 
 
 class Screen:
@@ -31,6 +30,7 @@ def options(scene_dir, folder, more=""):
 
 
 def test_a_look_changes_nothing_of_what_is_learned(tmp_path, scene_dir, look, monkeypatch):
+    pytest.importorskip("viser")
     screens = []
 
     def follow(self, system):
@@ -91,8 +91,6 @@ def test_pictures_take_their_share_of_the_time_and_no_more(monkeypatch):
 
 
 def test_decoder_has_nothing_to_see():
-    from utils.errors import UserError
-
     words = "--stage decoder --root_dir x --style_dir y --ckpt_path z --view"
     with pytest.raises(UserError, match="--view: --stage decoder trains no field"):
         parse_train(words.split())
