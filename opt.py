@@ -148,16 +148,38 @@ class Device(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine(Device):
+class Arithmetic(Device):
     """machine"""
 
     precision: str = option(
         "auto", "numerical precision of the networks", choices=("auto", "32", "bf16", "16")
     )
-    num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
-    num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
     chunk: int = option(
         0, "rays a chunk, rendered or learned from; 0: by field and device", check=NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Arithmetic):
+    """machine"""
+
+    num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
+    num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Options):
+    """page"""
+
+    host: str = option(
+        "127.0.0.1",
+        "address to serve the page on: with another than this machine's own anybody who reaches "
+        "it may look, and render",
+    )
+    port: int = option(
+        8080,
+        "its port; where it is taken, the next free one",
+        check=Check("must be from 1 to 65535", lambda port: 1 <= port <= 65535),
     )
 
 
@@ -652,6 +674,13 @@ class AnalyseOptions(Device):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch(Page):
+    """page"""
+
+    view: bool = option(False, "show the training on a web page (requirements-viewer.txt)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(
     Joint,
     TermWeights,
@@ -661,6 +690,7 @@ class TrainOptions(
     FewViews,
     Optimisation,
     FieldShape,
+    Watch,
     Machine,
     Run,
     Data,
@@ -712,6 +742,10 @@ class TrainOptions(
             "give --ckpt_path, or --coarse_path and --fine_path",
             lambda o: o.stage in PAINTED and _without_weights(o),
         ),
+        Rule(
+            "--view: --stage decoder trains no field that could be seen; leave it out",
+            lambda o: o.view and o.stage == "decoder",
+        ),
     )
 
 
@@ -748,6 +782,19 @@ class ExportOptions(Export, Device, Colours, Weights, Data):
 
     rules = (Rule(NO_WEIGHTS, _without_weights),)
     root_dir: Path | None = option(None, "directory of the scene (default: the checkpoint's)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(Page, Arithmetic, Colours, Weights, Data):
+    """Options of view.py."""
+
+    rules = (Rule(NO_WEIGHTS, _without_weights),)
+    root_dir: Path | None = option(
+        None, "directory of the scene, for its photos (default: the checkpoint's)"
+    )
+    output_dir: Path = option(
+        Path("results"), "directory of camera paths, videos and screenshots that the page asks for"
+    )
 
 
 def parse_train(argv: Sequence[str] | None = None) -> TrainOptions:
@@ -790,6 +837,17 @@ def parse_export(argv: Sequence[str] | None = None) -> ExportOptions:
     if argv and not argv[0].startswith("-"):
         argv = ["--asset", *argv]
     return parse_options(ExportOptions, usage, about, argv)
+
+
+def parse_view(argv: Sequence[str] | None = None) -> ViewOptions:
+    """Options of view.py from its arguments (None: those of the process).
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    usage = "view.py --ckpt_path PATH [options]"
+    about = "Look at a trained field in a browser.  What is not given is the checkpoint's."
+    return parse_options(ViewOptions, usage, about, argv)
 
 
 def parse_analyse(argv: Sequence[str] | None = None) -> AnalyseOptions:

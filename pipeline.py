@@ -23,6 +23,8 @@ from systems import STAGES
 from systems.lightning import fit
 from utils.checkpoint import ensure_writable
 from utils.machine import accelerator, keep_memory
+from viewer.page import import_viser
+from viewer.watch import Watching
 
 
 def train(options: TrainOptions) -> list[Path]:
@@ -38,10 +40,16 @@ def train(options: TrainOptions) -> list[Path]:
     device = accelerator(options.device, options.num_gpus)
     ensure_writable(options.ckpt_dir)
     ensure_writable(options.log_dir)
+    if options.view:
+        import_viser()  # says so before anything is computed where it is missing
+    watching: Watching | None = None
     paths: list[Path] = []
     for system, run in STAGES[options.stage](options):
         start = time.perf_counter()
-        if not fit(system, run, options, device):
+        if options.view and run.leads:
+            watching = watching or Watching(options, device)
+            watching.follow(system)
+        if not fit(system, run, options, device, watching.after_step if watching else None):
             continue
         written = run.finish(system.checkpoint())
         minutes, seconds = divmod(round(time.perf_counter() - start), 60)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from datasets.cameras.rays import Rays
 from models.mlp import MLP, encoded_width, positional_encoding, precise_linear
 from models.nerf import WIDTH, Bottleneck, NerfGeometry
-from models.render import compositing_weights
+from models.render import ColourFunction, compositing_weights
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style
 from models.voxels import FEATURES, ROWS, VertexFeatures, VoxelGeometry
@@ -178,6 +178,15 @@ def wear(renderer: Renderer, decoder: FeatureDecoder) -> None:
     if coarse is not None:
         coarse.style.decoder = decoder
         renderer.note_coarse_style()
+
+
+def worn(style: EncodedStyle, decoder: FeatureDecoder) -> ColourFunction:
+    """The colours of a style's encoder in a decoder; unlike `wear` it changes neither."""
+
+    def colours(feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
+        return decoder(style.features(feature, x, d), x, code)
+
+    return colours
 
 
 def contributing_features(

@@ -103,11 +103,22 @@ class Mixture:
         if self.single:
             return renderer
         geometry = renderer.field.geometry
-        styles = [checkpoint.style(self.field, name, geometry) for name in self.shares]
-        shares = list(self.shares.values())
-        styles = _conditioned(styles, shares, geometry)
-        renderer.field.style = _mixed(styles, shares)
+        styles = {name: checkpoint.style(self.field, name, geometry) for name in self.shares}
+        renderer.field.style = self.mixed(styles, geometry)
         return renderer
+
+    def mixed(self, styles: Mapping[str, Style], geometry: nn.Module) -> nn.Module:
+        """The one style that these shares come to.
+
+        Args:
+            styles: by name, those that it has a share of; they are not changed.
+            geometry: of their field.
+        """
+        own = [styles[name] for name in self.shares]
+        if self.single:
+            return own[0]
+        shares = list(self.shares.values())
+        return _mixed(_conditioned(own, shares, geometry), shares)
 
 
 def _mixed(styles: Sequence[Style], shares: Sequence[float]) -> nn.Module:

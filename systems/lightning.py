@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -72,13 +72,17 @@ class LightningSystem(pl.LightningModule):
     Args:
         system: to be trained.
         run: where its checkpoints go.
+        after_step: called after every step; it must leave the system as it is.
     """
 
-    def __init__(self, system: System, run: Run) -> None:
+    def __init__(
+        self, system: System, run: Run, after_step: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.system = system
         self.run = run
+        self.after_step = after_step
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.system.make_optimizer()
@@ -96,6 +100,8 @@ class LightningSystem(pl.LightningModule):
         self.system.step(step, optimizer.optimizer, optimizer.step)
 
     def on_train_batch_end(self, *_: object) -> None:
+        if self.after_step is not None:
+            self.after_step()
         done = self.system.done
         if done % self.system.options.checkpoint_every or done == self.system.n_steps:
             return
@@ -129,11 +135,18 @@ def processes(num_gpus: int, num_nodes: int) -> dict[str, Any]:
     return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
 
 
-def fit(system: System, run: Run, options: TrainOptions, device: str) -> bool:
+def fit(
+    system: System,
+    run: Run,
+    options: TrainOptions,
+    device: str,
+    after_step: Callable[[], None] | None = None,
+) -> bool:
     """Trains ``system`` to its end.
 
     Args:
         device: "cuda" or "cpu".
+        after_step: see `LightningSystem`.
 
     Returns:
         Whether this is the process that writes results.
@@ -155,7 +168,7 @@ def fit(system: System, run: Run, options: TrainOptions, device: str) -> bool:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(LightningSystem(system, run))
+    trainer.fit(LightningSystem(system, run, after_step))
     system.gather()
     return trainer.is_global_zero
 

@@ -24,7 +24,7 @@ from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, painting_statistics
 from systems.photo_views import PhotoViews
-from systems.system import Plan, Task, Terms
+from systems.system import Plan, Subjects, Task, Terms
 from utils.checkpoint import digest
 from utils.images import LUMA, resize, to_uint8
 
@@ -164,6 +164,10 @@ class MimicTask(Task):
         self.resumed = False
         every = lesson.n_steps - lesson.n_consistency
         self.show_every = options.val_every or max(1, every // 10)
+
+    def subjects(self) -> Subjects:
+        pairs = zip(self.paintings, self.styles, strict=True)
+        return {painting.name: (self.scene, self.renderer, style) for painting, style in pairs}
 
     def parameter_groups(self) -> ParameterGroups:
         groups = each_once(

@@ -11,12 +11,12 @@ from torch import Tensor
 from datasets.cameras.rays import Rays
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
-from models.encoded import FeatureDecoder, wear
+from models.encoded import FeatureDecoder, wear, worn
 from models.renderer import Renderer
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.photometric_task import PhotometricTask
-from systems.system import Plan, Terms
+from systems.system import Plan, Subjects, Terms
 
 APART = 0x9E3779B97F4A7C15  # between the random numbers of two tasks
 
@@ -55,6 +55,10 @@ class PairTask(PhotometricTask):
     def wear(self) -> None:
         """Gives the encoder, which other tasks share, this task's decoder."""
         wear(self.renderer, self.decoder)
+
+    def subjects(self) -> Subjects:
+        colours = worn(self.renderer.field.style, self.decoder)
+        return {self.name: (self.scene, self.renderer, colours)}
 
     def parameter_groups(self) -> ParameterGroups:
         self.wear()

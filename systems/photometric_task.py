@@ -20,7 +20,7 @@ from models.renderer import Renderer, render_view
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.growth import GrowthSchedule, growth_of
-from systems.system import Plan, Task, Terms
+from systems.system import Plan, Subjects, Task, Terms
 from utils.chunks import Chunks
 from utils.depth import depth_to_colour
 from utils.errors import UserError
@@ -104,6 +104,9 @@ class PhotometricTask(Task):
             f"{self.options.batch_size} rays with {samples} samples at first",
             field.cost.learning_bytes * samples + growth,
         )
+
+    def subjects(self) -> Subjects:
+        return {self.name: (self.scene, self.renderer, self.renderer.field.style)}
 
     def before_step(self, step: int) -> bool:
         """Prunes and refines the field when it is time for it."""

@@ -22,6 +22,7 @@ from utils.options import options_of
 # they decide where, when and how fast a run is computed, or are compared by digest instead
 HARMLESS = {
     *("resume", "device", "num_gpus", "num_nodes", "chunk", "cache_gb"),
+    *("view", "host", "port"),
     *("ckpt_dir", "log_dir", "checkpoint_every", "val_every", "scene_name"),
     *("style_dir", "ckpt_path", "coarse_path", "fine_path", "decoder_weights"),
 }

@@ -28,7 +28,7 @@ from models.style import ParameterGroups, Style
 from opt import TrainOptions
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
-from systems.system import Plan, Task, Terms, require_finite
+from systems.system import Plan, Subjects, Task, Terms, require_finite
 from systems.views import patches, shrunk
 from utils.images import resize
 from utils.machine import product_type
@@ -100,6 +100,9 @@ class StyleTask(Task):
     def style(self) -> Style:
         """What is trained."""
         return self.renderer.field.style
+
+    def subjects(self) -> Subjects:
+        return {self.options.style_dir.stem: (self.scene, self.renderer, self.style)}
 
     def parameter_groups(self) -> ParameterGroups:
         every_patch = self.options.style_mode == "patch"

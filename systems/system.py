@@ -16,7 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from datasets.scene import Scene
 from models.checkpoint import Checkpoint, Progress, plain_state, restore_optimizers
+from models.render import ColourFunction
+from models.renderer import Renderer
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.deferred import add_gradient
@@ -26,6 +29,8 @@ from utils.machine import memory_in_use, release_memory
 from utils.team import Team
 
 Terms = dict[str, Tensor]  # named loss terms, scalars
+# by name: scene, renderer, and the colours to render it in
+Subjects = dict[str, tuple[Scene, Renderer, ColourFunction]]
 KEPT_FREE = 7e8  # bytes, measured: the C library's (see `keep_memory`), and oneDNN's own
 
 
@@ -121,6 +126,10 @@ class Task(nn.Module):
 
     def gather(self) -> None:
         """Synchronises what each process knows a part of, before it is saved."""
+
+    def subjects(self) -> Subjects:
+        """What there is to see of it between two steps; nothing of it is to be changed."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """What has to be saved of an unfinished run beside the renderer; plain containers."""
@@ -302,6 +311,10 @@ class System(nn.Module):
             )
         for task in self.tasks:
             task.gather()
+
+    def subjects(self) -> Subjects:
+        """What there is to see of all tasks, see `Task.subjects`."""
+        return {name: found for task in self.tasks for name, found in task.subjects().items()}
 
     def unfinished(self, optimizer: torch.optim.Optimizer) -> Checkpoint:
         """The checkpoint of the run as it is now."""

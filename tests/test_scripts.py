@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline", "eval", "export", "prepare", "analyse", "demo", "demo_joint"]
+    "name", ["pipeline", "eval", "export", "prepare", "analyse", "view", "demo", "demo_joint"]
 )
 def test_every_script_has_what_it_imports(name):
     assert callable(import_module(name).main)

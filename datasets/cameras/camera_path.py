@@ -19,6 +19,7 @@ from datasets.cameras.spline import CameraSpline
 from datasets.formats.names import PATHS
 from datasets.scene import Scene
 from utils.errors import UserError
+from utils.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,37 @@ def read_camera_path(
     if n_frames is not None and n_frames != len(c2w):
         c2w, lens = _resampled(c2w, lens, n_frames, bool(data.get("is_cycle")))
     return cameras_in(scene, c2w, lens, height, width), fps
+
+
+def write_camera_path(file: Path, cameras: Cameras, fps: float, closed: bool) -> None:
+    """Writes a camera path that `read_camera_path`, and nerfstudio, read.
+
+    Args:
+        file: JSON; its folder is made as needed.
+        cameras: at least one, all of one image size, the lens's axis in the middle of the image.
+        fps: frames per second.
+        closed: whether the path goes on from the last camera to the first.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    height, width = cameras.sizes[0].tolist()
+    entries = []
+    for c2w, focal in zip(cameras.c2w, cameras.intrinsics[:, 1].tolist(), strict=True):
+        fov = 2 * math.degrees(math.atan(height / 2 / focal))
+        matrix = [*c2w.flatten().tolist(), 0.0, 0.0, 0.0, 1.0]
+        entries.append({"camera_to_world": matrix, "fov": fov, "aspect": width / height})
+    content = {
+        "camera_type": "perspective",
+        "render_width": width,
+        "render_height": height,
+        "fps": fps,
+        "seconds": len(entries) / fps,
+        "is_cycle": closed,
+        "camera_path": entries,
+    }
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _resampled(c2w: Tensor, lens: Tensor, n_frames: int, closed: bool) -> tuple[Tensor, Tensor]:

@@ -67,12 +67,13 @@ class ContractedMarch:
     Args:
         rays: straight in the world.
         centre, half: (3,) centre and half widths of the foreground.
+        endless: whether rays end at the horizon, not at their far.
 
     Attributes:
         near, far: (N,) range of the path parameter.
     """
 
-    def __init__(self, rays: Rays, centre: Tensor, half: Tensor) -> None:
+    def __init__(self, rays: Rays, centre: Tensor, half: Tensor, endless: bool = True) -> None:
         self.rays, self.centre, self.half = rays, centre, half
         self.start = (rays.origins - centre) / half
         self.velocity = rays.directions / half
@@ -89,6 +90,10 @@ class ContractedMarch:
         self.to_infinity = self.rate * m / speed  # what is left of s where the ray leaves
         self.near = rays.near
         self.far = self.exit + self.to_infinity * (1 - m / HORIZON).clamp(min=0.0)
+        if not endless:  # the inverse of `distance`
+            beyond = self.rate * (rays.far - self.exit).clamp(min=0.0)
+            beyond = beyond / (1 + beyond / self.to_infinity)
+            self.far = torch.minimum(self.far, torch.minimum(rays.far, self.exit) + beyond)
 
     def distance(self, ray: Tensor, s: Tensor) -> Tensor:
         """Distance along the rays ``ray (K,)`` at path parameters ``s (K, ...)``."""

@@ -115,11 +115,29 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
         )
     c2w = torch.stack([views[i].c2w for i in stops])
     lens = torch.tensor([_lens_in_size_of(views[i], views[stops[0]]) for i in stops])
-    _, radius = look_at_ball(torch.stack([view.c2w for view in views]))
-    spline = CameraSpline(c2w, lens, _knots(c2w, ROTATION_WEIGHT * radius, closed))
-    poses, intrinsics = spline.at(spline.evenly(n_frames, ROTATION_WEIGHT * radius))
+    poses, intrinsics = through_keyframes(scene, c2w, lens, n_frames, closed)
     first = views[stops[0]]
     return cameras_in(scene, poses, intrinsics, first.height, first.width)
+
+
+def through_keyframes(
+    scene: Scene, c2w: Tensor, intrinsics: Tensor, n_frames: int, closed: bool
+) -> tuple[Tensor, Tensor]:
+    """A smooth curve through cameras, at constant speed.
+
+    Args:
+        scene: its training cameras say how far a turn on the spot counts.
+        c2w: (K, 3, 4) camera-to-world of at least two cameras, scene units.
+        intrinsics: (K, 4) pixels, of images of one size.
+        n_frames: N, from one end to the other, or once around.
+        closed: whether it goes on from the last camera to the first.
+
+    Returns:
+        (N, 3, 4) camera-to-world and (N, 4) intrinsics.
+    """
+    _, radius = look_at_ball(torch.stack([view.c2w for view in scene.train]))
+    spline = CameraSpline(c2w, intrinsics, _knots(c2w, ROTATION_WEIGHT * radius, closed))
+    return spline.at(spline.evenly(n_frames, ROTATION_WEIGHT * radius))
 
 
 def chosen_views(views: Sequence[View], names: Sequence[str]) -> list[int]:

@@ -147,6 +147,10 @@ class Space:
         far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
         return replace(rays, near=near, far=far)
 
+    def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
+        """The part of the rays of `warp_rays` that is inside a ``box (2, 3)`` of the world."""
+        return Space.clip(self, rays, box)
+
     def viewpoints(self, c2w: Tensor, x: Tensor) -> Tensor:
         """(V, 3) points in the field from which cameras ``c2w (V, 3, 4)`` see the field's position
         ``x (3,)``."""
@@ -261,6 +265,24 @@ class NDC(Space):
         start = torch.cat([start[:, :2] * inverse, 1.0 - 2.0 * inverse], dim=1)
         return scale * start, scale * rest
 
+    def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
+        """A plane of the world is one in NDC: x >= a is 2 x' - a scale_x (1 - z') >= 0, and z >= a
+        is -2 - a (1 - z') >= 0."""
+        scale = rays.origins.new_tensor([*self.scale, 1.0])
+        factor = rays.origins.new_tensor([2.0, 2.0, 0.0])
+        constant = rays.origins.new_tensor([0.0, 0.0, -2.0])
+        depth = 1.0 - rays.origins[:, 2:]
+        near, far = rays.near, rays.far
+        for side, bound in ((1.0, box[0]), (-1.0, box[1])):
+            value = side * (factor * rays.origins + constant - bound * scale * depth)
+            slope = side * (factor * rays.directions + bound * scale * rays.directions[:, 2:])
+            crossing = -value / torch.where(slope == 0, 1e-12, slope)
+            near = torch.maximum(near, torch.where(slope > 0, crossing, -math.inf).amax(-1))
+            far = torch.minimum(far, torch.where(slope < 0, crossing, math.inf).amin(-1))
+            outside = ((slope == 0) & (value < 0)).any(-1)
+            far = torch.where(outside, near, far)
+        return replace(rays, near=near, far=far)
+
     def viewpoints(self, c2w: Tensor, x: Tensor) -> Tensor:
         """Distant points: in NDC the rays of one camera are parallel, or nearly."""
         c2w = c2w.to(x)
@@ -278,13 +300,14 @@ class Contracted(Space):
 
     Args:
         foreground: (2, 3) corners of the box that stays as it is, scene units.
+        endless: whether rays go on to the horizon, whatever their far is.
     """
 
     kind = "contracted"
     surrounds = True
 
-    def __init__(self, foreground: Tensor) -> None:
-        self.foreground = foreground
+    def __init__(self, foreground: Tensor, endless: bool = True) -> None:
+        self.foreground, self.endless = foreground, endless
         self.centre, self.half = foreground.mean(0), (foreground[1] - foreground[0]) / 2
 
     @property
@@ -302,7 +325,7 @@ class Contracted(Space):
 
     def to(self, like: Tensor | torch.device | str) -> Contracted:
         moved = self.foreground.to(like)
-        return self if moved is self.foreground else Contracted(moved)
+        return self if moved is self.foreground else Contracted(moved, self.endless)
 
     def from_world(self, x: Tensor) -> Tensor:
         """See the class; the foreground stays as it is to the bit."""
@@ -339,11 +362,15 @@ class Contracted(Space):
         return self.from_world(x)
 
     def march(self, rays: Rays) -> March:
-        return ContractedMarch(rays, self.centre, self.half)
+        return ContractedMarch(rays, self.centre, self.half, self.endless)
 
     def clip(self, rays: Rays, box: Tensor) -> Rays:
         """All of the rays: the field's box holds the whole world."""
         return rays
+
+    def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
+        cut = Space.clip(self, replace(rays, far=torch.full_like(rays.far, math.inf)), box)
+        return replace(cut, space=Contracted(self.foreground, endless=False))
 
 
 SPACES: dict[str, type[Space]] = {space.kind: space for space in (World, NDC, Contracted)}
