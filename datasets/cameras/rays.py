@@ -144,7 +144,7 @@ class Cameras:
         """
         fx, fy, cx, cy = self.intrinsics[view].unbind(-1)
         local = torch.stack(
-            [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, -torch.ones_like(fx)], dim=-1
+            [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, torch.full_like(fx, -1)], dim=-1
         )
         c2w = self.c2w[view]
         # not a matrix product, which autocast would round to half precision: pixels off
