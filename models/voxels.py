@@ -212,7 +212,7 @@ class VoxelField(Field):
     rows = ROWS
     colour_threshold = 1e-3
     cost = Cost(
-        rays=(65536, 131072),
+        rays=(65536, 1 << 18),
         points=1 << 16,
         learning_bytes=1500,
         painting_bytes=600,
