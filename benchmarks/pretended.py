@@ -1,13 +1,13 @@
-"""A GPU that is not there: it computes nothing faster, but it counts, and refuses what a GPU refuses.
+"""A GPU that is not there: it is no quicker, but it counts, and refuses what a GPU refuses.
 
 Inside of `pretended_gpu` PyTorch finds one CUDA GPU.  Its tensors are `PretendedTensor`s, which say
-that they are on ``cuda:0`` and hold one on the CPU.  An operation on tensors of both devices raises,
-as it does on a GPU; operations, which are about kernel launches, are counted, and so are the places
-where the processor has to wait for the GPU: for a number, for the size of a result, for a copy.
+that they are on ``cuda:0`` and hold one on the CPU.  An operation on tensors of both devices
+raises, as it does on a GPU; operations, which are about kernel launches, are counted, and so are
+the places where the processor has to wait for the GPU: for a number, for the size of a result, for
+a copy.
 
-It is no proof that a GPU would do: a tensor that PyTorch's C++ makes within one of its operations
-is on the CPU here, and passes as long as it has a single number; memory, streams, half precision and
-the arithmetic of a GPU are not pretended.
+It is no proof that a GPU would do: memory, streams, half precision and the arithmetic of a GPU are
+not pretended, and what PyTorch's C++ makes within an operation on a tensor of ours counts as ours.
 """
 
 from __future__ import annotations
@@ -30,17 +30,52 @@ from benchmarks.settings import ROOT
 
 CUDA = torch.device("cuda:0")
 # operations that only look at a tensor in another way, or ask for memory: nothing is launched
-VIEWS = frozenset(
-    "_conj _reshape_alias _unsafe_view alias as_strided detach diagonal empty empty_like"
-    " empty_strided expand lift_fresh narrow new_empty new_empty_strided permute real select slice"
-    " split split_with_sizes squeeze t transpose unbind unfold unsqueeze view view_as".split()
-)
+VIEWS = [
+    "_conj",
+    "_reshape_alias",
+    "_unsafe_view",
+    "alias",
+    "as_strided",
+    "detach",
+    "diagonal",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "expand",
+    "lift_fresh",
+    "narrow",
+    "new_empty",
+    "new_empty_strided",
+    "permute",
+    "real",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+    "t",
+    "transpose",
+    "unbind",
+    "unfold",
+    "unsqueeze",
+    "view",
+    "view_as",
+]
 # operations whose result is a number for the processor, or has a size that only the GPU knows
-ASKS = frozenset(
-    "_local_scalar_dense _unique _unique2 bincount equal is_nonzero masked_select nonzero"
-    " unique_consecutive unique_dim unique_dim_consecutive".split()
-)
-INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
+ASKS = [
+    "_local_scalar_dense",
+    "_unique",
+    "_unique2",
+    "bincount",
+    "equal",
+    "is_nonzero",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+    "unique_dim_consecutive",
+]
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 
 
 class PretendedTensor(Tensor):
@@ -53,7 +88,7 @@ class PretendedTensor(Tensor):
     inner: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> PretendedTensor:
+    def __new__(cls: type[PretendedTensor], inner: Tensor) -> PretendedTensor:
         outer = Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
@@ -223,9 +258,7 @@ class _Functions(TorchFunctionMode):
         with self.counts.call_of((args, kwargs)):
             return func(*args, **kwargs)
 
-    def _moved(
-        self, func: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def _moved(self, func: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``x.to(...)``, ``x.cpu()`` or ``x.cuda()``."""
         to_gpu, dtype = func is Tensor.cuda, None
         if func is Tensor.to:
@@ -264,7 +297,7 @@ _MOVES = (Tensor.to, Tensor.cpu, Tensor.cuda)
 class _Generator(torch.Generator):
     """Random numbers of either device: those of the CPU."""
 
-    def __new__(cls, device: Any = "cpu") -> _Generator:
+    def __new__(cls: type[_Generator], device: Any = "cpu") -> _Generator:
         made = super().__new__(cls, "cpu")
         made._device = torch.device(device)
         return made
@@ -295,8 +328,8 @@ def _refuse_both(name: str, args: tuple, tensors: list[Tensor]) -> None:
     if strangers:
         shapes = ", ".join(str(tuple(x.shape)) for x in strangers)
         raise RuntimeError(
-            f"Expected all tensors to be on the same device: {name} of tensors on {CUDA} and on the "
-            f"cpu ({shapes})"
+            f"Expected all tensors to be on the same device: {name} of tensors on {CUDA} and on "
+            f"the cpu ({shapes})"
         )
 
 

@@ -77,9 +77,7 @@ class FrozenView:
         counts = (self.first[1:] - self.first[:-1])[pixels]
         first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         n = int(first[-1])
-        shift = torch.repeat_interleave(
-            self.first[:-1][pixels] - first[:-1], counts, output_size=n
-        )
+        shift = torch.repeat_interleave(self.first[:-1][pixels] - first[:-1], counts, output_size=n)
         index = torch.arange(n, device=shift.device) + shift
         return replace(
             self,
