@@ -33,6 +33,7 @@ CASES = {
     "rendering": "a whole view",
     "style_step": "one view of stage 2, in each mode",
     "pixels": "style step against the number of pixels: time and memory",
+    "launches": "operations and waits of a step and a frame on a GPU, counted without one",
     "fast_field": "seconds to a quality, on the demo scene and with --lego on lego",
 }
 # not of speed; each has options of its own: ``python -m benchmarks NAME --help``

@@ -188,12 +188,14 @@ def geometry_system(options: TrainOptions, scene: Scene, renderer: Renderer) -> 
     return system_of(options, PhotometricTask(options, scene, renderer, pixels, n_steps))
 
 
-def train(system: System, settings: Settings, *callbacks: pl.Callback) -> None:
+def train(
+    system: System, settings: Settings, *callbacks: pl.Callback, precision: str = "auto"
+) -> None:
     """Trains ``system`` as `pipeline.py` does, until a callback has seen enough."""
     trainer = pl.Trainer(
         accelerator=settings.device,
         devices=1,
-        precision=trainer_precision("auto", settings.device),
+        precision=trainer_precision(precision, settings.device),
         max_epochs=1,
         logger=False,
         callbacks=list(callbacks),

@@ -72,6 +72,8 @@ def tiles_of(
         The tiles; an empty list if the mask is zero everywhere.
     """
     step, halo = step_and_halo(layers)
+    # a GPU has to finish for each question about the mask, so it is fetched once
+    mask = None if mask is None else (mask > 0).cpu()
     box = (slice(0, size[0]), slice(0, size[1])) if mask is None else object_box(mask, step)
     if box is None:
         return []

@@ -96,9 +96,13 @@ def masked_sums(values: Tensor, weight: Tensor) -> Sums:
     Returns:
         value (B, C), weight (B,).
     """
+    return Sums(masked_totals(values, weight), weight.sum(dim=(1, 2, 3)))
+
+
+def masked_totals(values: Tensor, weight: Tensor) -> Tensor:
+    """The value (B, C) of `masked_sums`."""
     with torch.autocast(values.device.type, enabled=False):
-        total = (weight.flatten(2) @ flatten_positions(values).to(weight.dtype))[:, 0]
-    return Sums(total, weight.sum(dim=(1, 2, 3)))
+        return (weight.flatten(2) @ flatten_positions(values).to(weight.dtype))[:, 0]
 
 
 def flatten_positions(features: Tensor) -> Tensor:

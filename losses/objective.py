@@ -182,11 +182,12 @@ class StyleObjective(nn.Module):
             return crop, self._sums(tile, crop, view)
 
         keep_graph = len(tiles) == 1  # the graphs of several would be in memory together
-        totals = self._zero_sums(view.image)
+        totals: dict[Key, Sums] = {} if tiles else self._zero_sums(view.image)
         for tile in tiles:
             with torch.set_grad_enabled(keep_graph):
                 crop, sums = forward(tile)
-            totals = {key: total + sums[key].detach() for key, total in totals.items()}
+            own = {key: total.detach() for key, total in sums.items()}
+            totals = {key: totals[key] + own[key] for key in own} if totals else own
         for total in totals.values():
             team.add(total.value, total.weight)
             # Sums is frozen, its tensors are not: they become the leaves of the loss

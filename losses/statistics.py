@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.masked import Sums, check_features, mask_like, masked_sums
+from losses.masked import Sums, check_features, mask_like, masked_sums, masked_totals
 from losses.terms import FeatureTerm
 
 # added under the root, so that constant features have a gradient; far below any real variance
@@ -36,8 +36,8 @@ def moment_sums(features: Tensor, centre: Tensor, mask: Tensor | None = None) ->
             f"centre {tuple(centre.shape)} does not fit features {tuple(features.shape)}"
         )
     centred = features - centre[:, :, None, None]
-    first, second = (masked_sums(power, weight) for power in (centred, centred.square()))
-    return Sums(torch.stack([first.value, second.value], 1), first.weight)
+    powers = [masked_totals(power, weight) for power in (centred, centred.square())]
+    return Sums(torch.stack(powers, 1), weight.sum(dim=(1, 2, 3)))
 
 
 def statistics_from_sums(sums: Sums, centre: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,7 +150,7 @@ class HierarchicalSampler(Sampler):
         # random numbers are drawn for all rays, so that they do not depend on which rays are empty
         s = stratified(path.near, path.far, self.n_coarse, generator)[live]
         edges = interval_edges(s, near, far)
-        samples, keep = self._pack(rays, path, live, s, edges)
+        samples, places = self._pack(rays, path, live, s, edges)
         if self.n_fine == 0:
             return samples
         proposal = None
@@ -161,11 +161,10 @@ class HierarchicalSampler(Sampler):
             with torch.no_grad():
                 density, _ = self.coarse.geometry(rays.points(samples.ray_index, samples.t))
                 packed = compositing_weights(density, samples)
-        weights = torch.zeros_like(s)
-        weights[keep] = packed.to(s.dtype)
+        weights = torch.zeros_like(s).flatten().index_copy_(0, places, packed.to(s.dtype))
         zero = torch.zeros_like(rays.near)
         u = stratified(zero, zero + 1, self.n_fine, generator)[live]
-        fine = importance(edges, max_blurred(weights), u)
+        fine = importance(edges, max_blurred(weights.view_as(s)), u)
         s = torch.cat([s, fine], -1).sort(-1).values
         samples, _ = self._pack(rays, path, live, s, interval_edges(s, near, far))
         samples.proposal = proposal
@@ -175,9 +174,11 @@ class HierarchicalSampler(Sampler):
         self, rays: Rays, path: March, live: Tensor, s: Tensor, edges: Tensor
     ) -> tuple[Samples, Tensor]:
         """Packs path parameters ``s (N, S)`` with the intervals between ``edges (N, S + 1)``,
-        without the samples in empty cells; also returns the mask (N, S) of the samples kept."""
-        ray, t = live[:, None].expand_as(s), path.distance(live, s)
-        keep = torch.ones_like(s, dtype=torch.bool)
-        if self.grid is not None:
-            keep = self.grid.contains(rays.points(ray.flatten(), t.flatten())).view_as(t)
-        return Samples(ray[keep], t[keep], path.lengths(live, edges)[keep], len(rays)), keep
+        without the samples in empty cells; also returns the places (M,) of the samples kept among
+        all N S."""
+        ray, t = live[:, None].expand_as(s).flatten(), path.distance(live, s).flatten()
+        delta = path.lengths(live, edges).flatten()
+        if self.grid is None:
+            return Samples(ray, t, delta, len(rays)), torch.arange(len(t), device=t.device)
+        places = self.grid.contains(rays.points(ray, t)).nonzero()[:, 0]
+        return Samples(ray, t, delta, len(rays)).take(places), places

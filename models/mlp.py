@@ -44,10 +44,15 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
     """
     if n_frequencies == 0:
         return x
-    frequencies = 2.0 ** torch.arange(n_frequencies, device=x.device, dtype=x.dtype)
-    angles = x[..., None, :] * frequencies[:, None]
+    angles = x[..., None, :] * _frequencies(n_frequencies, x.device, x.dtype)[:, None]
     waves = torch.stack([angles.sin(), angles.cos()], dim=-2)
     return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+@cache
+def _frequencies(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``2^0 ... 2^(n - 1)``."""
+    return 2.0 ** torch.arange(n, device=device, dtype=dtype)
 
 
 class MLP(nn.Module):
@@ -100,13 +105,13 @@ class MLP(nn.Module):
         """
         layers = self._layers(first)
         (out,) = in_blocks(lambda *x: self._run(layers, x)[:1], self.rows, *inputs)
-        return out + nan_guard(inputs, layers)
+        return _guarded(out, inputs, layers)
 
     def with_hidden(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The output (M, widths[-1]) and the last hidden layer (M, widths[-2])."""
         layers = self._layers(None)
         out, hidden = in_blocks(lambda *x: self._run(layers, x), self.rows, *inputs)
-        return out + nan_guard(inputs, layers), hidden
+        return _guarded(out, inputs, layers), hidden
 
     def hidden(self, *inputs: Tensor) -> Tensor:
         """The last hidden layer (M, widths[-2]); without the NaN guard: a NaN in the inputs or the
@@ -197,6 +202,11 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled():
             return _PreciseLinear.apply(x, weight, bias)
         return functional.linear(x.to(weight.dtype), weight, bias)
+
+
+def _guarded(out: Tensor, inputs: Sequence[Tensor], layers: Sequence[LayerWeights]) -> Tensor:
+    """``out``, or NaN if the fused operations may have lost one."""
+    return out + nan_guard(inputs, layers) if _is_fused(inputs[0]) else out
 
 
 @torch.no_grad()

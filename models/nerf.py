@@ -38,6 +38,11 @@ class NerfGeometry(nn.Module):
     def __init__(self, n_frequencies: int, bounds: Tensor, skip: int = 4) -> None:
         super().__init__()
         self.register_buffer("bounds", bounds.clone())
+        half = (bounds[1] - bounds[0]).max() / 2
+        # to [-pi, pi]^3, and from the softplus to a density
+        self.register_buffer("centre", bounds.mean(0), persistent=False)
+        self.register_buffer("scale", torch.pi / half, persistent=False)
+        self.register_buffer("fog", FOG / half, persistent=False)
         self.n_frequencies = n_frequencies
         self.revealed = 1.0  # share of the frequencies, see `Field.reveal`
         self.mlp = MLP([encoded_width(3, n_frequencies), *[WIDTH] * 8, 1], skip, self._encode)
@@ -45,7 +50,7 @@ class NerfGeometry(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per unit of the field's space, and feature (M, 256)."""
         raw, feature = self.mlp.with_hidden(self._normalised(x))
-        return functional.softplus(raw[:, 0]) * (FOG / self._half()), feature
+        return functional.softplus(raw[:, 0]) * self.fog, feature
 
     def feature(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` -> feature (M, 256).  Only for inputs already passed through `forward`:
@@ -62,12 +67,9 @@ class NerfGeometry(nn.Module):
         seen = (self.revealed * self.n_frequencies - band).clamp(0, 1).repeat_interleave(6)
         return encoded * torch.cat([torch.ones_like(seen[:3]), seen])
 
-    def _half(self) -> Tensor:
-        return (self.bounds[1] - self.bounds[0]).max() / 2
-
     def _normalised(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` in [-pi, pi]^3."""
-        return (x - self.bounds.mean(0)) * (torch.pi / self._half())
+        return (x - self.centre) * self.scale
 
 
 class Bottleneck(nn.Module):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.cameras.march import March
+from datasets.cameras.march import March, Positions
 from datasets.cameras.rays import Rays
 from models.field import Field
-from models.render import Samples, segment_sum, transmittance
+from models.render import Samples, first_samples, segment_sum, transmittance
 from models.sampler import Sampler
 
 MIN_CELL_OPACITY = 0.01  # a cell with less counts as empty
@@ -21,8 +23,12 @@ PRUNE_CHUNK = 1 << 18  # cells at once
 MIN_TRANSMITTANCE = 1e-3  # a ray ends where its transmittance falls below this
 BLOCK = 4  # cells along a block of the coarse grid, which the sampler tests first
 SEGMENT = 2 * BLOCK - 0.5  # cells along a ray segment that one test of the coarse grid covers
-# Segments of a ray, front to back, that are evaluated together: most rays end at the first surface
-WAVES = (3, 6, 1 << 30)
+# Segments of a ray, front to back, that are evaluated together: most rays end at the first surface.
+# A GPU takes longer to wait for the end of a wave than to evaluate a few rays whole.
+ALL = 1 << 30
+WAVES = (3, 6, ALL)
+GPU_WAVES = (4, ALL)
+FEW_RAYS = 1 << 14
 
 
 def grid_shape(bounds: Tensor, resolution: int) -> tuple[int, int, int]:
@@ -33,39 +39,39 @@ def grid_shape(bounds: Tensor, resolution: int) -> tuple[int, int, int]:
     return tuple(int(n) for n in shape)
 
 
-def flat_index(cell_coords: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+def flat_index(cells: Tensor, shape: Sequence[int]) -> Tensor:
     """Raster-order index of the cell that contains each position.
 
     Args:
-        cell_coords: for each axis a tensor (...) of positions in cell coordinates; those outside
-            are clamped to the boundary cells.
+        cells: (3, ...) positions in cell coordinates; those outside are clamped to the boundary
+            cells.
         shape: cells along each axis.
 
     Returns:
         (...) int32.
     """
-    index = 0
-    for n, along in zip(shape, cell_coords, strict=True):
-        index = index * n + along.to(torch.int32).clamp_(0, n - 1)
-    return index
+    first, last = (n.view(3, *[1] * (cells.ndim - 1)) for n in _ends(tuple(shape), cells.device))
+    x, y, z = cells.to(torch.int32).clamp_(first, last)
+    return z.add_(y.add_(x, alpha=shape[1]), alpha=shape[2])
 
 
-def locate(position: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The cell that contains each position.
+@cache
+def _ends(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first and the last cell along each axis, (3,) int32, which are copied to a GPU once."""
+    last = torch.tensor(shape, dtype=torch.int32, device=device) - 1
+    return torch.zeros_like(last), last
 
-    Args:
-        position: (M, 3) in cell coordinates.
-        shape: cells along each axis.
 
-    Returns:
-        (M,) int32 indices in raster order, and (M,) bool: whether the position is inside the grid.
-    """
+def bordered_index(cells: Tensor, shape: Sequence[int]) -> Tensor:
+    """As `flat_index`, in a grid with a border of one cell around it (`with_border`), in which all
+    positions outside, and NaN, end up."""
     # rounded down before the conversion to an integer, or -0.5 would be inside
-    cell_coords = position.floor().unbind(1)
-    inside = torch.ones_like(cell_coords[0], dtype=torch.bool)
-    for n, along in zip(shape, cell_coords, strict=True):
-        inside &= (along >= 0) & (along < n)
-    return flat_index(cell_coords, shape), inside
+    return flat_index(cells.floor() + 1, [n + 2 for n in shape])
+
+
+def with_border(grid: Tensor, value: float) -> Tensor:
+    """The grid (R0, R1, R2) with one more cell of ``value`` on every side."""
+    return functional.pad(grid, [1] * 6, value=value)
 
 
 def dilate(grid: Tensor) -> Tensor:
@@ -94,38 +100,42 @@ class OccupancyGrid(nn.Module):
 
     Attributes:
         lit: (R0, R1, R2) bool, cells that an unoccluded ray has reached since the last `set`.
+        cell: (3,) edge lengths of a cell, units of the field's space.
+        smallest: of them.
     """
 
     occupied: Tensor
     lit: Tensor
     bounds: Tensor
+    blocks: Tensor
+    bordered: Tensor
+    cell: Tensor
+    smallest: float
 
     def __init__(self, occupied: Tensor, bounds: Tensor) -> None:
         super().__init__()
         self.register_buffer("occupied", occupied)
         self.register_buffer("lit", torch.zeros_like(occupied))
         self.register_buffer("bounds", bounds.clone())
-        self.register_buffer("blocks", torch.zeros(1, 1, 1, dtype=torch.bool), persistent=False)
-        self._pool_blocks()
+        for name in ("blocks", "bordered", "cell"):  # see `_derive`
+            self.register_buffer(name, None, persistent=False)
+        self._derive()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: object) -> None:
         self.set(state[prefix + "occupied"])
         super()._load_from_state_dict(state, prefix, *args)
-        self._pool_blocks()
+        self._derive()
 
-    @property
-    def resolution(self) -> Tensor:
-        """(3,) int64 number of cells along each axis."""
-        return torch.tensor(self.occupied.shape, device=self.bounds.device)
+    def _derive(self) -> None:
+        """What follows from the grid, and would take its time at each step.
 
-    @property
-    def cell(self) -> Tensor:
-        """(3,) edge lengths of a cell, units of the field's space."""
-        return (self.bounds[1] - self.bounds[0]) / self.resolution
-
-    def _pool_blocks(self) -> None:
-        """A block is occupied if it or a neighbour has an occupied cell, so that testing one point
-        of a ray finds everything within `BLOCK` cells, half a segment, of it."""
+        A block is occupied if it or a neighbour has an occupied cell, so that testing one point of
+        a ray finds everything within `BLOCK` cells, half a segment, of it.
+        """
+        resolution = torch.tensor(self.occupied.shape, device=self.bounds.device)
+        self.cell = (self.bounds[1] - self.bounds[0]) / resolution
+        self.smallest = float(self.cell.min())
+        self.bordered = with_border(self.occupied, False)
         pooled = functional.max_pool3d(self.occupied[None, None].half(), BLOCK, ceil_mode=True)
         self.blocks = functional.max_pool3d(pooled, 3, stride=1, padding=1)[0, 0] > 0
 
@@ -133,12 +143,16 @@ class OccupancyGrid(nn.Module):
         """Replaces the grid by ``occupied (R0, R1, R2) bool``, of any resolution."""
         self.occupied = occupied.to(self.bounds.device)
         self.lit = torch.zeros_like(self.occupied)
-        self._pool_blocks()
+        self._derive()
+
+    def _in_cells(self, x: Tensor) -> Tensor:
+        """(3, M) positions ``x (M, 3)`` in cell coordinates."""
+        return (x.T.contiguous() - self.bounds[0][:, None]) / self.cell[:, None]
 
     def contains(self, x: Tensor) -> Tensor:
         """(M,) bool: whether each position ``x (M, 3)`` lies in an occupied cell."""
-        index, inside = locate((x - self.bounds[0]) / self.cell, self.occupied.shape)
-        return self.occupied.flatten()[index] & inside
+        index = bordered_index(self._in_cells(x), self.occupied.shape)
+        return self.bordered.flatten().index_select(0, index)
 
     def centres(self, cells: Tensor) -> Tensor:
         """(K, 3) centres of the cells given by integer coordinates ``cells (K, 3)``."""
@@ -146,8 +160,7 @@ class OccupancyGrid(nn.Module):
 
     def mark(self, x: Tensor) -> None:
         """Records that an unoccluded ray reached the cells of ``x (M, 3)``."""
-        cell_coords = ((x - self.bounds[0]) / self.cell).unbind(1)
-        self.lit.view(-1)[flat_index(cell_coords, self.lit.shape)] = True
+        self.lit.view(-1)[flat_index(self._in_cells(x), self.lit.shape)] = True
 
     @torch.no_grad()
     def prune(self, density: Callable[[Tensor], Tensor], lit_only: bool) -> None:
@@ -158,7 +171,7 @@ class OccupancyGrid(nn.Module):
             density: (K, 3) positions -> (K,) density per unit of the field's space.
             lit_only: also empty the cells that no unoccluded ray has reached since the last time.
         """
-        threshold = MIN_CELL_OPACITY / float(self.cell.min())
+        threshold = MIN_CELL_OPACITY / self.smallest
         cells = (self.occupied & self.lit if lit_only else self.occupied).nonzero()
         parts = cells.split(PRUNE_CHUNK)
         stays = [density(self.centres(part)) > threshold for part in parts]
@@ -221,55 +234,63 @@ class OccupancySampler(Sampler):
             propose: unused here.
         """
         n = len(rays)
-        shift = torch.full_like(rays.near, 0.5)
-        if generator is not None:
-            shift = torch.rand(n, generator=generator, device=shift.device, dtype=shift.dtype)
+        if generator is None:
+            shift = torch.full_like(rays.near, 0.5)
+        else:
+            near = rays.near
+            shift = torch.rand(n, generator=generator, device=near.device, dtype=near.dtype)
         path = rays.march()
-        segments = self._segments(path, n)
+        in_cells = path.counted_in(self.grid.bounds[0], self.grid.cell)
+        segments = self._segments(path, in_cells)
         if field is None:
-            return Samples(*self._steps(path, shift, *segments[:2]), n)
-        waves, passed = [], torch.zeros(n, dtype=torch.float64, device=shift.device)
-        begin = 0
-        for end in WAVES:
-            ray, start, rank = segments
-            now = (rank >= begin) & (rank < end) & (passed[ray] < -math.log(MIN_TRANSMITTANCE))
-            if not now.any():
+            return Samples(*self._steps(path, in_cells, shift, *segments), n)
+        ends = _ends_of_waves(n, shift.device)
+        rank = _index_within_group(segments[0], n) if len(ends) > 1 else None
+        waves, passed = [], None
+        for begin, end in pairwise((0, *ends)):
+            ray, start = segments
+            if rank is not None:
+                chosen = (rank >= begin) & (rank < end)
+                if passed is not None:
+                    chosen &= (passed < -math.log(MIN_TRANSMITTANCE)).index_select(0, ray)
+                index = chosen.nonzero()[:, 0]
+                ray, start = ray.index_select(0, index), start.index_select(0, index)
+            if begin and not len(ray):
                 break
-            steps = Samples(*self._steps(path, shift, ray[now], start[now]), n)
-            waves.append(self._visible(field, rays, steps, passed, mark))
-            begin = end
-        return _merged(waves, rays)
+            steps = Samples(*self._steps(path, in_cells, shift, ray, start), n)
+            wave, density = self._visible(field, rays, steps, passed, mark)
+            waves.append(wave)
+            if end < ends[-1]:
+                depth = segment_sum((density * steps.delta).double(), steps.ray_index, n)
+                passed = depth if passed is None else passed + depth
+        return waves[0] if len(waves) == 1 else _merged(waves, n)
 
-    def _segments(self, path: March, n_rays: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Segments of the rays near occupied cells: ray (K,) ascending, start (K,) as a path
-        parameter, and rank (K,) among the ray's segments, from the front."""
+    def _segments(self, path: March, in_cells: Positions) -> tuple[Tensor, Tensor]:
+        """Segments of the rays near occupied cells: ray (K,) ascending, and start (K,) as a path
+        parameter, ascending within a ray."""
         length = self._n_steps() * self.step
-        live = (path.far > path.near).nonzero()[:, 0]
-        near, far = path.near.index_select(0, live), path.far.index_select(0, live)
-        counts = torch.ceil((far - near) / length).long()
-        ray = torch.repeat_interleave(live, counts)
-        start = near.repeat_interleave(counts) + length * _index_within_group(counts)
-        blocks, grid = self.grid.blocks, self.grid
-        coords = path.positions(ray, start + length / 2, grid.bounds[0], grid.cell * BLOCK)
-        block_occupied = blocks.flatten().index_select(0, flat_index(coords, blocks.shape))
-        hit = block_occupied.nonzero()[:, 0]
-        ray, start = ray.index_select(0, hit), start.index_select(0, hit)
-        return ray, start, _index_within_group(torch.bincount(ray, minlength=n_rays))
+        counts = torch.ceil((path.far - path.near) / length).long().clamp_(min=0)
+        ray = torch.repeat_interleave(counts, output_size=int(counts.sum()))
+        rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
+        start = path.near.index_select(0, ray) + length * rank
+        blocks = self.grid.blocks
+        block = flat_index(in_cells(ray, start + length / 2) / BLOCK, blocks.shape)
+        hit = blocks.flatten().index_select(0, block).nonzero()[:, 0]
+        return ray.index_select(0, hit), start.index_select(0, hit)
 
     def _n_steps(self) -> int:
         """Steps in a segment."""
-        return max(1, int(SEGMENT * float(self.grid.cell.min()) / self.step))
+        return max(1, int(SEGMENT * self.grid.smallest / self.step))
 
     def _steps(
-        self, path: March, shift: Tensor, ray: Tensor, start: Tensor
+        self, path: March, in_cells: Positions, shift: Tensor, ray: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Ray, distance and length (M,) each of the steps of some segments that lie in occupied
         cells."""
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
         s = (start + shift.index_select(0, ray) * self.step)[:, None] + steps
-        cell_coords = path.positions(ray, s, self.grid.bounds[0], self.grid.cell)
         occupied = self.grid.occupied
-        cell = flat_index(cell_coords, occupied.shape).flatten()
+        cell = flat_index(in_cells(ray, s), occupied.shape).flatten()
         keep = occupied.flatten().index_select(0, cell).view(s.shape)
         keep &= s < path.far.index_select(0, ray)[:, None]
         index = keep.flatten().nonzero()[:, 0]
@@ -277,49 +298,53 @@ class OccupancySampler(Sampler):
         return ray, path.distance(ray, s), path.length(ray, s, self.step)
 
     def _visible(
-        self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor, mark: bool
-    ) -> Samples:
+        self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor | None, mark: bool
+    ) -> tuple[Samples, Tensor]:
         """The samples of a wave that are visible from the camera, with the field's density and
-        feature.
+        feature; and the density of all.
 
-        ``passed (N,)`` is the optical depth in front of the wave; the wave's own is added to it, in
-        place.
+        ``passed (N,)`` is the optical depth in front of the wave; None: there is nothing.
         """
         ray = samples.ray_index
         x = rays.points(ray, samples.t)
         density, feature = field.geometry(x)
-        before = torch.exp(-passed.index_select(0, ray)).to(density.dtype)
-        light = transmittance(density, samples) * before
-        passed += segment_sum((density * samples.delta).double(), ray, samples.n_rays)
+        light = transmittance(density, samples)
+        if passed is not None:
+            light = light * torch.exp(-passed.index_select(0, ray)).to(density.dtype)
         visible = (light > MIN_TRANSMITTANCE).nonzero()[:, 0]
         if mark:
             self.grid.mark(x.index_select(0, visible))
         samples = samples.take(visible)
         samples.geometry = density.index_select(0, visible), feature.index_select(0, visible)
-        return samples
+        return samples, density
 
 
-def _merged(waves: list[Samples], rays: Rays) -> Samples:
-    """The samples of several waves, given front to back, sorted by ray."""
-    n = len(rays)
-    if not waves:
-        empty = rays.near[:0]
-        return Samples(empty.long(), empty, empty, n)
-    counts = [torch.bincount(wave.ray_index, minlength=n) for wave in waves]
-    total = sum(counts)
-    first = total.cumsum(0) - total
+def _ends_of_waves(n_rays: int, device: torch.device) -> tuple[int, ...]:
+    """Until which of a ray's segments each wave goes."""
+    if device.type != "cuda":
+        return WAVES
+    return GPU_WAVES if n_rays > FEW_RAYS else (ALL,)
+
+
+def _merged(waves: list[Samples], n: int) -> Samples:
+    """The samples of several waves of ``n`` rays, given front to back, sorted by ray."""
+    edges = torch.arange(n + 1, device=waves[0].t.device)
+    starts = [torch.searchsorted(wave.ray_index, edges) for wave in waves]
+    place = sum(starts)[:-1]  # where the samples of a ray begin, and then the wave's part of them
     parts = [(w.ray_index, w.t, w.delta, *w.geometry) for w in waves]
-    merged = [torch.empty(int(total.sum()), *x.shape[1:]).to(x) for x in parts[0]]
-    for count, part in zip(counts, parts, strict=True):
-        index = first.repeat_interleave(count) + _index_within_group(count)
+    total = sum(map(len, waves))
+    merged = [x.new_empty(total, *x.shape[1:]) for x in parts[0]]
+    for start, part in zip(starts, parts, strict=True):
+        ray = part[0]
+        index = torch.arange(len(ray), device=ray.device) + (place - start[:-1])[ray]
         for out, x in zip(merged, part, strict=True):
-            out[index] = x
-        first = first + count
+            out.index_copy_(0, index, x)
+        place = place + start.diff()
     ray, t, delta, density, feature = merged
     return Samples(ray, t, delta, n, geometry=(density, feature))
 
 
-def _index_within_group(counts: Tensor) -> Tensor:
-    """``0 .. c - 1`` for every count c of ``counts (N,)``, concatenated."""
-    first = counts.cumsum(0) - counts
-    return torch.arange(int(counts.sum()), device=counts.device) - first.repeat_interleave(counts)
+def _index_within_group(group: Tensor, n_groups: int) -> Tensor:
+    """``0 .. c - 1`` for each of ``n_groups``, of ascending ``group (K,)`` with c members each."""
+    first = first_samples(group, n_groups)
+    return torch.arange(len(group), device=group.device) - first.index_select(0, group)

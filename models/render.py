@@ -158,9 +158,14 @@ def transmittance(density: Tensor, samples: Samples) -> Tensor:
     optical = density * samples.delta
     # One running sum over all rays: in double, or the later rays would lose their digits.
     before = optical.double().cumsum(0) - optical
-    counts = torch.bincount(samples.ray_index, minlength=samples.n_rays)
-    first = (counts.cumsum(0) - counts).index_select(0, samples.ray_index)
+    first = first_samples(samples.ray_index, samples.n_rays).index_select(0, samples.ray_index)
     return torch.exp(before.index_select(0, first) - before).to(density.dtype)
+
+
+def first_samples(ray_index: Tensor, n_rays: int) -> Tensor:
+    """(N,) the first sample of each ray, of ascending ``ray_index (M,)``; where a ray has none, the
+    next ray's."""
+    return torch.searchsorted(ray_index, torch.arange(n_rays, device=ray_index.device))
 
 
 def compositing_weights(density: Tensor, samples: Samples) -> Tensor:

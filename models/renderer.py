@@ -231,7 +231,7 @@ def render_view(
     >>> render_view(renderer, Cameras(c2w, lens, size, near=2.0, far=6.0), view=0).rgb.shape
     torch.Size([12, 16, 3])
     """
-    height, width = cameras.sizes[view].tolist()
+    height, width = cameras.shapes[view]
     parts = ray_chunks(renderer, chunk).over(
         height * width,
         lambda part: renderer(cameras.view_rays(view, part.start, part.stop), code),

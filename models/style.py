@@ -90,6 +90,9 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Weight and bias of the first layer, with the constant inputs folded into the bias."""
         layer = self.mlp.layers[0]
+        of_each_sample = code is not None and code.ndim == 2
+        if self.view_dependent and bottleneck is None and (of_each_sample or not self.n_code):
+            return layer.weight, layer.bias
         widths = [self.n_in, encoded_width(3, self.n_frequencies), self.n_code]
         with torch.autocast(layer.weight.device.type, enabled=False):
             of_h, of_direction, of_code = layer.weight.split(widths, 1)
@@ -101,7 +104,7 @@ class Decoder(nn.Module):
                 bias = bias + of_direction @ positional_encoding(
                     d.new_zeros(3), self.n_frequencies
                 ).to(bias)
-            if code is not None and code.ndim == 2:
+            if of_each_sample:
                 kept.append(of_code)
             elif code is not None:
                 bias = bias + of_code @ code.to(bias)

@@ -12,11 +12,11 @@ SHARED = 3  # with this many samples per cell on average, gradients are summed b
 
 
 def trilinear_weights(fraction: Tensor) -> Tensor:
-    """Weights (M, 8) of the eight corners for positions ``fraction (M, 3)`` in [0, 1] in a cell."""
-    x, y, z = fraction.unbind(1)
-    in_plane = torch.stack([(1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y], 1)
-    above = in_plane * z[:, None]
-    return torch.stack([in_plane - above, above], 2).flatten(1)
+    """Weights (M, 8) of the eight corners for positions ``fraction (3, M)`` in [0, 1] in a cell."""
+    sides = torch.stack([1 - fraction[:2], fraction[:2]])
+    in_plane = (sides[:, None, 0] * sides[None, :, 1]).flatten(0, 1)
+    above = in_plane * fraction[2]
+    return torch.stack([in_plane - above, above], 1).flatten(0, 1).T.contiguous()
 
 
 class _TrilinearGather(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.field import Cost, Field
-from models.occupancy import dilate, grid_shape, locate, resample_any
+from models.occupancy import bordered_index, dilate, grid_shape, resample_any, with_border
 from models.style import Decoder, ParameterGroups, Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
@@ -46,6 +46,9 @@ class Lattice(nn.Module):
         self.register_buffer("bounds", bounds.clone())
         resolution = torch.tensor(active.shape, device=bounds.device)
         self.register_buffer("resolution", resolution, persistent=False)
+        # cells per unit of the field's space
+        scale = resolution / (bounds[1] - bounds[0])
+        self.register_buffer("scale", scale, persistent=False)
         self._index_cells()
 
     def _index_cells(self) -> None:
@@ -53,15 +56,13 @@ class Lattice(nn.Module):
         active = self.active
         cells = active.nonzero()
         numbers = torch.arange(len(cells), dtype=torch.int32, device=active.device)
-        cell_of = torch.full((active.numel(),), -1, dtype=torch.int32, device=active.device)
-        cell_of[(cells[:, 0] * active.shape[1] + cells[:, 1]) * active.shape[2] + cells[:, 2]] = (
-            numbers
-        )
+        cell_of = torch.full(active.shape, -1, dtype=torch.int32, device=active.device)
+        cell_of[active] = numbers
         vertices = cells[:, None] + CORNERS.to(cells.device)
         shape = [n + 1 for n in active.shape]
         key = (vertices[..., 0] * shape[1] + vertices[..., 1]) * shape[2] + vertices[..., 2]
         vertex_key, rows = key.unique(return_inverse=True)
-        self.register_buffer("cell_of", cell_of, persistent=False)
+        self.register_buffer("cell_of", with_border(cell_of, -1).flatten(), persistent=False)
         self.register_buffer("corners", rows.to(torch.int32), persistent=False)
         self.register_buffer("vertex_key", vertex_key, persistent=False)
 
@@ -81,18 +82,17 @@ class Lattice(nn.Module):
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
         return self.bounds[0] + index * self.cell
 
-    def _position(self, x: Tensor) -> Tensor:
-        """``x (M, 3)`` in cell coordinates."""
-        return (x - self.bounds[0]) * (self.resolution / (self.bounds[1] - self.bounds[0]))
+    def position(self, x: Tensor) -> Tensor:
+        """(3, M): ``x (M, 3)`` in cell coordinates."""
+        return (x.T.contiguous() - self.bounds[0][:, None]) * self.scale[:, None]
 
-    def locate(self, x: Tensor) -> Tensor:
-        """Index (M,) int32 of the cell that contains each position ``x (M, 3)``; -1: no cell."""
-        index, inside = locate(self._position(x), self.active.shape)
-        return torch.where(inside, self.cell_of.index_select(0, index), -1)
+    def locate(self, position: Tensor) -> Tensor:
+        """Index (M,) int32 of the cell that contains each ``position (3, M)``; -1: no cell."""
+        return self.cell_of.index_select(0, bordered_index(position, self.active.shape))
 
-    def interpolate(self, table: Tensor, cell: Tensor, x: Tensor) -> Tensor:
-        """Trilinear values (M, F) of ``table (V, F)`` at ``x (M, 3)`` in existing ``cell (M,)``."""
-        position = self._position(x)
+    def interpolate(self, table: Tensor, cell: Tensor, position: Tensor) -> Tensor:
+        """Trilinear values (M, F) of ``table (V, F)`` at ``position (3, M)`` in existing
+        ``cell (M,)``."""
         weights = trilinear_weights(position - position.floor())
         return trilinear_gather(table, self.corners, cell, weights.to(table.dtype))
 
@@ -118,14 +118,15 @@ class VoxelGeometry(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per unit of the field's space, and the index (M,) of the
         cell that contains x, or -1."""
-        cell = self.feature(x)
-        raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), x)[:, 0]
+        position = self.lattice.position(x)
+        cell = self.lattice.locate(position)
+        raw = self.lattice.interpolate(self.raw, cell.clamp(min=0), position)[:, 0]
         density = functional.softplus(raw) / self.unit
         return density * (cell >= 0), cell
 
     def feature(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` -> the index (M,) of the cell that contains it, or -1."""
-        return self.lattice.locate(x)
+        return self.lattice.locate(self.lattice.position(x))
 
 
 class VertexFeatures(nn.Module):
@@ -145,7 +146,8 @@ class VertexFeatures(nn.Module):
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
         """``feature (M,)``, indices of cells or -1, and ``x (M, 3)`` -> (M, F)."""
-        return self._lattice[0].interpolate(self.table, feature.clamp(min=0), x)
+        lattice = self._lattice[0]
+        return lattice.interpolate(self.table, feature.clamp(min=0), lattice.position(x))
 
 
 class VoxelStyle(Style):
@@ -210,7 +212,7 @@ class VoxelField(Field):
     rows = ROWS
     colour_threshold = 1e-3
     cost = Cost(
-        rays=(65536, 131072),
+        rays=(65536, 1 << 18),
         points=1 << 16,
         learning_bytes=1500,
         painting_bytes=600,
@@ -270,11 +272,11 @@ class VoxelField(Field):
         # a vertex on the boundary lies in an old cell on one of its eight sides only
         nudge = 1e-3 * old.cell
         for corner in CORNERS.to(nudge):
-            x = vertices + (corner * 2 - 1) * nudge
-            cell = old.locate(x)
+            position = old.position(vertices + (corner * 2 - 1) * nudge)
+            cell = old.locate(position)
             known = cell >= 0
-            cell, x = cell[known], x[known]
-            new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell, x)
-            new.style.head.table[known] = old.interpolate(self.style.head.table, cell, x)
+            cell, position = cell[known], position[:, known]
+            new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell, position)
+            new.style.head.table[known] = old.interpolate(self.style.head.table, cell, position)
         new.style.adopt_networks(self.style)
         return new

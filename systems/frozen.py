@@ -76,8 +76,9 @@ class FrozenView:
         """The view reduced to some of its pixels, ``pixels (K,)`` in [0, P), in their order."""
         counts = (self.first[1:] - self.first[:-1])[pixels]
         first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        shift = torch.repeat_interleave(self.first[:-1][pixels] - first[:-1], counts)
-        index = torch.arange(int(first[-1]), device=shift.device) + shift
+        n = int(first[-1])
+        shift = torch.repeat_interleave(self.first[:-1][pixels] - first[:-1], counts, output_size=n)
+        index = torch.arange(n, device=shift.device) + shift
         return replace(
             self,
             row=self.row[pixels],
@@ -124,9 +125,10 @@ class FrozenView:
         """Of the pixels ``part``: where their samples are; each sample's ray (K,), position and
         direction (K, 3)."""
         ends = self.first[part.start : part.stop + 1]
-        inside = slice(int(ends[0]), int(ends[-1]))
-        n = part.stop - part.start
-        ray = torch.repeat_interleave(torch.arange(n, device=ends.device), ends.diff())
+        inside = slice(0, len(self.t))  # of all pixels, which a GPU need not be asked for
+        if len(ends) < len(self.first):
+            inside = slice(*ends[[0, -1]].tolist())
+        ray = torch.repeat_interleave(ends.diff(), output_size=inside.stop - inside.start)
         rays = self.rays(part)
         x, d = rays.points(ray, self.t[inside]), rays.view_directions.index_select(0, ray)
         return inside, ray, x, d
@@ -278,7 +280,7 @@ class FrozenGeometry:
 
     @torch.no_grad()
     def _compute(self, index: int, stride: int = 1, corner: tuple[int, int] = (0, 0)) -> FrozenView:
-        size = self.cameras.sizes[index].tolist()
+        size = self.cameras.shapes[index]
         height, width = (-((a - n) // stride) for a, n in zip(corner, size, strict=True))
 
         def part_of(part: slice) -> tuple[Tensor | None, ...]:
@@ -332,6 +334,7 @@ class FrozenGeometry:
             left = segment_sum(weights, ray, len(rays))
             weights = weights * (opacity / left.clamp(min=1e-6))[ray]
             opacity = segment_sum(weights, ray, len(rays))
-        counts = torch.bincount(ray, minlength=len(rays))
+        ends = torch.arange(len(rays) + 1, device=ray.device)
+        counts = torch.searchsorted(ray, ends).diff()
         feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
         return counts, samples.t[keep], weights, feature, opacity

@@ -63,7 +63,7 @@ class LightningEngine:
             board.add_image(name, image.clamp(0, 1).cpu(), step, dataformats="HWC")
 
     def show(self, name: str, value: Tensor | float) -> None:
-        self.module.log(name, value, prog_bar=True, logger=False)
+        self.module.shown[name] = value
 
 
 class LightningSystem(pl.LightningModule):
@@ -83,6 +83,7 @@ class LightningSystem(pl.LightningModule):
         self.system = system
         self.run = run
         self.after_step = after_step
+        self.shown: dict[str, Tensor | float] = {}  # on the progress bar, by name
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.system.make_optimizer()
@@ -112,6 +113,14 @@ class LightningSystem(pl.LightningModule):
     def on_train_end(self) -> None:
         if self.system.done == self.system.n_steps:
             self.system.finish()
+
+
+class ProgressBar(TQDMProgressBar):
+    """Asks for the numbers that it shows when it shows them: a GPU has to finish for them."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: LightningSystem) -> dict[str, Any]:
+        numbers = {name: float(value) for name, value in module.shown.items()}
+        return super().get_metrics(trainer, module) | numbers
 
 
 class TeamStrategy(DDPStrategy):
@@ -163,7 +172,7 @@ def fit(
         max_epochs=1,
         logger=TensorBoardLogger(options.log_dir, name=run.directory.name, version=""),
         log_every_n_steps=10,
-        callbacks=[TQDMProgressBar(refresh_rate=10)],
+        callbacks=[ProgressBar(refresh_rate=10)],
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

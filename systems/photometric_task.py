@@ -128,7 +128,8 @@ class PhotometricTask(Task):
 
     def gradients(self, step: int) -> Iterator[Terms]:
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
-        flat = self.pixels.draw(self.options.batch_size, self.generator(step), crop)
+        generator = self.generator(step, device=self.engine.device.type)
+        flat = self.pixels.draw(self.options.batch_size, generator, crop)
         rays, view = self._rays(flat)
         part = self.engine.team.part(len(rays))
         shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
@@ -239,6 +240,8 @@ class PhotometricTask(Task):
 def only(rays: Rays, part: slice) -> Rays:
     """The rays with those outside ``part`` made empty: random numbers are drawn for every ray, so
     that each has the same ones in whichever part it is rendered."""
+    if part == slice(0, len(rays)):
+        return rays
     far = rays.near.clone()
     far[part] = rays.far[part]
     return replace(rays, far=far)

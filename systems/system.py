@@ -7,6 +7,7 @@ is an `Engine` (`systems/lightning.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -155,8 +156,10 @@ class Task(nn.Module):
 
     def totals(self, shares: Mapping[str, Tensor]) -> Terms:
         """The terms of all processes together, of each process's share of them."""
-        totals = {name: value.detach().clone() for name, value in shares.items()}
-        self.engine.team.add(*totals.values())
+        totals = {name: value.detach() for name, value in shares.items()}
+        if self.engine.team.size > 1:
+            totals = {name: value.clone() for name, value in totals.items()}
+            self.engine.team.add(*totals.values())
         return totals
 
 
@@ -242,10 +245,7 @@ class System(nn.Module):
             found.append(self._joined(new))
             self._move(step, optimizer, move)
         self.done = step + 1
-        # of several moves in a step the mean
-        names = dict.fromkeys(name for terms in found for name in terms)
-        terms = {name: sum(t.get(name, 0) for t in found) / len(found) for name in names}
-        if terms:
+        if terms := _mean(found):
             loss = sum(terms.values())
             self.engine.record(step, {"loss": loss, **terms})
         for task in self.tasks:
@@ -343,18 +343,28 @@ class System(nn.Module):
             task.load_state(progress.task.get(str(i), {}))
 
 
+def _mean(found: Sequence[Terms]) -> Terms:
+    """The terms of a step: of several moves the mean."""
+    if len(found) == 1:
+        return found[0]
+    names = dict.fromkeys(name for terms in found for name in terms)
+    return {name: sum(t.get(name, 0) for t in found) / len(found) for name in names}
+
+
 def require_finite(module: nn.Module, terms: Mapping[str, Tensor], step: int) -> None:
     """Stops where a loss term is not a finite number.
 
     Raises:
         NumericalError: names step, term and the first tensor of ``module`` that is not finite.
     """
-    for name, value in terms.items():
-        if not torch.isfinite(value).all():
+    # all of them at once: for each number a GPU has to finish
+    values = torch.stack([value.detach() for value in terms.values()]).tolist() if terms else []
+    for name, value in zip(terms, values, strict=True):
+        if not math.isfinite(value):
             tensor = first_bad_tensor(module) or "the loss itself; weights are finite"
             raise NumericalError(
-                f"step {step}: the term '{name}' is {float(value.detach())}; first bad "
-                f"tensor: {tensor}; lower --lr, or resume from the last checkpoint"
+                f"step {step}: the term '{name}' is {value}; first bad tensor: {tensor}; "
+                "lower --lr, or resume from the last checkpoint"
             )
 
 

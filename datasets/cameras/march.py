@@ -6,6 +6,7 @@ distance t along the ray.  In contracted space a ray is bent, and t grows ever f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Distance from the foreground's centre, in half widths of it, at which contracted rays end; what is
 # farther lies in the last half hundredth of the shell around the foreground.
 HORIZON = 200.0
+Positions = Callable[[Tensor, Tensor], Tensor]  # see `StraightMarch.counted_in`
 
 
 class StraightMarch:
@@ -42,15 +44,12 @@ class StraightMarch:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""
         return edges.diff(dim=-1)
 
-    def positions(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
-        """The field's positions on the rays ``ray (K,)``: for each axis a tensor shaped as
+    def counted_in(self, origin: Tensor, unit: Tensor) -> Positions:
+        """The field's positions (3, K) or (3, K, S) on the rays ``ray (K,)`` at path parameters
         ``s (K,) or (K, S)``, counted from ``origin (3,)`` in units of ``unit (3,)``."""
-        start = (self.rays.origins - origin) / unit
-        step = self.rays.directions / unit
-        return [
-            torch.addcmul(_along(start[:, k], ray, s), _along(step[:, k], ray, s), s)
-            for k in range(3)
-        ]
+        start = ((self.rays.origins - origin) / unit).T.contiguous()
+        step = (self.rays.directions / unit).T.contiguous()
+        return lambda ray, s: torch.addcmul(_along(start, ray, s), _along(step, ray, s), s)
 
 
 class ContractedMarch:
@@ -115,24 +114,26 @@ class ContractedMarch:
         x = self.rays.points(ray.repeat_interleave(n), self.distance(ray, edges).flatten())
         return x.view(-1, n, 3).diff(dim=1).norm(dim=-1)
 
-    def positions(self, ray: Tensor, s: Tensor, origin: Tensor, unit: Tensor) -> list[Tensor]:
-        """The field's positions on the rays ``ray (K,)``: for each axis a tensor shaped as
-        ``s (K,) or (K, S)``, counted from ``origin (3,)`` in units of ``unit (3,)``."""
-        t = self.distance(ray, s)
-        x = [
-            torch.addcmul(_along(self.start[:, k], ray, s), _along(self.velocity[:, k], ray, s), t)
-            for k in range(3)
-        ]
-        m = torch.maximum(torch.maximum(x[0].abs(), x[1].abs()), x[2].abs()).clamp_(min=1.0)
-        scale = (2 - 1 / m) / m
-        shift, stretch = ((self.centre - origin) / unit).tolist(), (self.half / unit).tolist()
-        return [x[k].mul_(scale).mul_(stretch[k]).add_(shift[k]) for k in range(3)]
+    def counted_in(self, origin: Tensor, unit: Tensor) -> Positions:
+        """As `StraightMarch.counted_in`."""
+        start, velocity = self.start.T.contiguous(), self.velocity.T.contiguous()
+        shift, stretch = (self.centre - origin) / unit, self.half / unit
+
+        def positions(ray: Tensor, s: Tensor) -> Tensor:
+            x = torch.addcmul(
+                _along(start, ray, s), _along(velocity, ray, s), self.distance(ray, s)
+            )
+            m = x.abs().amax(0).clamp_(min=1.0)
+            axes = (3,) + (1,) * s.ndim
+            return x.mul_((2 - 1 / m) / m).mul_(stretch.view(axes)).add_(shift.view(axes))
+
+        return positions
 
 
 March = StraightMarch | ContractedMarch
 
 
 def _along(values: Tensor, ray: Tensor, s: Tensor) -> Tensor:
-    """``values (N,)`` of the rays ``ray (K,)``, to go with ``s (K,) or (K, S)``."""
-    picked = values.contiguous().index_select(0, ray)
-    return picked if s.ndim == 1 else picked[:, None]
+    """``values (..., N)`` of the rays ``ray (K,)``, to go with ``s (K,) or (K, S)``."""
+    picked = values.index_select(-1, ray)
+    return picked if s.ndim == 1 else picked[..., None]

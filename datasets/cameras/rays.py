@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -107,6 +108,11 @@ class Cameras:
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of each camera's image, as numbers that no GPU has to be asked for."""
+        return [(height, width) for height, width in self.sizes.tolist()]
+
     def to(self, device: torch.device | str) -> Cameras:
         return replace(
             self,
@@ -144,7 +150,7 @@ class Cameras:
         """
         fx, fy, cx, cy = self.intrinsics[view].unbind(-1)
         local = torch.stack(
-            [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, -torch.ones_like(fx)], dim=-1
+            [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, torch.full_like(fx, -1)], dim=-1
         )
         c2w = self.c2w[view]
         # not a matrix product, which autocast would round to half precision: pixels off
@@ -155,7 +161,7 @@ class Cameras:
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""
-        height, width = self.sizes[view].tolist()
+        height, width = self.shapes[view]
         pixel = torch.arange(
             start, height * width if stop is None else stop, device=self.c2w.device
         )

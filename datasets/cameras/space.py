@@ -140,7 +140,7 @@ class Space:
 
     def clip(self, rays: Rays, box: Tensor) -> Rays:
         """The part of the rays that is inside a ``box (2, 3)`` of the field (slab method)."""
-        inverse = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
+        inverse = rays.directions.masked_fill(rays.directions == 0, 1e-12).reciprocal()
         a = (box[0] - rays.origins) * inverse
         b = (box[1] - rays.origins) * inverse
         near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)

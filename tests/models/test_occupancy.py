@@ -10,11 +10,12 @@ from models.occupancy import (
     MIN_TRANSMITTANCE,
     OccupancyGrid,
     OccupancySampler,
+    bordered_index,
     dilate,
     grid_shape,
-    locate,
     resample_any,
     resample_nearest,
+    with_border,
 )
 from models.render import render, transmittance
 
@@ -35,11 +36,11 @@ def test_grid_shape_makes_cubes():
 
 
 def test_places_outside_are_in_no_cell():
-    position = torch.tensor([[0.0, 0, 0], [1.9, 2.9, 3.9], [-0.5, 0, 0], [2, 0, 0], [1, 0, 4.0]])
-    number, inside = locate(position, (2, 3, 4))
-    assert inside.tolist() == [True, True, False, False, False]
-    assert number[:2].tolist() == [0, 23]
-    assert ((number >= 0) & (number < 24)).all()
+    nowhere = [[-0.5, 0, 0], [2, 0, 0], [1, 0, 4.0], [0, torch.nan, 0], [0, -1e20, 1e20]]
+    position = torch.tensor([[0.0, 0, 0], [1.9, 2.9, 3.9], *nowhere])
+    cells = with_border(torch.arange(24).view(2, 3, 4), -1).flatten()
+    number = cells[bordered_index(position.T, (2, 3, 4))]
+    assert number.tolist() == [0, 23, *[-1] * len(nowhere)]
 
 
 def test_a_grid_at_another_resolution():

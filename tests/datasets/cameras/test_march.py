@@ -69,7 +69,7 @@ def test_positions_are_the_points():
     path = rays.march()
     s = path.near + (path.far - path.near) * torch.linspace(0, 1, 64)
     origin, unit = torch.tensor([-2.0, -2, -2]), torch.tensor([0.1, 0.2, 0.4])
-    positions = torch.stack(path.positions(every(rays), s, origin, unit), -1)
+    positions = path.counted_in(origin, unit)(every(rays), s).movedim(0, -1)
     x = rays.points(every(rays), path.distance(every(rays), s))
     torch.testing.assert_close(positions * unit + origin, x, atol=1e-5, rtol=1e-5)
 
