@@ -38,7 +38,7 @@ NOT_MIXED = "nothing"
 MOST_FRUSTA = 200
 OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
 FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at
-NDC_DEPTH = 0.9  # of a forward-facing scene in NDC, up to which a crop box can reach
+CROP_DEPTH = 20.0  # of a forward-facing scene, in near planes, up to which a crop box can reach
 MOST_FRAMES, LARGEST_SIDE = 3600, 4096  # of a video
 OPENCV = np.diag([1.0, -1.0, -1.0])  # between OpenGL's camera axes and those of viser
 GREY, BLUE, ORANGE = (110, 110, 110), (40, 110, 220), (240, 140, 20)
@@ -621,7 +621,8 @@ def crop_range(scene: Scene) -> Tensor:
     """(2, 3) corners in the world of the largest crop box."""
     bounds = scene.bounds.clone().cpu()
     if scene.space.forward_facing:  # in NDC, where it reaches to infinity
-        bounds[1, 2] = torch.minimum(bounds[1, 2], torch.tensor(NDC_DEPTH))
+        end = scene.space.from_world(torch.tensor([0.0, 0.0, -CROP_DEPTH]))[2]
+        bounds[1, 2] = torch.minimum(bounds[1, 2], end)
     return scene.space.world_box(bounds)
 
 

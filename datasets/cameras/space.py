@@ -266,16 +266,16 @@ class NDC(Space):
         return scale * start, scale * rest
 
     def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
-        """A plane of the world is one in NDC: x >= a is 2 x' - a scale_x (1 - z') >= 0, and z >= a
-        is -2 - a (1 - z') >= 0."""
-        scale = rays.origins.new_tensor([*self.scale, 1.0])
+        """A plane of the world is one in NDC: without the scale, x >= a is 2 x' - a (1 - z') >= 0,
+        and z >= a is -2 - a (1 - z') >= 0."""
+        scale = rays.origins.new_tensor(self.scale)
+        origins, directions = rays.origins / scale, rays.directions / scale
         factor = rays.origins.new_tensor([2.0, 2.0, 0.0])
         constant = rays.origins.new_tensor([0.0, 0.0, -2.0])
-        depth = 1.0 - rays.origins[:, 2:]
         near, far = rays.near, rays.far
         for side, bound in ((1.0, box[0]), (-1.0, box[1])):
-            value = side * (factor * rays.origins + constant - bound * scale * depth)
-            slope = side * (factor * rays.directions + bound * scale * rays.directions[:, 2:])
+            value = side * (factor * origins + constant - bound * (1.0 - origins[:, 2:]))
+            slope = side * (factor * directions + bound * directions[:, 2:])
             crossing = -value / torch.where(slope == 0, 1e-12, slope)
             near = torch.maximum(near, torch.where(slope > 0, crossing, -math.inf).amax(-1))
             far = torch.minimum(far, torch.where(slope < 0, crossing, math.inf).amin(-1))

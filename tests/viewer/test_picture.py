@@ -96,7 +96,7 @@ def test_the_crop_box_shows_what_is_inside_of_it_alone(scene, look, networks, ki
     """A cut ball: what is seen through every pixel lies within the box, and the cut lets one see
     what was hidden before."""
     if kind == "ndc":
-        space, bounds = NDC((1.2, 1.4)), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+        space, bounds = NDC((1.2, 1.4, 0.5)), torch.tensor([[-1.0, -1, -0.5], [1, 1, 0.5]])
         eye = (1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0.0)
         pose = dataclasses.replace(look().pose, c2w=eye)
         near, far = 0.0, 10.0
