@@ -55,6 +55,7 @@ from models.renderer import render_view
 from systems.launch import launch
 from systems.novel_codes import codes_of
 from systems.pairs import source_of
+from systems.regions import read_regions, with_regions
 from utils.checkpoint import ensure_writable
 from utils.depth import depth_to_colour
 from utils.files import replacing
@@ -83,6 +84,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
     options, mixture, shown = chosen_of(options, checkpoint)
     field, style = mixture.field, mixture.style
+    regions = read_regions(options.regions, checkpoint)
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
@@ -93,12 +95,14 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    if regions:
+        with_regions(renderer, checkpoint, field, scene, regions)
     codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     smallest = int(cameras.sizes.min())
-    photos = photos if photographed and shown else []
+    photos = photos if photographed and shown and not regions else []
     colours = PHOTO if style in checkpoint.decoders else style
     measures = Measures(checkpoint, colours, photos, smallest, device)
-    if len(mixture.paintings) > 1:
+    if len(mixture.paintings) > 1 or regions:
         measures.leave_out_style("of a mixture: there is no painting of it; render one --style")
     subject = quality = None
     if options.measure:
@@ -130,6 +134,7 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
         "path": options.path,
         "field": field,
         "style": str(mixture),
+        "regions": list(options.regions),
         "digest": checkpoint.fields[field].digest,
         "command": shlex.join(sys.argv),
         "options": options.to_dict(),
@@ -205,6 +210,7 @@ def spin(options: EvalOptions) -> list[Path]:
     """
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
     options, mixture, _ = chosen_of(options, checkpoint)
+    regions = read_regions(options.regions, checkpoint)
     files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
     ensure_writable(files[0].parent)
     if options.path == NO_PATH:
@@ -215,6 +221,8 @@ def spin(options: EvalOptions) -> list[Path]:
     networks = mixed_precision(options.precision, device)
     team, device = launch(device, options.num_gpus, options.num_nodes)
     renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
+    if regions:
+        with_regions(renderer, checkpoint, mixture.field, scene, regions)
     codes = codes_of(renderer.field.style, cameras, scene, options.sigma_scale)
     own = {}
     numbers = team.share(range(len(cameras)))

@@ -448,6 +448,13 @@ class Mutual(Options):
         "file of the 2D network's decoder (default: the built-in one of --features own)",
         part=TEACHING,
     )
+    stylisation: str = option(
+        "patches",
+        "what the 2D network takes from a painting: patches of its features, or their statistics "
+        "alone (AdaIN)",
+        choices=("patches", "adain"),
+        part=TEACHING,
+    )
     consistency_steps: int = option(
         300,
         "first steps, in which the 2D network learns to paint a surface alike in all views",
@@ -456,7 +463,7 @@ class Mutual(Options):
     )
     decoder_step: int | None = option(
         None,
-        "the field's step from which it also teaches the 2D network (default: half-way)",
+        "the field's step from which it also teaches the 2D network (default: after a quarter)",
         check=NOT_NEGATIVE,
         part=TEACHING,
     )
@@ -594,6 +601,11 @@ class Output(Options):
         0.0,
         "stage mutual: 0 renders a painting's mean, 1 as the nearest training views show it",
         check=NOT_NEGATIVE,
+    )
+    regions: tuple[str, ...] = option(
+        (),
+        "other styles in parts of space: NAME=X,Y,Z,X,Y,Z (corners of a box), or NAME=FOLDER with "
+        "masks that are white there and named like training views",
     )
     measure: tuple[str, ...] = option(
         (),
@@ -763,6 +775,11 @@ class EvalOptions(Output, Machine, Colours, Weights, Data):
             "--compare: excludes --ckpt_path, --coarse_path and --fine_path; give all checkpoints "
             "to --compare",
             lambda o: o.compare and not _without_weights(o),
+        ),
+        Rule(
+            "--regions: has no single painting that --measure or --compare could be about; leave "
+            "one out",
+            lambda o: o.regions and (o.measure or o.compare),
         ),
         Rule(
             "--compare: computes in one process; leave out --num_gpus and --num_nodes",

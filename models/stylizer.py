@@ -1,5 +1,6 @@
-"""The 2D stylisation network, AdaIN (Huang & Belongie 2017): a frozen encoder, a change of its
-features' means and deviations to those of a painting, and a decoder back to an image."""
+"""The 2D stylisation network: a frozen encoder, a change of its features' means and deviations to
+those of a painting (AdaIN, Huang & Belongie 2017), patches of the painting's in their place
+(`models/patch_swap.py`), and a decoder back to an image."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.network import FeatureNetwork
+from models.patch_swap import nearest_patches, swapped
 
 LAYER = "relu3_1"
 LEAST_VARIANCE = 1e-5  # added under the root, as in AdaIN
@@ -73,6 +75,25 @@ def map_statistics(features: Tensor, content: Statistics, style: Statistics) -> 
     gain = style.std / content.std
     offset = style.mean - content.mean * gain
     return features * gain.to(features)[:, None, None] + offset.to(features)[:, None, None]
+
+
+def normalised(features: Tensor, own: Statistics) -> Tensor:
+    """Features (B, C, h, w) with their own means and deviations taken away."""
+    return (features - own.mean.to(features)[:, None, None]) / own.std.to(features)[:, None, None]
+
+
+class Manner(NamedTuple):
+    """What the network takes from a painting: the statistics of its features, and its normalised
+    features (1, C, H, W), whose patches are strokes; None: statistics alone."""
+
+    statistics: Statistics
+    features: Tensor | None = None
+
+    @classmethod
+    def of(cls, features: Tensor, patches: bool = True) -> Manner:
+        """Of a painting's features (1, C, H, W)."""
+        own = Moments.of(features).statistics()
+        return cls(own, normalised(features, own) if patches else None)
 
 
 class ImageDecoder(nn.Module):
@@ -147,14 +168,66 @@ class Stylizer(nn.Module):
         """The image (B, 3, *size) of features."""
         return self.decoder(features)[..., : size[0], : size[1]]
 
-    def forward(self, image: Tensor, content: Statistics, style: Statistics) -> Tensor:
+    def matched(self, query: Tensor, manner: Manner, mask: Tensor | None = None) -> Tensor | None:
+        """Which patches of the painting take the place of the content's, (h, w) int32, see
+        `nearest_patches`; None of a manner without patches.
+
+        Args:
+            query: (1, C, h, w) normalised features that they are to resemble.
+            manner: of the painting.
+            mask: (1, 1, H, W), where there is something to paint; None: everywhere.
+        """
+        if manner.features is None:
+            return None
+        where = torch.ones(query.shape[2:], dtype=torch.bool, device=query.device)
+        if mask is not None:
+            where = pooled(mask, query)[0, 0] > 0
+        return nearest_patches(query, manner.features.to(query), where)
+
+    def changed(
+        self,
+        features: Tensor,
+        content: Statistics,
+        manner: Manner,
+        nearest: Tensor | None,
+    ) -> Tensor:
+        """A content's features in a painting's manner.
+
+        Args:
+            features: (1, C, h, w).
+            content: statistics of the content.
+            manner: of the painting.
+            nearest: see `matched`.
+        """
+        if nearest is not None:
+            own = normalised(features, content)
+            features = swapped(own, manner.features.to(features), nearest)
+            zero = torch.zeros_like(content.mean)
+            content = Statistics(zero, torch.ones_like(content.std))
+        return map_statistics(features, content, manner.statistics)
+
+    def forward(
+        self, image: Tensor, content: Statistics, manner: Manner, mask: Tensor | None = None
+    ) -> Tensor:
         """The image (B, 3, H, W) in another style; about [0, 1], not clamped.
 
         Args:
-            image: (B, 3, H, W) in [0, 1].
+            image: (1, 3, H, W) in [0, 1].
             content: statistics of the content; taken over all views of a scene, not of each image,
                 they keep its views consistent.
-            style: statistics of the painting.
+            manner: of the painting.
+            mask: (1, 1, H, W), where there is something to paint; None: everywhere.
         """
-        changed = map_statistics(self.features(image), content, style)
+        features = self.features(image)
+        nearest = self.matched(normalised(features, content), manner, mask)
+        changed = self.changed(features, content, manner, nearest)
         return self.decode(changed, tuple(image.shape[2:]))
+
+
+def pooled(mask: Tensor, features: Tensor) -> Tensor:
+    """A mask (B, 1, H, W) as one of features (B, C, h, w), which may reach over its borders."""
+    height, width = features.shape[2:]
+    scale = -(-mask.shape[2] // height)
+    pad = (0, width * scale - mask.shape[3], 0, height * scale - mask.shape[2])
+    padded = functional.pad(mask, pad, mode="replicate")
+    return functional.avg_pool2d(padded, scale)

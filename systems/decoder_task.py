@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from losses.adain import consistency_term, content_term, style_statistics, style_term
 from models.field import Field
 from models.style import ParameterGroups
-from models.stylizer import Statistics, Stylizer, map_statistics
+from models.stylizer import Stylizer
 from opt import TrainOptions
-from systems.photo_views import PhotoViews
+from systems.styled_features import StyledFeatures
 from systems.system import Plan, Task, Terms
 from utils.errors import UserError
 from utils.images import sample_bilinear
@@ -47,9 +47,13 @@ class Lesson:
         """Whether the field learns from the 2D network in a step."""
         return step >= self.n_consistency
 
+    def field_guides(self, step: int) -> bool:
+        """Whether the 2D network chooses patches by the field, too."""
+        return step >= self.mutual_from
+
     def decoder_learns_from_field(self, step: int) -> bool:
-        """Whether the 2D network learns from the field in a step."""
-        return step >= self.mutual_from and (step - self.mutual_from) % EVERY == 0
+        """Whether the 2D network's decoder learns from the field in a step."""
+        return self.field_guides(step) and (step - self.mutual_from) % EVERY == 0
 
 
 class DecoderTask(Task):
@@ -61,7 +65,7 @@ class DecoderTask(Task):
         lesson: when.
         images: of the paintings, (1, 3, h, w) in [0, 1].
         fields: in each painting's style.
-        views: what is stylised.  Filled before the first step.
+        styled: what is decoded.  Given before the first step.
     """
 
     name = "decoder"
@@ -79,9 +83,7 @@ class DecoderTask(Task):
         self.images, self.fields = list(images), list(fields)
         known = stylizer.network.layers
         self.layers = [layer for layer in STYLE_LAYERS if layer in known]
-        self.views: PhotoViews
-        self.content: Statistics
-        self.paintings: list[Statistics]
+        self.styled: StyledFeatures
 
     def parameter_groups(self) -> ParameterGroups:
         return [{"params": list(self.stylizer.decoder.parameters()), "lr": RATE}]
@@ -99,11 +101,9 @@ class DecoderTask(Task):
             BYTES_PER_CROP_PIXEL * 2 * CROP**2,
         )
 
-    def provide(
-        self, views: PhotoViews, content: Statistics, paintings: Sequence[Statistics]
-    ) -> None:
-        """The views, their statistics and the paintings', before the first step."""
-        self.views, self.content, self.paintings = views, content, list(paintings)
+    def provide(self, styled: StyledFeatures) -> None:
+        """What is decoded, before the first step."""
+        self.styled, self.views = styled, styled.views
         device = self.engine.device
         with torch.no_grad(), self.engine.autocast():
             self.style = []
@@ -131,13 +131,7 @@ class DecoderTask(Task):
         there = pixel[first.rows, first.columns]
         middle = there[inside].mean(0) if inside.any() else pixel.new_tensor([0.0, 0.0])
         second = self._around(other, float(middle[1]), float(middle[0]))
-        image = torch.cat(
-            [self._cut(self.views.content(v), c) for v, c in ((view, first), (other, second))]
-        )
-        mask = torch.cat(
-            [self._cut(self.views.mask(v), c) for v, c in ((view, first), (other, second))]
-        )
-        out, terms = self._stylised(image, mask, painting)
+        out, terms = self._stylised([(view, first), (other, second)], painting)
         corner = there.new_tensor([second.columns.start, second.rows.start])
         place = there - corner
         limit = place.new_tensor([out.shape[3] - 0.5, out.shape[2] - 0.5])
@@ -162,23 +156,24 @@ class DecoderTask(Task):
                 len(seen), lambda part: seen.render(field, background, part, code)
             )
             answer = torch.cat([*parts, seen.opacity.new_zeros(0, 3)]).float()
-        image, mask = (
-            self._cut(x, crop) for x in (self.views.content(view), self.views.mask(view))
-        )
-        out, terms = self._stylised(image, mask, painting)
+        out, terms = self._stylised([(view, crop)], painting, field)
         own = out[0].float().flatten(1).T[seen.places()]
         own = torch.lerp(background.expand_as(own), own, seen.opacity[:, None])
         terms["field"] = FIELD * (own - answer).square().mean() if len(seen) else own.sum()
         self.descend(self._shares(terms), step)
         return {name: value.detach() for name, value in terms.items()}
 
-    def _stylised(self, image: Tensor, mask: Tensor, painting: int) -> tuple[Tensor, Terms]:
-        """The stylised crops (B, 3, h, w), with a graph, and their content and style terms."""
-        stylizer, layer = self.stylizer, self.stylizer.layer
-        with torch.no_grad():
-            features = stylizer.features(image)
-            wanted = map_statistics(features, self.content, self.paintings[painting])
-        out = stylizer.decode(wanted, tuple(image.shape[2:]))
+    def _stylised(
+        self, crops: Sequence[tuple[int, _Crop]], painting: int, guide: Field | None = None
+    ) -> tuple[Tensor, Terms]:
+        """The stylised crops (B, 3, h, w) of views, with a graph, and their content and style
+        terms."""
+        stylizer, layer, stride = self.stylizer, self.stylizer.layer, self.stylizer.stride
+        wanted = torch.cat([
+            crop.of(self.styled.of(view, painting, guide), stride) for view, crop in crops
+        ])  # fmt: skip
+        mask = torch.cat([crop.of(self.views.mask(view)) for view, crop in crops])
+        out = stylizer.decode(wanted, tuple(mask.shape[2:]))
         found = stylizer.network(out, list(dict.fromkeys([*self.layers, layer])))
         style = {name: found[name] for name in self.layers}
         return out, {
@@ -209,10 +204,6 @@ class DecoderTask(Task):
             parts.append(slice(start, start + side))
         return _Crop(*parts)
 
-    @staticmethod
-    def _cut(image: Tensor, crop: _Crop) -> Tensor:
-        return image[..., crop.rows, crop.columns]
-
     def state(self) -> dict[str, Any]:
         return {"decoder": self.stylizer.decoder.state_dict()}
 
@@ -224,6 +215,13 @@ class DecoderTask(Task):
 class _Crop:
     rows: slice
     columns: slice
+
+    def of(self, image: Tensor, stride: int = 1) -> Tensor:
+        """The part of an image (..., H, W), or of features with a cell for ``stride`` pixels."""
+        rows, columns = (
+            slice(part.start // stride, part.stop // stride) for part in (self.rows, self.columns)
+        )
+        return image[..., rows, columns]
 
 
 def load_module(module: nn.Module, state: object) -> None:

@@ -4,7 +4,6 @@ all its views, in all paintings at once (StylizedNeRF, Huang et al. 2022, sectio
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,103 +15,25 @@ from losses.photometric import photometric_loss
 from models.field import Field
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style
-from models.stylizer import Statistics, Stylizer, map_statistics
+from models.stylizer import Manner
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
-from systems.paintings import Painting, code_distributions, painting_statistics
+from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
+from systems.styled_features import StyledFeatures
 from systems.system import Plan, Subjects, Task, Terms
-from utils.checkpoint import digest
 from utils.images import LUMA, resize, to_uint8
 
 PIXELS = 4096  # of a view, per step
-VISITS = 8  # steps for each painting and view, per epoch
+STAY = 4  # steps on a picture of the 2D network, until it makes one of another view or painting
+TURNS = 4  # pictures of each painting and view, per epoch
+LAST_RATE = 0.1  # of the learning rate, at the end
 PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
-REFRESHES = 3  # how often, once the 2D network learns from the field, its pictures are made anew
 SHOWN_PAIRS = 4  # of views, whose difference is recorded
-
-
-class Teacher(nn.Module):
-    """The 2D network as it was at some step, and the pictures it made, as far as they are kept.
-
-    Pictures are kept under the content of what they were made of: painting, decoder, size and
-    photographic view.
-
-    Args:
-        stylizer: whose decoder goes on learning.
-        paintings: digests, in their order.
-        budget: bytes of pictures to keep.
-        preserve_colour: whether only the luminance is the painting's, the chroma the photo's.
-    """
-
-    def __init__(
-        self, stylizer: Stylizer, paintings: Sequence[str], budget: float, preserve_colour: bool
-    ) -> None:
-        super().__init__()
-        self.stylizer = (stylizer,)  # in a tuple, or its parameters would be the teacher's as well
-        self.decoder = deepcopy(stylizer.decoder).requires_grad_(False)
-        self.digests, self.budget = list(paintings), budget
-        self.preserve_colour = preserve_colour
-        self.kept: dict[tuple[str, ...], Tensor] = {}
-        self.used = 0
-        self.version = ""
-
-    def refresh(self) -> None:
-        """Takes over the decoder as it is now; pictures of another one are forgotten."""
-        self.decoder.load_state_dict(self.stylizer[0].decoder.state_dict())
-        self.see()
-
-    def see(self) -> None:
-        """Tells its own decoder from others."""
-        self.version = digest(self.decoder.state_dict())
-        self.kept = {key: picture for key, picture in self.kept.items() if key[1] == self.version}
-        self.used = sum(picture.nbytes for picture in self.kept.values())
-
-    @torch.no_grad()
-    def pixels(
-        self,
-        painting: int,
-        view: FrozenView,
-        views: PhotoViews,
-        content: Statistics,
-        styles: Sequence[Statistics],
-    ) -> Tensor:
-        """Colours (P, 3) uint8 of the painted picture at the pixels of a frozen view.
-
-        All paintings of a view are made when the first is asked for, as far as they can be kept:
-        they share its features.
-        """
-        key = self._key(painting, views, view.index)
-        if key in self.kept:
-            return self.kept[key]
-        image, stylizer = views.content(view.index), self.stylizer[0]
-        features = stylizer.features(image)
-        size = tuple(image.shape[2:])
-        asked = None
-        for other in [painting, *(n for n in range(len(styles)) if n != painting)]:
-            key = self._key(other, views, view.index)
-            if key in self.kept:
-                continue
-            changed = map_statistics(features, content, styles[other])
-            picture = self.decoder(changed)[..., : size[0], : size[1]].float().clamp(0, 1)
-            if self.preserve_colour:
-                picture = with_luminance(image, picture)
-            rows = picture[0].flatten(1).T.index_select(0, view.places())
-            rows = to_uint8(rows).cpu()
-            asked = rows if asked is None else asked
-            if self.used + rows.nbytes > self.budget:
-                break
-            self.kept[key] = rows
-            self.used += rows.nbytes
-        return asked
-
-    def _key(self, painting: int, views: PhotoViews, index: int) -> tuple[str, ...]:
-        size = "x".join(map(str, views.rgb[index].shape[:2]))
-        return self.digests[painting], self.version, views.digests[index], size
 
 
 def with_luminance(image: Tensor, of: Tensor) -> Tensor:
@@ -155,12 +76,7 @@ class MimicTask(Task):
         self.lesson = lesson
         self.decoder = (decoder,)  # the other task's parameters are not this one's
         self.stylizer = decoder.stylizer
-        self.teacher = Teacher(
-            self.stylizer,
-            [painting.digest for painting in paintings],
-            0.0,
-            options.preserve_colour,
-        )
+        self.answer: tuple[int, Tensor | None] = (-1, None)  # visit, colours (P, 3) uint8 to learn
         self.resumed = False
         every = lesson.n_steps - lesson.n_consistency
         self.show_every = options.val_every or max(1, every // 10)
@@ -186,9 +102,6 @@ class MimicTask(Task):
         cost = self.renderer.field.cost
         self.chunks = self.frozen.painting_chunks(first, self.options.chunk)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
-        each = 3 * len(first)
-        self.teacher.budget = budget
-        kept = min(self.teacher.budget, each * n_views * n_paintings)
         # of the 2D network's deepest picture of a whole view, its widest layer twice
         height, width = first.size
         whole = 2 * 4 * max(g.channels / g.stride**2 for g in self.stylizer.network.layers.values())
@@ -197,9 +110,9 @@ class MimicTask(Task):
         return Plan(
             f"{n_paintings} paintings on {n_views} views of {width}x{height}; "
             f"{self.lesson.n_steps - self.lesson.n_consistency} steps of {PIXELS} pixels; frozen "
-            f"views {geometry / 1e6:.0f} MB, pictures of the 2D network {kept / 1e6:.0f} MB; each "
-            f"further painting {self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint",
-            max(working, whole * height * width) + kept + geometry + 8 * height * width * n_views,
+            f"views {geometry / 1e6:.0f} MB; each further painting "
+            f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint",
+            max(working, whole * height * width) + geometry + 8 * height * width * n_views,
         )
 
     def bytes_per_painting(self) -> int:
@@ -221,39 +134,36 @@ class MimicTask(Task):
             ):
                 views.add(index)
             steps = tqdm(range(len(views)), desc="statistics", unit="view", disable=quiet)
-            self.content = views.statistics(self.stylizer, steps)
-            found, rows = [], []
+            content = views.statistics(self.stylizer, steps)
+            manners, rows = [], []
             for number, image in enumerate(self.decoder[0].images):
-                of_whole, of_parts = painting_statistics(
-                    self.stylizer, image.to(self.engine.device), self.generator(number, 4)
-                )
-                found.append(of_whole)
-                rows.append(of_parts)
-        self.views, self.statistics = views, found
+                features = self.stylizer.features(image.to(self.engine.device)).float()
+                manners.append(Manner.of(features, self.options.stylisation == "patches"))
+                rows.append(part_statistics(features, self.generator(number, 4)))
+        self.views = views
+        self.styled = StyledFeatures(self.stylizer, views, content, manners)
         if not self.resumed:
             for number, (own, (mean, log_variance)) in enumerate(
                 zip(self.styles, code_distributions(rows, self.options.seed), strict=True)
             ):
                 own.latents.draw(mean, log_variance, self.generator(number, 5))
-        self.decoder[0].provide(views, self.content, found)
-        self.teacher.see()
+        self.decoder[0].provide(self.styled)
 
-    def before_step(self, step: int) -> bool:
+    def rate(self, step: int, n_steps: int) -> float:
         lesson = self.lesson
-        after = step - lesson.mutual_from
-        every = max(1, -(-(lesson.n_steps - lesson.mutual_from) // (REFRESHES + 1)))
-        if step == lesson.n_consistency or (after > 0 and after % every == 0):
-            self.teacher.refresh()
-        return False
+        done = (step - lesson.n_consistency) / max(1, lesson.n_steps - lesson.n_consistency)
+        return super().rate(step, n_steps) * (1 - (1 - LAST_RATE) * min(1.0, max(0.0, done)))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
             return
-        number, index = self._pair(step)
+        visit, number, index = self._visit(step)
         view = self.frozen.view(index)
         if len(view) == 0:
             return
-        wanted = self._answer(number, view)
+        if self.answer[0] != visit:
+            self.answer = visit, self._picture(number, view, self.lesson.field_guides(step))
+        wanted = self.answer[1]
         draw = torch.randint(len(view), (PIXELS,), generator=self.generator(step)).sort().values
         part = self.engine.team.part(PIXELS)
         chosen = draw[part].to(self.engine.device)
@@ -273,31 +183,42 @@ class MimicTask(Task):
         self.engine.show("loss", sum(totals.values()))
         yield totals
 
-    def _answer(self, number: int, view: FrozenView) -> Tensor:
-        return self.teacher.pixels(number, view, self.views, self.content, self.statistics)
+    @torch.no_grad()
+    def _picture(self, number: int, view: FrozenView, guided: bool) -> Tensor:
+        """Colours (P, 3) uint8 that the 2D network, as it is now, paints a view in."""
+        guide = self.fields[number] if guided else None
+        size, stylizer = self.views.rgb[view.index].shape[:2], self.stylizer
+        picture = stylizer.decode(self.styled.of(view.index, number, guide), tuple(size))
+        picture = picture.float().clamp(0, 1)
+        if self.options.preserve_colour:
+            picture = with_luminance(self.views.content(view.index), picture)
+        return to_uint8(picture[0].flatten(1).T.index_select(0, view.places())).cpu()
 
-    def _pair(self, step: int) -> tuple[int, int]:
-        """Painting and view of a step: all pairs in a random order, again and again; the paintings
-        of a view one after the other, which share what has to be computed of it."""
-        visit = step - self.lesson.n_consistency
+    def _visit(self, step: int) -> tuple[int, int, int]:
+        """Number of the visit that a step is part of, its painting and its view: all pairs in a
+        random order, again and again; the paintings of a view one after the other, which share
+        what has to be computed of it."""
+        visit = (step - self.lesson.n_consistency) // STAY
         n, views = len(self.paintings), len(self.frozen)
         turn, place = divmod(visit // n, views)
         order = torch.randperm(views, generator=self.generator(turn, 2))
-        return visit % n, int(order[place])
+        return visit, visit % n, int(order[place])
 
     def after_step(self, step: int) -> None:
         done = step - self.lesson.n_consistency
         if done >= 0 and done % self.show_every == 0:
-            self._record_pictures(step)
-            self._record_error(step)
+            guided = self.lesson.field_guides(step)
+            self._record_pictures(step, guided)
+            self._record_error(step, guided)
 
-    def _record_error(self, step: int) -> None:
+    def _record_error(self, step: int, guided: bool) -> None:
         """How differently the 2D network paints what two views show, of some pairs of views."""
         apart = max(1, len(self.views) // SHOWN_PAIRS)
         chosen = range(0, len(self.views), apart)[:SHOWN_PAIRS]
         pairs = [(view, near[0]) for view in chosen if (near := self.views.neighbours(view))]
-        for painting, own in zip(self.paintings, self.statistics, strict=True):
-            paint = painter(self.stylizer, self.views, self.content, own)
+        for number, painting in enumerate(self.paintings):
+            guide = self.fields[number] if guided else None
+            paint = painter(self.stylizer.decode, self.styled, number, guide)
             error = cross_view_error(paint, self.views, pairs)
             if error is not None:
                 name = f"2d_cross_view_error/{painting.name}"
@@ -305,9 +226,9 @@ class MimicTask(Task):
                 self.engine.record_value(step, f"{name}/normalised", error.normalised)
 
     @torch.no_grad()
-    def _record_pictures(self, step: int) -> None:
+    def _record_pictures(self, step: int, guided: bool) -> None:
         """What the 2D network makes of a view | the field in that style | the photographic view."""
-        _, index = self._pair(step)
+        _, _, index = self._visit(step)
         view, background = self.frozen.view(index), self.renderer.background
         for number, painting in enumerate(self.paintings):
             parts = self.chunks.over(
@@ -316,7 +237,7 @@ class MimicTask(Task):
             )
             if not parts:
                 return
-            answer = self._answer(number, view).to(background.device).float() / 255
+            answer = self._picture(number, view, guided).to(background.device).float() / 255
             answer = torch.lerp(background.expand_as(answer), answer, view.opacity[:, None])
             shown = [view.image(x.float(), background) for x in (answer, torch.cat(parts))]
             photo = self.views.rgb[index].to(background.device).float() / 255
@@ -328,14 +249,13 @@ class MimicTask(Task):
             self.engine.record_image(step, f"2d_field_photo_painting/{painting.name}", panel)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "styles": self.styles.state_dict(),
-            "teacher": self.teacher.decoder.state_dict(),
-        }
+        visit, answer = self.answer
+        answer = torch.empty(0, 3, dtype=torch.uint8) if answer is None else answer
+        return {"styles": self.styles.state_dict(), "visit": visit, "answer": answer}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         load_module(self.styles, state.get("styles"))
-        load_module(self.teacher.decoder, state.get("teacher"))
+        self.answer = state.get("visit", -1), state.get("answer")
         self.resumed = True
 
 

@@ -22,7 +22,7 @@ from models.style import Style
 from models.stylizer import Stylizer
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson
-from systems.mimic_task import VISITS, MimicTask, fields_of
+from systems.mimic_task import STAY, TURNS, MimicTask, fields_of
 from systems.paintings import Painting, read_paintings
 from systems.run import Run
 from systems.style import options_of_field, options_of_paintings
@@ -101,8 +101,8 @@ def mutual_system(
 
 def lesson_of(options: TrainOptions, n_paintings: int, n_views: int) -> Lesson:
     """Which half learns when."""
-    n_field = options.max_steps or options.num_epochs_style * VISITS * n_paintings * n_views
-    after = n_field // 2 if options.decoder_step is None else min(options.decoder_step, n_field)
+    n_field = options.max_steps or options.num_epochs_style * TURNS * STAY * n_paintings * n_views
+    after = n_field // TURNS if options.decoder_step is None else min(options.decoder_step, n_field)
     first = options.consistency_steps
     return Lesson(first, first + after, first + n_field)
 

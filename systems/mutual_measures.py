@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.stylizer import Statistics, Stylizer
+from models.field import Field
 from models.warp import LEAST_COVERAGE, eroded, masked_rmse
 from systems.photo_views import PhotoViews
+from systems.styled_features import StyledFeatures
 from utils.images import LUMA, sample_bilinear
 from utils.octaves import normalised_error
 
@@ -21,13 +22,24 @@ Painter = Callable[[int], Tensor]
 
 
 def painter(
-    stylizer: Stylizer, views: PhotoViews, content: Statistics, style: Statistics
+    decode: Callable[..., Tensor],
+    styled: StyledFeatures,
+    painting: int,
+    guide: Field | None = None,
 ) -> Painter:
-    """What a 2D network makes of a view in one style."""
+    """What a 2D network makes of a view in one style.
+
+    Args:
+        decode: features and size of an image -> the image, see `Stylizer.decode`.
+        styled: what it decodes.
+        painting: in whose manner.
+        guide: see `StyledFeatures.of`.
+    """
 
     @torch.no_grad()
     def paint(index: int) -> Tensor:
-        picture = stylizer(views.content(index), content, style).float()
+        size = tuple(styled.views.rgb[index].shape[:2])
+        picture = decode(styled.of(index, painting, guide), size).float()
         return picture[0].permute(1, 2, 0).clamp(0, 1)
 
     return paint

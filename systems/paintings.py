@@ -11,7 +11,7 @@ from torch import Tensor
 from losses.style_image import prepare_style
 from models.checkpoint import style_name
 from models.style_vae import fit_style_vae
-from models.stylizer import Moments, Statistics, Stylizer
+from models.stylizer import Moments
 from utils.checkpoint import digest
 from utils.images import read_image
 
@@ -59,18 +59,14 @@ def read_paintings(files: list[Path]) -> list[Painting]:
 
 
 @torch.no_grad()
-def painting_statistics(
-    stylizer: Stylizer, image: Tensor, generator: torch.Generator
-) -> tuple[Statistics, Tensor]:
-    """Statistics of a painting's features, and those of `CROPS` parts of it as rows (N, 2 C).
+def part_statistics(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Statistics of a painting's features (1, C, h, w) and those of `CROPS` parts of it, as rows
+    (1 + CROPS, 2 C).
 
     Args:
-        image: (1, 3, h, w), see `Painting.image`.
         generator: draws the parts.
     """
-    features = stylizer.features(image).float()
-    whole = Moments.of(features).statistics()
-    rows = [whole.vector()]
+    rows = [Moments.of(features).statistics().vector()]
     for _ in range(CROPS):
         share = LEAST_CROP + (1 - LEAST_CROP) * torch.rand(2, generator=generator)
         sides = [
@@ -80,7 +76,7 @@ def painting_statistics(
         at = [int(torch.randint(n, (), generator=generator)) for n in room]
         part = features[:, :, at[0] : at[0] + sides[0], at[1] : at[1] + sides[1]]
         rows.append(Moments.of(part).statistics().vector())
-    return whole, torch.stack(rows)
+    return torch.stack(rows)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from datasets.cameras.rays import Cameras
 from models.field import Field
 from models.render import Samples, median_depth
-from models.stylizer import Moments, Statistics, Stylizer
+from models.stylizer import Moments, Statistics, Stylizer, pooled
 from models.warp import OPAQUE, Frame, Surface, correspondence
 from systems.frozen import FrozenGeometry, FrozenView
 from utils.checkpoint import digest
@@ -90,6 +90,17 @@ class PhotoViews:
         image = rgb + missing * (self.backdrop.to(device) - self.background)
         return image.clamp(0, 1).permute(2, 0, 1)[None]
 
+    @torch.no_grad()
+    def painted(self, index: int, field: Field) -> Tensor:
+        """(1, 3, H, W) in [0, 1]: a view of the field in other colours, over their mean."""
+        view, background = self.frozen.view(index), self.background
+        parts = self.chunks.over(len(view), lambda part: view.render(field, background, part))
+        colours = torch.cat([*parts, view.opacity.new_zeros(0, 3)]).float()
+        missing = (1 - view.opacity)[:, None]
+        total = (colours - missing * background).sum(0)
+        backdrop = total / view.opacity.sum().clamp(min=1e-6)
+        return view.image(colours + missing * (backdrop - background), backdrop).clamp(0, 1)
+
     def mask(self, index: int) -> Tensor:
         """(1, 1, H, W) opacity of a view."""
         return self.alpha[index].to(self.background.device).float()[None, None] / 255
@@ -128,12 +139,3 @@ class PhotoViews:
         eyes = self.cameras.c2w[:, :, 3]
         order = (eyes - eyes[index]).norm(dim=1).argsort(stable=True).tolist()
         return [other for other in order if other != index][:NEIGHBOURS]
-
-
-def pooled(mask: Tensor, features: Tensor) -> Tensor:
-    """A mask (B, 1, H, W) as one of features (B, C, h, w), which may reach over its borders."""
-    height, width = features.shape[2:]
-    scale = -(-mask.shape[2] // height)
-    pad = (0, width * scale - mask.shape[3], 0, height * scale - mask.shape[2])
-    padded = torch.nn.functional.pad(mask, pad, mode="replicate")
-    return torch.nn.functional.avg_pool2d(padded, scale)

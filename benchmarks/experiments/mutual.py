@@ -39,6 +39,7 @@ from systems.mutual_measures import CrossView, cross_view_error, laplacian_energ
 from systems.paintings import Painting, read_paintings
 from systems.photo_views import PhotoViews
 from systems.run import Run
+from systems.styled_features import StyledFeatures
 from systems.system import System
 from utils.images import write_image
 from utils.machine import accelerator, mixed_precision, trainer_precision
@@ -224,13 +225,14 @@ def _judged(
     totals: dict[str, list[float]] = {}
     with mixed_precision(options.precision, settings.device):
         held_out = _views(renderer, cameras, options, mimic)
+        styled = StyledFeatures(stylizer, held_out, mimic.styled.content, mimic.styled.manners)
         pairs = [(i, i - 1) for i in range(1, len(cameras))]
         for number, painting in enumerate(paintings):
-            style = mimic.statistics[number]
-            own = painter(stylizer, held_out, mimic.content, style)
-            # what either half is compared with has to be the same for all arms
-            first = painter(untrained, held_out, mimic.content, style)
             (painted,) = fields_of(renderer.field, [mimic.styles[number].to(device)])
+            guide = painted if mimic.lesson.field_guides(mimic.lesson.n_steps - 1) else None
+            own = painter(stylizer.decode, styled, number, guide)
+            # what either half is compared with has to be the same for all arms
+            first = painter(untrained.decode, styled, number)
             pictures = [_picture(held_out, index, painted) for index in range(len(cameras))]
             distance = StyleDistance(painting.rgb, options.features, options.vgg_weights, device)
             distances = [

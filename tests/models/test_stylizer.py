@@ -12,7 +12,7 @@ from models.image_decoders import (
     load_stylizer,
     write_decoder,
 )
-from models.stylizer import ImageDecoder, Moments, Statistics, Stylizer, map_statistics
+from models.stylizer import ImageDecoder, Manner, Moments, Statistics, Stylizer, map_statistics
 from utils.errors import UserError
 
 CHANNELS = {"conv1_1": 4, "conv1_2": 4, "conv2_1": 6, "conv2_2": 6, "conv3_1": 8}
@@ -63,8 +63,10 @@ def test_any_size_of_image(size):
     network = load_features("own", layers=["relu3_1"])
     stylizer = Stylizer(network, ImageDecoder.of(network))
     image = torch.rand(1, 3, *size)
-    own = Moments.of(stylizer.features(image)).statistics()
-    assert stylizer(image, own, own).shape == image.shape
+    own = stylizer.features(image)
+    for patches in (False, True):
+        found = stylizer(image, Moments.of(own).statistics(), Manner.of(own, patches))
+        assert found.shape == image.shape
 
 
 def test_a_crop_in_whole_cells_is_painted_like_the_whole():
@@ -74,7 +76,7 @@ def test_a_crop_in_whole_cells_is_painted_like_the_whole():
     stylizer = Stylizer(network, ImageDecoder.of(network))
     image = torch.rand(1, 3, 160, 176)
     content = Moments.of(stylizer.features(image)).statistics()
-    style = Statistics(content.mean + 0.1, content.std * 1.3)
+    style = Manner(Statistics(content.mean + 0.1, content.std * 1.3))
     whole, crop = (
         stylizer(image, content, style),
         stylizer(image[..., 8:152, 12:172], content, style),
@@ -86,6 +88,19 @@ def test_a_crop_in_whole_cells_is_painted_like_the_whole():
         rtol=1e-4,
         atol=1e-4,
     )
+
+
+def test_a_painting_in_its_own_manner_is_what_it_was():
+    """Each patch of it is its own nearest one."""
+    network = load_features("own", layers=["relu3_1"])
+    stylizer = Stylizer(network, ImageDecoder.of(network))
+    image = torch.rand(1, 3, 48, 56)
+    features = stylizer.features(image)
+    manner = Manner.of(features)
+    nearest = stylizer.matched(manner.features, manner)
+    assert torch.equal(nearest.flatten(), torch.arange(nearest.numel(), dtype=torch.int32))
+    same = stylizer.changed(features, manner.statistics, manner, nearest)
+    torch.testing.assert_close(same, features, rtol=1e-4, atol=1e-4)
 
 
 def test_decoders_files(tmp_path):

@@ -10,20 +10,22 @@ import torch
 from PIL import Image
 
 from datasets.cameras.rays import Cameras
+from datasets.portable import scene_from
 from eval import evaluate
 from losses.adain import consistency_term, content_term, style_statistics, style_term
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, geometry_digest
+from models.image_decoders import load_stylizer
 from models.latents import Latents
-from models.stylizer import Moments
+from models.stylizer import Manner, Moments, pooled
 from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.decoder_task import EVERY, Lesson
-from systems.mimic_task import Teacher, with_luminance
+from systems.mimic_task import with_luminance
 from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
-from systems.paintings import code_distributions, painting_statistics, read_paintings
-from systems.photo_views import pooled
+from systems.paintings import code_distributions, part_statistics, read_paintings
+from systems.styled_features import StyledFeatures
 from systems.system import System
 from tests.conftest import write_sphere_scene
 from utils.errors import UserError
@@ -103,6 +105,46 @@ def evaluated(at, more):
     return torch.from_numpy(read_image(Path(found["directory"]) / "001.png")[0]).float()
 
 
+def test_regions_are_in_their_own_paintings_colours(at):
+    """Everything, nothing, and a half of space; the same half as masks of some training views."""
+    wave, other = (evaluated(at, f"--style {name}") for name in ("Wave", "wave.jpg"))
+    everywhere, nowhere = "-9,-9,-9,9,9,9", "7,7,7,9,9,9"
+    found = evaluated(at, f"--style Wave --regions wave.jpg={everywhere}")
+    assert (found - other).abs().max() <= 1
+    found = evaluated(at, f"--style Wave --regions wave.jpg={nowhere}")
+    assert (found - wave).abs().max() <= 1
+    half = evaluated(at, "--style Wave --regions wave.jpg=-9,-9,0,9,9,9")
+    assert (half - wave).abs().amax(-1).gt(2).any()
+    assert (half - other).abs().amax(-1).gt(2).any()
+
+    folder = at / "masks"
+    folder.mkdir()
+    checkpoint = Checkpoint.read(at / "ckpts/sphere_mutual.ckpt")
+    scene = scene_from(checkpoint.scenes[ONLY_FIELD])
+    views = scene.train[::2]
+    for view in views:
+        rays = Cameras.within(scene, [view]).view_rays(0, 0, view.height * view.width)
+        # where a ray is nearest to the middle of the sphere that it looks at
+        t = -(rays.origins * rays.directions).sum(1) / rays.directions.square().sum(1) - 0.6
+        up = (rays.origins + t[:, None] * rays.directions)[:, 2].view(view.height, view.width) > 0
+        Image.fromarray((up * 255).to(torch.uint8).numpy()).save(folder / f"{view.name}.png")
+    masked = evaluated(at, "--style Wave --regions wave.jpg=masks")
+    apart = (wave - other).abs().mean()
+    assert (masked - half).abs().mean() < 0.35 * apart
+
+
+def test_regions_name_what_is_wrong(at):
+    for words, message in (
+        ("Wave", "give NAME=FOLDER"),
+        ("nobody=0,0,0,1,1,1", "nobody"),
+        ("Wave=1,1,1,0,0,0", "larger each"),
+        ("Wave=nowhere", "no folder nowhere"),
+        ("Wave=paintings", "no mask of a training view"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluated(at, f"--regions {words}")
+
+
 def test_a_resumed_run_ends_with_the_same_bits(at):
     """Stopped among the consistency steps, before and after the field has begun to teach."""
     whole = styles_of("ckpts/sphere_mutual.ckpt")
@@ -166,8 +208,6 @@ def test_photographic_colours_are_needed(at):
 def test_a_novel_view_never_takes_another_paintings_code(at):
     """Its own painting's mean, or the codes of its own training views around it."""
     checkpoint = Checkpoint.read(at / "ckpts/sphere_mutual.ckpt")
-    from datasets.portable import scene_from
-
     scene = scene_from(checkpoint.scenes[ONLY_FIELD])
     style = checkpoint.renderer(style="Wave").field.style
     trained, novel = (Cameras.within(scene, views) for views in (scene.train, scene.test))
@@ -250,46 +290,34 @@ class _Views:
     def content(self, _):
         return self.image
 
+    def mask(self, _):
+        return torch.ones_like(self.image[:, :1])
 
-def test_pictures_are_kept_by_the_content_of_all_they_are_made_of():
-    """Another painting, decoder or view never meets an old picture."""
-    from models.image_decoders import load_stylizer
 
-    class View:
-        index = 0
-
-        @staticmethod
-        def places():
-            return torch.arange(20)
-
+def test_patches_are_chosen_by_the_view_and_by_the_field_that_guides():
+    """A guide's choice is not kept, nor is another painting's or view's taken for one's own."""
     stylizer = load_stylizer("own", None, None)
-    image = torch.rand(1, 3, 16, 16)
-    own = Moments.of(stylizer.features(image)).statistics()
-    teacher = Teacher(stylizer, ["first", "second"], 1e6, False)
-    teacher.see()
+    image, painted = torch.rand(2, 1, 3, 32, 32)
+    content = Moments.of(stylizer.features(image)).statistics()
+    manners = [Manner.of(stylizer.features(torch.rand(1, 3, 48, 40))) for _ in range(2)]
     views = _Views(image, "v")
-
-    def picture(painting=0, of=views):
-        return teacher.pixels(painting, View, of, own, [own, own._replace(mean=own.mean + 1)])
-
-    first = picture()
-    assert picture() is first
-    assert not torch.equal(picture(1), first)
-    other = _Views(image.flip(3), "w")
-    assert not torch.equal(picture(of=other), first)
-    teacher.digests[0] = "changed"
-    assert picture() is not first
-    teacher.digests[0] = "first"
-    with torch.no_grad():
-        stylizer.decoder.convs[-1].bias += 0.2
-    assert picture() is first  # the teacher is the network as it was
-    teacher.refresh()
-    assert not torch.equal(picture(), first)
-    teacher.budget = 0.0
-    teacher.kept.clear()
-    again = picture()
-    assert not teacher.kept
-    assert torch.equal(picture(), again)  # made anew, to the bit
+    views.painted = lambda index, field: painted
+    styled = StyledFeatures(stylizer, views, content, manners)
+    first = styled.of(0, 0)
+    guided = styled.of(0, 0, guide=object())
+    assert not torch.equal(guided, first)
+    assert torch.equal(styled.of(0, 0), first)
+    assert not torch.equal(styled.of(0, 1), first)
+    other = StyledFeatures(stylizer, _Views(image.flip(3), "w"), content, manners)
+    assert not torch.equal(other.of(0, 0), first)
+    # a guide that shows the painting's own patches gets just these
+    views.painted = lambda index, field: strip
+    strip = torch.rand(1, 3, 32, 32)
+    manners[0] = Manner.of(stylizer.features(strip))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("systems.styled_features.GUIDANCE", 1e6)
+        own = StyledFeatures(stylizer, views, content, manners[:1]).of(0, 0, guide=object())
+    torch.testing.assert_close(own, stylizer.features(strip), rtol=1e-3, atol=1e-3)
 
 
 def test_preserved_colours_have_the_paintings_luminance():
@@ -305,19 +333,16 @@ def test_preserved_colours_have_the_paintings_luminance():
 
 def test_a_paintings_codes_follow_its_own_statistics(tmp_path):
     """Those of the painting, as a mean and a deviation per channel; not of a stylised picture."""
-    from models.image_decoders import load_stylizer
-
     for seed, name in enumerate(("a.png", "b.png")):
         paint(tmp_path / name, seed, (64, 48))
     paintings = read_paintings(sorted(tmp_path.glob("*.png")))
     stylizer = load_stylizer("own", None, None)
     rows = []
     for painting in paintings:
-        image = painting.image(48)
-        whole, parts = painting_statistics(stylizer, image, torch.Generator().manual_seed(0))
-        features = stylizer.features(image)[0]
-        torch.testing.assert_close(whole.mean, features.mean((1, 2)), rtol=1e-4, atol=1e-4)
-        assert torch.equal(parts[0], whole.vector())
+        features = stylizer.features(painting.image(48))
+        parts = part_statistics(features, torch.Generator().manual_seed(0))
+        whole = parts[0][: features.shape[1]]
+        torch.testing.assert_close(whole, features.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
         rows.append(parts[:9])
     (first, _), (second, _) = code_distributions(rows, 0)
     assert (first - second).norm() > 0.5
