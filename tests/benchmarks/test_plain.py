@@ -18,7 +18,6 @@ from features.vgg import Vgg, convolutions
 from losses.content import content_loss
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES
-from models.nerf import FOG
 
 HALF = 2.0
 BOUNDS = torch.tensor([[-HALF] * 3, [HALF] * 3])
@@ -37,7 +36,8 @@ def rays_of(n, dtype=torch.float64):
 
 def twin_of(field):
     """The plain network with the weights of a `NerfField`."""
-    twin = PlainNerf(torch.pi / HALF, FOG / HALF).to(torch.float64)
+    # in single precision, as the field keeps them
+    twin = PlainNerf(float(field.geometry.scale), float(field.geometry.fog)).to(torch.float64)
     pairs = [
         (twin.trunk, field.geometry.mlp.layers),
         (twin.density, field.geometry.mlp.out),
