@@ -26,6 +26,7 @@ from pipeline import train
 from systems.frozen import FrozenGeometry
 from systems.photometric_task import PhotometricTask
 from systems.system import System
+from tests.crashes import run_until
 from tests.datasets.conftest import Captures
 from utils.errors import NumericalError
 
@@ -310,23 +311,6 @@ def test_a_resumed_run_ends_with_the_same_weights(at, field):
         assert same(weights(again[0]), whole)
     run_until(36, lambda: style("--max_steps 9 --checkpoint_every 17"))
     assert same(weights(style("--max_steps 9 --checkpoint_every 17 --resume")[0]), painted)
-
-
-def run_until(step, run):
-    """Runs, and stops it like a crash after ``step`` steps."""
-    original = System._move
-
-    def crash(self, at_step, *more):
-        if at_step == step:
-            raise RuntimeError("crash")
-        original(self, at_step, *more)
-
-    System._move = crash
-    try:
-        with pytest.raises(RuntimeError, match="crash"):
-            run()
-    finally:
-        System._move = original
 
 
 @pytest.mark.parametrize(
