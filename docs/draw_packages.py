@@ -9,9 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 START, END = "```mermaid\n", "```\n"
-PACKAGES = (
-    *("measures", "analysis", "systems", "assets", "models", "losses", "features", "datasets"),
-    "utils",
+PACKAGES = sorted(
+    {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
 )
 SCRIPTS = "scripts"  # all modules beside the packages
 # it reads the packages' registries of names, and systems and assets read it
