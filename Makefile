@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-joint test test-slow bench environment clean
+.PHONY: demo demo-joint test test-slow fuzz bench environment clean
 
 demo: environment
 	$(BIN)/python demo.py
@@ -17,6 +17,11 @@ test: environment
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
+
+# 10,000 inputs; for more: make fuzz FUZZ=100000
+FUZZ ?= 10000
+fuzz: environment
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 bench: environment
 	$(BIN)/python -m benchmarks

@@ -20,6 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,9 @@ from systems.pairs import source_of
 from systems.regions import read_regions, with_regions
 from utils.checkpoint import ensure_writable
 from utils.depth import depth_to_colour
-from utils.files import replacing
+from utils.files import replacing, require_no_folders
 from utils.images import to_uint8, write_image
+from utils.lock import lock
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
 from utils.video import write_gif
@@ -68,11 +70,18 @@ FPS = 15  # of a path that does not say how many
 
 
 def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
+    """`rendered`, alone in its folder: for arguments, result and errors see there."""
+    with ExitStack() as held:
+        return rendered(options, like, held)
+
+
+def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[str, Any]:
     """Renders the views asked for and measures them.
 
     Args:
         options: of eval.py.
         like: a checkpoint through whose network to measure; None: through this one's own.
+        held: gets the lock of the folder that is written to.
 
     Returns:
         What is written to metrics.json, and where the files are; under "measures" what is written
@@ -88,12 +97,16 @@ def evaluate(options: EvalOptions, like: Path | None = None) -> dict[str, Any]:
     directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
     gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
     ensure_writable(gif.parent)
+    require_no_folders(gif, mp4, directory / "metrics.json", directory / "measures.json")
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
     scene, photographed = scene_of(options, checkpoint.scenes[field])
     cameras, photos, fps = views_of(scene, options)
     options = replace(options, fps=options.fps or fps or FPS)
     team, device = launch(device, options.num_gpus, options.num_nodes)
+    if team.rank == 0:
+        busy = f"{directory}: another program renders here; wait, or give another --output_dir"
+        held.enter_context(lock(directory / ".lock", busy))
     renderer, cameras = mixture.renderer(checkpoint).to(device), cameras.to(device)
     if regions:
         with_regions(renderer, checkpoint, field, scene, regions)

@@ -18,11 +18,18 @@ from systems import PARTS, STAGES
 from systems.pairs import checked_pairs, folders, is_pair, is_scene
 from utils.errors import UserError
 from utils.options import (
+    CELLS,
     EIGHT,
+    FARTHEST,
     FILE_NAME,
     FRACTION,
+    FRAMES,
+    NEAREST,
     NOT_NEGATIVE,
+    PIXELS,
     POSITIVE,
+    PROCESSES,
+    RATE,
     SCHEDULE_NOT_NEGATIVE,
     SEED,
     SHARE,
@@ -95,13 +102,13 @@ class Data(Options):
         derive=lambda o: _name_of(o.root_dir),
     )
     img_wh: tuple[int, int] | None = option(
-        None, "width and height to resize the images to (default: their own)", check=POSITIVE
+        None, "width and height to resize the images to (default: their own)", check=PIXELS
     )
     near: float | None = option(
-        None, "nearest distance on a ray (default: the scene's)", check=NOT_NEGATIVE
+        None, "nearest distance on a ray (default: the scene's)", check=NEAREST
     )
     far: float | None = option(
-        None, "farthest distance on a ray (default: the scene's)", check=POSITIVE
+        None, "farthest distance on a ray (default: the scene's)", check=FARTHEST
     )
     hold_out: float = option(
         8.0,
@@ -163,8 +170,8 @@ class Arithmetic(Device):
 class Machine(Arithmetic):
     """machine"""
 
-    num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=POSITIVE)
-    num_nodes: int = option(1, "machines to use, with --num_gpus each", check=POSITIVE)
+    num_gpus: int = option(1, "GPUs to use; without a GPU, processes", check=PROCESSES)
+    num_nodes: int = option(1, "machines to use, with --num_gpus each", check=PROCESSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +251,7 @@ class FieldShape(Options):
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
     voxel_resolution: int = option(
-        256, "voxels: final number along the longest side", check=EIGHT, part=FIELD
+        256, "voxels: final number along the longest side", check=CELLS, part=FIELD
     )
 
 
@@ -299,7 +306,7 @@ class Optimisation(Options):
         ),
     )
     batch_size: int = option(1024, "geometry: rays per step", check=POSITIVE, part=PHOTOS)
-    lr: float | None = option(None, "learning rate (default: by field and stage)", check=POSITIVE)
+    lr: float | None = option(None, "learning rate (default: by field and stage)", check=RATE)
     optimizer: str = option("adam", "optimiser", choices=("adam", "radam", "sgd"))
     lr_scheduler: str = option(
         "constant",
@@ -577,7 +584,7 @@ class Output(Options):
         (), "interpolate: training views, by name or number from 0 (default: some all around)"
     )
     n_frames: int | None = option(
-        None, "path: number of frames (default: 60, or the file's)", check=POSITIVE
+        None, "path: number of frames (default: 60, or the file's)", check=FRAMES
     )
     fps: int | None = option(
         None, "frames per second of GIF and MP4 (default: 15, or the file's)", check=POSITIVE
@@ -636,7 +643,7 @@ class Export(Options):
         derive=lambda o: o.ckpt_path.stem if o.ckpt_path else o.fine_path and o.fine_path.stem,
     )
     output_dir: Path = option(Path("results"), "directory of everything that is written")
-    resolution: int = option(256, "mesh, volume: cells along the longest side", check=EIGHT)
+    resolution: int = option(256, "mesh, volume: cells along the longest side", check=CELLS)
     bounds: tuple[float, float, float, float, float, float] | None = option(
         None, "mesh, volume: lower x y z and upper x y z (default: around what is occupied)"
     )

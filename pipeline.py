@@ -26,6 +26,8 @@ from utils.machine import accelerator, keep_memory
 from viewer.page import import_viser
 from viewer.watch import Watching
 
+log = logging.getLogger(__name__)
+
 
 def train(options: TrainOptions) -> list[Path]:
     """Runs one stage: the systems that it is made of, one after the other.
@@ -37,6 +39,9 @@ def train(options: TrainOptions) -> list[Path]:
         UserError: bad input, before anything is trained.
         NumericalError: NaN or infinity in training.
     """
+    if options.unread:
+        flags = ", ".join(f"--{name}" for name in options.unread)
+        log.warning("%s: not used by --stage %s", flags, options.stage)
     device = accelerator(options.device, options.num_gpus)
     ensure_writable(options.ckpt_dir)
     ensure_writable(options.log_dir)

@@ -40,6 +40,7 @@ CASES = {
 EXPERIMENTS = {
     "mutual": "stage mutual with and without its halves",
     "style_lab": "ways of painting side by side: time, memory, measures, pictures",
+    "kills": "training killed at random moments and resumed: the same weights",
     "few_views": "scenes from few photos: quality on the test views, over draws",
     "viewer": "pictures a second while somebody moves, and how soon they are sharp",
 }

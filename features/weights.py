@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
+
+HASHED = re.compile(r"-([0-9a-f]{8})$")
 
 
 def read_weights(file: Path) -> Mapping[str, object]:
@@ -30,9 +34,18 @@ def read_weights(file: Path) -> Mapping[str, object]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
+        # torchvision's files are called by their digest
+        if (named := HASHED.search(file.stem)) and not _sha256(file).startswith(named[1]):
+            raise UserError(
+                f"{file}: is not what the digest in its name says; download it again, or, where "
+                "that is no digest, rename it"
+            )
         zipped = zipfile.is_zipfile(file)
         if zipped:
             with zipfile.ZipFile(file) as archive:
+                # torch.save does not compress: a few bytes that are could expand without end
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise UserError(damaged)
                 # torch.load verifies no checksum: without this a flipped bit would go unnoticed
                 if archive.testzip() is not None:
                     raise UserError(damaged)
@@ -55,6 +68,14 @@ def read_weights(file: Path) -> Mapping[str, object]:
     if not isinstance(state, Mapping):
         raise UserError(f"{file}: holds a {type(state).__name__}, not a state dict")
     return state
+
+
+def _sha256(file: Path) -> str:
+    total = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def copy_weights(

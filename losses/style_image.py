@@ -1,10 +1,28 @@
-"""Resizes the style image to the size of a render."""
+"""The size of the style image, by that of a render."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from utils.errors import UserError
+
+SMALLEST = 8  # pixels: filters are 5 wide, and networks look at a quarter or an eighth of the size
+
+
+def painting_size(size: int, stroke_scale: float = 1.0) -> int:
+    """The shorter side of a painting for renders with a shorter side of ``size`` pixels.
+
+    Raises:
+        UserError: renders or strokes are too small for a loss to look at.
+    """
+    if round(size * min(1.0, stroke_scale)) < SMALLEST:
+        raise UserError(
+            f"--img_wh: pictures of {size} pixels are too small to paint on; the shorter side, and "
+            f"that side times --stroke_scale, has to be at least {SMALLEST}"
+        )
+    return round(size * stroke_scale)
 
 
 def prepare_style(image: Tensor, size: int) -> Tensor:

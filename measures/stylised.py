@@ -49,7 +49,7 @@ from opt import TrainOptions
 from systems.style import term_weights
 from utils.errors import UserError
 from utils.files import replacing
-from utils.images import read_image
+from utils.images import read_painting
 from utils.metrics import Lpips, MissingLpips
 
 
@@ -163,7 +163,7 @@ class ViewQuality:
             self.photographic = own.to(subject.device)
         self.run = subject.run
         network, layers = subject.network
-        painting, _ = read_image(self.run.style_dir)
+        painting = read_painting(self.run.style_dir)
         self.network, self.layers = network.name, layers
         self.quality = Quality(torch.from_numpy(painting), network, layers, subject.device)
 

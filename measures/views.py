@@ -19,7 +19,7 @@ from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Picture
 from opt import TrainOptions
 from utils.errors import UserError
-from utils.images import read_image
+from utils.images import read_painting
 from utils.metrics import ImageMetrics
 
 WEIGHTS = {"gram": 1.0, "content": 1.0}
@@ -100,7 +100,7 @@ class StyleDistance:
             UserError: its painting or its network is gone.
         """
         run = TrainOptions.from_dict(options)
-        rgb, _ = read_image(run.style_dir)
+        rgb = read_painting(run.style_dir)
         return cls(torch.from_numpy(rgb), run.features, run.vgg_weights, device)
 
     @torch.no_grad()

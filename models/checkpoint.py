@@ -808,7 +808,9 @@ def _check_views(value: object, where: str, needed: bool) -> None:
     names = views.get("names")
     _require(type(names) is list, f"{where}: names are missing")
     for name in names:
-        _string(name, where)
+        # exports call files so: it must not lead out of their folder
+        plain = {"/", "\\", "\0"}.isdisjoint(_string(name, where)) and name not in ("", ".", "..")
+        _require(plain, f"{where}: {name!r:.40} is no plain name")
     n = len(names)
     _require(n > 0 or not needed, f"{where}: no views")
     if n == 0:

@@ -16,6 +16,7 @@ from datasets.load import load_scene
 from datasets.portable import place_as
 from features.registry import load_features
 from losses.adain import content_term, style_statistics, style_term
+from losses.style_image import painting_size
 from models.checkpoint import ONLY_FIELD, Checkpoint
 from models.image_decoders import decoder_state
 from models.style import ParameterGroups
@@ -55,7 +56,7 @@ def decoder_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
         if found is None and run.finished():
             return
         scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
-        size = min(min(view.height, view.width) for view in scene.train)
+        size = painting_size(min(min(view.height, view.width) for view in scene.train))
         photos = [view.image.permute(2, 0, 1) for view in scene.train]
         images = [(255 * painting.image(size)[0]).to(torch.uint8) for painting in paintings]
         task = RebuildTask(options, stylizer, photos, images)

@@ -13,6 +13,7 @@ from assets.weights import read_trained
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
+from losses.style_image import painting_size
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
 from models.image_decoders import decoder_state, load_stylizer
 from models.latent_nerf import LatentNerfStyle
@@ -83,7 +84,7 @@ def mutual_system(
     styles = new_styles(renderer, len(paintings), len(scene.train), options.seed)
     lesson = lesson_of(options, len(paintings), len(scene.train))
     size = min(min(view.height, view.width) for view in scene.train)
-    size = max(1, round(size * options.stroke_scale))
+    size = painting_size(size, options.stroke_scale)
     images = [painting.image(size) for painting in paintings]
     decoder = DecoderTask(options, stylizer, lesson, images, fields_of(renderer.field, styles))
     mimic = MimicTask(options, scene, renderer, paintings, styles, decoder, lesson)

@@ -13,7 +13,7 @@ from models.checkpoint import style_name
 from models.style_vae import fit_style_vae
 from models.stylizer import Moments
 from utils.checkpoint import digest
-from utils.images import read_image
+from utils.images import read_painting
 
 CROPS = 64  # of each painting, whose statistics its distribution of codes is learned from
 LEAST_CROP = 0.4  # of a painting's sides
@@ -52,7 +52,7 @@ def read_paintings(files: list[Path]) -> list[Painting]:
     stems = [style_name(file) for file in files]
     paintings = []
     for file, stem in zip(files, stems, strict=True):
-        rgb = torch.from_numpy(read_image(file)[0])
+        rgb = torch.from_numpy(read_painting(file))
         name = stem if stems.count(stem) == 1 else file.name
         paintings.append(Painting(name, file, rgb, digest({"rgb": rgb})))
     return paintings

@@ -3,20 +3,20 @@ on."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from models.checkpoint import Checkpoint
 from opt import TrainOptions
 from utils.checkpoint import ensure_writable, require_other_file
 from utils.errors import UserError
+from utils.lock import lock
 from utils.options import options_of
 
 # they decide where, when and how fast a run is computed, or are compared by digest instead
@@ -56,7 +56,7 @@ class Run:
         self.inputs = dict(inputs or {})
         self.directory = options.ckpt_dir / f"{options.prefix}_{options.stage}_{options.suffix}"
         self.leads = _leads()
-        self._lock: BinaryIO | None = None
+        self._locks = ExitStack()
         self._replaced: list[Path] = []  # checkpoints of an earlier run
 
     @property
@@ -82,13 +82,26 @@ class Run:
                 raise UserError(f"--prefix, --suffix: too long for a file name: {output.name}")
             require_other_file(output, inputs)
         ensure_writable(self.directory)
-        if self.leads:
-            self._lock = _locked(self.directory)
+        if self.leads:  # a run of another stage may have the same name for its result
+            for file in (self.directory / ".lock", self.path.with_name(f".{self.path.name}.lock")):
+                self._lock(file)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._locks.close()
+
+    def _lock(self, file: Path) -> None:
+        try:
+            self._locks.enter_context(
+                lock(
+                    file,
+                    f"{self.directory}: another run is training here, or towards {self.path}; wait "
+                    "for its end, or give another --suffix or --ckpt_dir",
+                )
+            )
+        except UserError:
+            self._locks.close()
+            raise
 
     def to_resume(self) -> tuple[Path, Checkpoint] | None:
         """With --resume the run's newest checkpoint that can be read, and its path; None where
@@ -215,22 +228,6 @@ def _leads() -> bool:
     if "RANK" in given:
         return given["RANK"] == "0"
     return given.get("LOCAL_RANK", "0") == "0" and given.get("NODE_RANK", "0") == "0"
-
-
-def _locked(directory: Path) -> BinaryIO:
-    """The folder's lock; the system gives it back when the process ends, however it does."""
-    file = (directory / ".lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(
-            f"{directory}: another run is training here; wait for its end, or give another "
-            "--suffix or --ckpt_dir"
-        ) from None
-    except OSError as error:  # some network drives know no locks
-        log.warning("%s: cannot be locked (%s): start no second run", directory, error.strerror)
-    return file
 
 
 def _same(name: str, before: Any, now: Any) -> bool:

@@ -18,7 +18,7 @@ from features.network import FeatureNetwork
 from features.registry import load_features
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES, TERMS, layers_needed
-from losses.style_image import prepare_style
+from losses.style_image import painting_size, prepare_style
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, style_name
 from models.renderer import Renderer
 from opt import SCENE, TrainOptions
@@ -28,7 +28,7 @@ from systems.style_task import StyleTask
 from systems.system import System
 from utils.checkpoint import digest
 from utils.errors import UserError
-from utils.images import read_image
+from utils.images import read_painting
 from utils.schedule import Schedule
 from utils.team import Team
 
@@ -42,7 +42,7 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
     with ExitStack() as stack:
         jobs = []
         for own in options_of_paintings(options):
-            painting = torch.from_numpy(read_image(own.style_dir)[0])
+            painting = torch.from_numpy(read_painting(own.style_dir))
             inputs = {
                 "geometry": field.fields[ONLY_FIELD].digest,
                 "painting": digest({"rgb": painting}),
@@ -172,7 +172,10 @@ def make_objective(
         weights: of its terms.
         network: see `network_of`.
         painting: (H, W, 3) uint8.
+
+    Raises:
+        UserError: renders or strokes are too small for the terms to look at.
     """
     most = {term: weight.greatest for term, weight in weights.items()}
-    style = prepare_style(painting, round(size * options.stroke_scale))
+    style = prepare_style(painting, painting_size(size, options.stroke_scale))
     return StyleObjective(style, network, most, seed=options.seed)

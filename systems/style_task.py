@@ -12,6 +12,7 @@ all pixels.  See `stages_of`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -36,6 +37,7 @@ from utils.schedule import Schedule
 
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the warm-up
+MOST_COLOURS = 4_000_000  # of a painting, that colour transfer looks at
 COLOUR_SAMPLES = 200_000
 OPAQUE = 0.5  # opacity from which a pixel's colour counts as the object's
 # measured: features of a pixel and their graph, in half and in single precision
@@ -166,8 +168,9 @@ class StyleTask(Task):
         return shares / shares[0].clamp(min=1e-3)
 
     def _palette(self) -> Tensor:
-        """The painting's colours (K, 3)."""
-        return self.painting.reshape(-1, 3).float() / 255
+        """The painting's colours (K, 3), of a large one a sample."""
+        colours = self.painting.reshape(-1, 3)
+        return colours[:: math.ceil(len(colours) / MOST_COLOURS)].float() / 255
 
     def _colours(self, colours_of: Callable[[int, FrozenView], Tensor]) -> Tensor:
         """A sample of the object's colours (K, 3) over all views."""

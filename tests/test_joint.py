@@ -20,6 +20,7 @@ from models.checkpoint import Checkpoint
 from opt import parse_analyse, parse_eval, parse_export, parse_train
 from pipeline import train
 from systems.system import System
+from tests.crashes import run_until
 from utils.errors import UserError
 
 QUICK = {
@@ -28,10 +29,6 @@ QUICK = {
 }
 PAIRS = "--pairs a=first,plain b=second,plain b_red=second,red"
 SCENES = "--scenes a=sphere b=other,near=1.5 b_red=red,img_wh=18x15"
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.fixture
@@ -158,19 +155,10 @@ def test_one_geometry_learns_from_all_its_data_sets(at, monkeypatch):
         ("nerf", "--overlap support --pattern red"),
     ],
 )
-def test_resumed_is_the_same_to_the_bit(at, field, more, monkeypatch):
+def test_resumed_is_the_same_to_the_bit(at, field, more):
     more += " --n_features 3 --checkpoint_every 4"
     whole = content(joint(field, 8, more + " --suffix whole")[0])
-    step = System.step
-
-    def failing(self, number, *others):
-        if number == 6:
-            raise Stop
-        step(self, number, *others)
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(System, "step", failing)
-        joint(field, 8, more)
+    run_until(6, lambda: joint(field, 8, more))
     assert same(content(joint(field, 8, more + " --resume")[0]), whole)
 
 

@@ -3,7 +3,6 @@ commands where exit codes and interruptions matter."""
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pipeline import train
 from systems.frozen import FrozenGeometry
 from systems.photometric_task import PhotometricTask
 from systems.system import System
+from tests.crashes import run_until
 from tests.datasets.conftest import Captures
 from utils.errors import NumericalError
 
@@ -312,23 +312,6 @@ def test_a_resumed_run_ends_with_the_same_weights(at, field):
     assert same(weights(style("--max_steps 9 --checkpoint_every 17 --resume")[0]), painted)
 
 
-def run_until(step, run):
-    """Runs, and stops it like a crash after ``step`` steps."""
-    original = System._move
-
-    def crash(self, at_step, *more):
-        if at_step == step:
-            raise RuntimeError("crash")
-        original(self, at_step, *more)
-
-    System._move = crash
-    try:
-        with pytest.raises(RuntimeError, match="crash"):
-            run()
-    finally:
-        System._move = original
-
-
 @pytest.mark.parametrize(
     ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
 )
@@ -350,47 +333,6 @@ def test_a_signal_in_training_says_how_to_go_on(at, number, said):
     assert f"{said}; to continue from the newest checkpoint" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert list(unfinished.glob("step_*.ckpt"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["geometry", "style"])
-def test_killed_at_random_moments_and_resumed(at, stage):
-    """SIGKILL of the real command, several times, whatever it is doing; then it finishes."""
-    line = f"--stage {stage} --root_dir sphere --suffix k --checkpoint_every 10 --device cpu "
-    if stage == "geometry":
-        line += f"--max_steps 300 {QUICK['voxels']}"
-    else:
-        geometry("voxels")
-        line += "--style_dir painting.png --features own --ckpt_path ckpts/sphere_g.ckpt "
-        line += "--max_steps 80 --style_mode patch --patch_size 9"
-    line = line.split()
-    done = command("pipeline.py", *line, cwd=at)
-    assert done.returncode == 0, done.stderr
-    whole = weights("ckpts/sphere_k.ckpt")
-    (at / "ckpts/sphere_k.ckpt").unlink()
-    unfinished = at / f"ckpts/sphere_{stage}_k"
-    for left in unfinished.glob("*"):
-        left.unlink()
-    generator = random.Random(0)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(ROOT / "pipeline.py"), *line, "--resume"]
-    for _ in range(3):
-        process = subprocess.Popen(
-            script, cwd=at, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        known = newest(unfinished)
-        while newest(unfinished) == known and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = command("pipeline.py", *line, "--resume", cwd=at)
-    assert done.returncode == 0, done.stderr
-    assert same(weights("ckpts/sphere_k.ckpt"), whole)
-
-
-def newest(directory):
-    return sorted(p.name for p in directory.glob("step_*.ckpt"))[-1:]
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(at, caplog):

@@ -51,12 +51,13 @@ class TestInput:
     def test_photos_are_not_replaced(self, tmp_path):
         (tmp_path / "images").mkdir()
         for i in range(3):
-            Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i}.png")
+            Image.new("RGB", (8, 8), (i, 2 * i, 99)).save(tmp_path / "images" / f"{i}.png")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
         with pytest.raises(UserError, match="give --output_dir"):
             prepare.prepare(tmp_path / "images", tmp_path)
         assert len(list(tmp_path.iterdir())) == 1
-        for i in range(3):
-            assert Image.open(tmp_path / "images" / f"{i}.png").size == (8, 8)
+        after = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+        assert after == before
 
     def test_name(self):
         assert prepare.name_of(Path("a/fox")) == "fox"

@@ -205,6 +205,9 @@ def _read(path: Path) -> object:
         if path.is_dir():
             raise UserError(f"{path}: is a directory; give the checkpoint file in it")
         with zipfile.ZipFile(path) as archive:
+            # torch.save does not compress: a few bytes that are could expand without end
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise UserError(damaged)
             # torch.load verifies no checksum: without this a flipped bit would go unnoticed
             if archive.testzip() is not None:
                 raise UserError(damaged)

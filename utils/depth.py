@@ -9,6 +9,8 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from utils.files import replacing
+
 # viridis (van der Walt & Smith 2015, public domain) at 0, 1/8, ..., 1: dark is near
 VIRIDIS = (
     (68, 1, 84),
@@ -64,7 +66,8 @@ def write_depth_png16(
     notes = PngImagePlugin.PngInfo()
     notes.add_text("near", repr(float(near)))
     notes.add_text("far", repr(float(far)))
-    Image.fromarray(grey.numpy().astype(np.uint16)).save(path, format="PNG", pnginfo=notes)
+    with replacing(Path(path)) as partial:
+        Image.fromarray(grey.numpy().astype(np.uint16)).save(partial, format="PNG", pnginfo=notes)
 
 
 def _unit(depth: Tensor, valid: Tensor, near: float, far: float) -> Tensor:
@@ -97,7 +100,8 @@ def write_pfm(path: Path, depth: Tensor, opacity: Tensor) -> None:
     """
     values = solid_depth(depth, opacity)
     height, width = values.shape
-    path.write_bytes(f"Pf\n{width} {height}\n-1.0\n".encode() + values[::-1].tobytes())
+    with replacing(path) as partial:
+        partial.write_bytes(f"Pf\n{width} {height}\n-1.0\n".encode() + values[::-1].tobytes())
 
 
 def write_raw(path: Path, depth: Tensor, opacity: Tensor) -> None:
@@ -107,4 +111,5 @@ def write_raw(path: Path, depth: Tensor, opacity: Tensor) -> None:
         path: the file.
         depth, opacity: as for `write_pfm`.
     """
-    path.write_bytes(solid_depth(depth, opacity).tobytes())
+    with replacing(path) as partial:
+        partial.write_bytes(solid_depth(depth, opacity).tobytes())

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError
+
+
+def read_text(path: Path, most: int) -> str:
+    """The text (UTF-8, with or without a mark at its beginning) of a file of at most ``most``
+    bytes, which is known before anything is read.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, it is larger, or it is no file: a pipe
+            has no end.
+        ValueError: it is not UTF-8.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a file")
+    if status.st_size > most:
+        raise OSError(f"{status.st_size / 1e6:.0f} MB, more than {most / 1e6:.0f}")
+    with path.open("rb") as file:
+        return file.read(most).decode("utf-8-sig")
+
+
+def require_no_folders(*files: Path) -> None:
+    """Raises a `UserError` where one of the ``files`` to be written is a folder."""
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"{file}: is a folder, where a file is to be written; move it away")
 
 
 @contextmanager

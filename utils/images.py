@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from utils.errors import UserError
+from utils.files import replacing
 
+LONGEST_SIDE = 4096  # pixels of a painting
+SHORTEST_SIDE = 8
+NARROWEST = 16  # how many times as long as wide it may be
+EXIF_ORIENTATION = 0x0112
+SHRINKABLE = ("L", "RGB", "LA", "RGBA", "CMYK", "YCbCr")
 LUMA = (0.299, 0.587, 0.114)  # of sRGB (Rec. 601)
 
 # Errors that Pillow's decoders raise on damaged files.
@@ -30,7 +37,13 @@ DAMAGE = (
 )
 
 
-def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+# Images of more than 179 million pixels Pillow refuses, which is what we go by.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_image(
+    path: Path | str, upright: bool = True, least: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads an image file.
 
     16-bit greyscale is rounded to 8 bits; from 16-bit colour Pillow keeps the high byte, which is
@@ -40,6 +53,8 @@ def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.n
     Args:
         path: a file of any format and mode that Pillow reads.
         upright: rotate the image as its EXIF data say.
+        least: width and height that are enough; an image more than twice as large, in both, is
+            shrunk to twice that, by averages over areas, before anything else takes memory.
 
     Returns:
         rgb (H, W, 3) uint8, not premultiplied, and alpha (H, W) uint8, or None if the file has no
@@ -51,7 +66,8 @@ def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.n
     try:
         with Image.open(path) as file:
             file.load()
-            return _eight_bit(ImageOps.exif_transpose(file) if upright else file)
+            image = ImageOps.exif_transpose(file) if upright else file
+            return _eight_bit(image if least is None else _shrunk(image, least))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file; check the path") from None
     except DAMAGE as error:
@@ -61,9 +77,67 @@ def read_image(path: Path | str, upright: bool = True) -> tuple[np.ndarray, np.n
         ) from None
 
 
+def read_painting(path: Path | str) -> np.ndarray:
+    """Reads a painting, its longer side at most `LONGEST_SIDE` pixels.
+
+    What is transparent shows white, as in a viewer, and margins that are transparent all along are
+    cut off.
+
+    Args:
+        path: a file of any format and mode that Pillow reads.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UserError: as `read_image`, or there is nothing to see, or no more than a line of it.
+    """
+    width, height = image_size(path)
+    scale = LONGEST_SIDE / 2 / max(width, height, 1)
+    least = (max(1, round(width * scale)), max(1, round(height * scale)))
+    rgb, alpha = read_image(path, least=least)
+    if alpha is not None:
+        rows, columns = alpha.any(1).nonzero()[0], alpha.any(0).nonzero()[0]
+        if len(rows) == 0:
+            raise UserError(f"{path}: is transparent everywhere; give a painting that shows")
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        rgb, cover = rgb[part], alpha[part][:, :, None] / np.float32(255)
+        rgb = np.rint(rgb * cover + 255 * (1 - cover)).astype(np.uint8)
+    shorter, longer = sorted(rgb.shape[:2])
+    if shorter < SHORTEST_SIDE or longer > NARROWEST * shorter:
+        raise UserError(
+            f"{path}: is {width}x{height}; a painting needs {SHORTEST_SIDE} pixels along its "
+            f"shorter side, and at most {NARROWEST} times as many along the other; crop it"
+        )
+    return rgb
+
+
+def image_size(path: Path | str, upright: bool = True) -> tuple[int, int]:
+    """Width and height of an image file, turned as its EXIF data say, from its header; (0, 0) if
+    unreadable."""
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = upright and file.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    except DAMAGE:
+        return 0, 0
+    return (height, width) if turned else (width, height)
+
+
+def _shrunk(image: Image.Image, least: tuple[int, int]) -> Image.Image:
+    """The image, or where it is more than twice as large as ``least`` one of twice that size."""
+    size = (2 * least[0], 2 * least[1])
+    if image.width <= size[0] or image.height <= size[1] or image.mode not in SHRINKABLE:
+        return image
+    # Pillow premultiplies alpha for it
+    return image.resize(size, Image.Resampling.BOX)
+
+
 def _eight_bit(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("it has NaN or infinity")
         top = 1.0 if image.mode == "F" else 65535.0
         grey = np.rint(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2), None
@@ -86,11 +160,11 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
         UserError: the file cannot be written.
     """
     values = to_uint8(torch.as_tensor(image)).cpu().numpy()
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values).save(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); choose another place") from None
+    with replacing(Path(path)) as partial:
+        try:
+            Image.fromarray(values).save(partial)
+        except ValueError as error:  # no such format, or too large for it
+            raise UserError(f"{path}: cannot be written ({error}); choose another name") from None
 
 
 def to_uint8(image: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ def accelerator(asked: str, num_gpus: int = 1) -> str:
         asked = "cuda" if there else "cpu"
     if asked == "cuda" and num_gpus > there:
         raise UserError(f"--num_gpus {num_gpus}: PyTorch finds {there} here; ask for fewer")
+    cores = max(2, os.cpu_count() or 1)  # two processes can be tried anywhere
+    if asked == "cpu" and num_gpus > cores:
+        raise UserError(f"--num_gpus {num_gpus}: this machine has {cores} cores; ask for fewer")
     return asked
 
 

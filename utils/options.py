@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import os
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 import yaml
 
 from utils.errors import UserError
+from utils.files import read_text
 from utils.schedule import Schedule
 
 # -- what an option is --------------------------------------------------------------------------
@@ -36,17 +38,34 @@ class Rule(NamedTuple):
     broken: Callable[[Any], bool]
 
 
+MOST = 1_000_000_000  # of whole numbers: all that is computed of them stays within 64 bits
+LARGEST = 1e30  # of other numbers: single precision holds them
+LONGEST_NAME = 200  # bytes: file systems allow 255, and names get extensions and numbers
+LARGEST_CONFIG = 1 << 20  # bytes
+
 POSITIVE = Check("must be greater than 0", lambda value: value > 0)
 NOT_NEGATIVE = Check("must be at least 0", lambda value: value >= 0)
 EIGHT = Check("must be at least 8", lambda value: value >= 8)
+CELLS = Check("must be from 8 to 2048", lambda value: 8 <= value <= 2048)
+PIXELS = Check("must be from 1 to 16384", lambda value: 1 <= value <= 16384)
+FRAMES = Check("must be from 1 to 100000", lambda value: 1 <= value <= 100_000)
+PROCESSES = Check("must be from 1 to 1024", lambda value: 1 <= value <= 1024)
+RATE = Check("must be greater than 0 and at most 10", lambda value: 0 < value <= 10)
+NEAREST = Check("must be from 0 to 1e9", lambda value: 0 <= value <= 1e9)
+FARTHEST = Check("must be from 1e-6 to 1e9", lambda value: 1e-6 <= value <= 1e9)
 SCHEDULE_NOT_NEGATIVE = Check("must be at least 0", lambda schedule: schedule.least >= 0)
 UNIT = Check("must be from 0 to 1", lambda value: 0 <= value <= 1)
 SHARE = Check("must be at least 0 and less than 1", lambda value: 0 <= value < 1)
 FRACTION = Check("must be greater than 0 and at most 1", lambda value: 0 < value <= 1)
 SEED = Check("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 FILE_NAME = Check(
-    "must be a plain name, not a path",
-    lambda name: name.strip() not in ("", ".", "..") and not set(name) & set("/\\\0"),
+    f"must be a plain name, not a path, of at most {LONGEST_NAME} bytes",
+    lambda name: (
+        name.strip() not in ("", ".", "..")
+        and not set(name) & set("/\\")
+        and min(name) >= " "
+        and len(os.fsencode(name)) <= LONGEST_NAME
+    ),
 )
 
 
@@ -102,6 +121,12 @@ class Item:
     def checked(self, value: Any) -> Any:
         """``value`` itself, one of the option's; ValueError says what is wrong with it."""
         choices, check = self.spec.choices, self.spec.check
+        if self.kind is int and check is not SEED and abs(value) > MOST:
+            raise ValueError(f"must be at most {MOST}, got {value!r:.40}")
+        if self.kind is float and abs(value) > LARGEST:
+            raise ValueError(f"must be at most {LARGEST:g}, got {value!r}")
+        if self.kind in (str, Path) and not _is_text(str(value)):
+            raise ValueError(f"must be UTF-8 without control characters, got {str(value)!r:.80}")
         if choices and value not in choices:
             hint = _nearest(str(value), choices)
             raise ValueError(f"{value!r} is not one of {', '.join(choices)}{hint}")
@@ -139,6 +164,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+def _is_text(text: str) -> bool:
+    """Whether a checkpoint can hold the text, and a message show it in one line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name of other bytes
+        return False
+    return min(text, default=" ") >= " "
 
 
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -183,10 +217,12 @@ class Options:
 
     Attributes:
         given: names that the user set, on the command line or in YAML.
+        unread: flags among them that the stage does not read; YAML serves several stages.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = ()
     given: frozenset[str] = field(default=frozenset(), compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def parts_of(cls, stage: str | None) -> Collection[str] | None:
@@ -329,7 +365,8 @@ def parse_options(
         if item.default is MISSING and item.name not in values:
             choices = f" {'|'.join(item.spec.choices)}" if item.spec.choices else ""
             raise UserError(f"--{item.name}: missing; give --{item.name}{choices}")
-    return cls(**values, given=frozenset(values))
+    unread = tuple(name for name in given if not known[name].read_by(parts))
+    return cls(**values, given=frozenset(values), unread=unread)
 
 
 def _stage_in(argv: Sequence[str]) -> str | None:
@@ -342,14 +379,23 @@ def _stage_in(argv: Sequence[str]) -> str | None:
     return None
 
 
+class _PlainLoader(yaml.BaseLoader):
+    """YAML without aliases: a few bytes of them can stand for values without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read; write the value again")
+        return super().compose_node(parent, index)
+
+
 def _read_yaml(cls: type[Options], path: Path) -> dict[str, Any]:
     try:
         # BaseLoader leaves every scalar a text, so that a value means what it means as a flag:
         # `lr: 1e-3` is a number and `suffix: 007` keeps its zeros.  It constructs no objects.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(read_text(path, LARGEST_CONFIG), Loader=_PlainLoader)
     except OSError as error:
-        raise UserError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if content in (None, ""):
         return {}

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
+from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image
 
 from utils.errors import UserError
+from utils.files import replacing
 
 WHITE_INDEX = 255
 # Browsers slow a GIF down that asks for less than 20 ms per frame.
@@ -36,12 +38,10 @@ def write_gif(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> Non
     ends = [round(100 * i / fps) * 10 for i in range(len(frames) + 1)]
     durations = [max(end - start, SHORTEST_FRAME_MS) for start, end in pairwise(ends)]
     first, *rest = [_with_palette(frame) for frame in frames]
-    try:
+    with replacing(Path(path)) as partial:
         first.save(
-            path, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0
+            partial, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0
         )
-    except OSError as error:
-        raise UserError(f"{path}: GIF cannot be written ({error})") from error
 
 
 def write_mp4(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
@@ -61,21 +61,25 @@ def write_mp4(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> Non
     margin = ((0, height % 2), (0, width % 2), (0, 0))
     colours = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
     matrix = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_range", "tv"]
+    settings = {
+        "format": "FFMPEG",
+        "mode": "I",
+        "fps": fps,
+        "codec": "libx264",
+        "pixelformat": "yuv420p",
+        "quality": None,
+        "macro_block_size": 1,
+        "ffmpeg_log_level": "error",
+        "output_params": ["-crf", "16", "-movflags", "+faststart", *matrix, *colours],
+    }
     try:
-        with imageio.get_writer(
-            path,
-            format="FFMPEG",
-            mode="I",
-            fps=fps,
-            codec="libx264",
-            pixelformat="yuv420p",
-            quality=None,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            output_params=["-crf", "16", "-movflags", "+faststart", *matrix, *colours],
-        ) as writer:
-            for frame in frames:
-                writer.append_data(np.pad(frame, margin, mode="edge"))
+        with replacing(Path(path)) as partial:
+            with imageio.get_writer(partial, **settings) as writer:
+                for frame in frames:
+                    writer.append_data(np.pad(frame, margin, mode="edge"))
+            # of a full disk ffmpeg's exit code says nothing
+            if count_frames_and_secs(str(partial))[0] != len(frames):
+                raise RuntimeError("it is cut off; is the disk full?")
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise UserError(f"{path}: MP4 cannot be written by ffmpeg ({reason})") from error

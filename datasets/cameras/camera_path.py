@@ -19,12 +19,13 @@ from datasets.cameras.spline import CameraSpline
 from datasets.formats.names import PATHS
 from datasets.scene import Scene
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import read_text, replacing
 
 log = logging.getLogger(__name__)
 
 FRAMES = 60  # of a path that does not say how many
 LARGEST = 16384  # pixels of an image's side
+LARGEST_FILE = 64 << 20  # bytes
 
 
 class PathOptions(Protocol):
@@ -141,7 +142,7 @@ def _resampled(c2w: Tensor, lens: Tensor, n_frames: int, closed: bool) -> tuple[
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
+        data = json.loads(read_text(file, LARGEST_FILE))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); save the path again") from None
     if not isinstance(data, dict) or "camera_path" not in data:

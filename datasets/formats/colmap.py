@@ -12,7 +12,13 @@ from torch import Tensor
 from datasets.cameras.poses import checked_pose
 from datasets.cameras.rays import Cameras
 from datasets.formats.colmap_model import SparseModel, count_images, has_model, read_model
-from datasets.formats.folders import best_folder, frames_in_size, images_in, with_any_extension
+from datasets.formats.folders import (
+    below,
+    best_folder,
+    frames_in_size,
+    images_in,
+    with_any_extension,
+)
 from datasets.formats.frames import Frame, distinct_names, load_views, split_frames
 from datasets.load import LoadOptions, make_scene, named
 from datasets.scene import Scene, View
@@ -103,7 +109,7 @@ def _frames(root_dir: Path, model: SparseModel) -> list[Frame]:
         raise UserError(f"{model.folder}: has no registered images; run COLMAP's mapper again")
     frames, missing = [], []
     for image in model.images:
-        path = with_any_extension(folder / image.name)
+        path = with_any_extension(below(folder, image.name, str(model.folder)))
         if path is None:
             missing.append(image.name)
             continue

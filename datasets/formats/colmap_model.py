@@ -13,6 +13,7 @@ from datasets.cameras.distortion import MODELS
 from datasets.cameras.lens import Lens
 from utils.errors import UserError
 
+LARGEST = 1 << 30  # bytes of a file: thousands of images
 FILES = ("cameras", "images", "points3D")
 # by the numbers of COLMAP's binary files
 NAMES = (
@@ -102,6 +103,8 @@ def read_model(folder: Path) -> SparseModel:
             found.append([])
             continue
         try:
+            if file.stat().st_size > LARGEST:
+                raise ValueError(f"more than {LARGEST >> 20} MB")
             found.append(list(read(file)))
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; write the model again") from None

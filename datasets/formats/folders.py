@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.formats.frames import EXTENSIONS, Frame, image_size, is_file
+from datasets.formats.frames import EXTENSIONS, Frame, is_file
+from utils.errors import UserError
+from utils.images import image_size
 
 SIZED = re.compile(r"(?P<base>.+?)(_(?P<factor>[1-9]\d*))?")
 ROUNDING = 0.01  # by which sizes may differ from the exact fraction
+
+
+def below(folder: Path, name: str, where: str) -> Path:
+    """The path of what a file calls ``name``, which has to be in ``folder``: a data set of unknown
+    origin is not to point anywhere else.  Symbolic links in it may.
+
+    Raises:
+        UserError: it is not; the message begins with ``where``.
+    """
+    inside = os.path.normpath(folder.absolute() / name)
+    if not Path(inside).is_relative_to(os.path.normpath(folder.absolute())):
+        raise UserError(
+            f"{where}: {name:.200} is outside of {folder}; move it there, or a link to it"
+        )
+    return folder / name
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -14,20 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from datasets.cameras.distortion import is_ideal, undistort
 from datasets.cameras.lens import Lens
 from datasets.scene import View
 from utils.errors import UserError
-from utils.images import DAMAGE, over, read_image, resize, to_uint8
+from utils.images import image_size, over, read_image, resize, to_uint8
 
 log = logging.getLogger(__name__)
 
 HOLD_OUT = 8  # every 8th view is kept for test, as is usual for real captures
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
-EXIF_ORIENTATION = 0x0112
 THREADS = 4
 BLACK = 127  # 8-bit level up to which a mask counts as black; JPEG makes greys at its edges
 NEARLY = 1e-5  # from 1: more than rounding takes away
@@ -132,17 +130,6 @@ def load_views(
     return {split: [of[id(frame)] for frame in frames] for split, frames in splits.items()}
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file turned upright, from its header; (0, 0) if unreadable."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except DAMAGE:
-        return 0, 0
-    return (height, width) if turned else (width, height)
-
-
 def find_image(path: Path) -> Path | None:
     """The image ``path``, as is or with an extension appended; None where there is none."""
     candidates = (path, *(Path(f"{path}{extension}") for extension in EXTENSIONS))
@@ -181,10 +168,12 @@ def _sizes(frames: Sequence[Frame], img_wh: tuple[int, int] | None) -> list[tupl
 
 def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) -> View:
     """One frame's view, see `load_views`."""
-    rgb, alpha = _decode(frame)
+    rgb, alpha, stored = _decode(frame, img_wh)
     height, width = rgb.shape[:2]
-    valid = None if frame.mask is None else _valid(frame, width, height)
-    lens = frame.lens.at(frame.path, width, height)
+    valid = None if frame.mask is None else _valid(frame, stored, (width, height))
+    fx, fy, cx, cy = frame.lens.at(frame.path, *stored)
+    sx, sy = width / stored[0], height / stored[1]
+    lens = (fx * sx, fy * sy, cx * sx, cy * sy)
     width, height = img_wh or (width, height)
     model, coefficients = frame.lens.model, frame.lens.coefficients
     layer = None
@@ -212,8 +201,9 @@ def load_view(frame: Frame, img_wh: tuple[int, int] | None, background: Tensor) 
     return View(to_uint8(image), to_uint8(layer[..., 3]), frame.c2w, *lens, frame.name, valid)
 
 
-def _valid(frame: Frame, width: int, height: int) -> Tensor:
-    """(height, width) bool: where a frame's mask is not black, in its image's size.
+def _valid(frame: Frame, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(height, width) bool: where a frame's mask is not black, in a ``size`` (width, height); its
+    image has the size ``stored``.
 
     Raises:
         UserError: the mask is missing, unreadable, or not of the image's shape.
@@ -226,24 +216,29 @@ def _valid(frame: Frame, width: int, height: int) -> Tensor:
     # it belongs to the stored image, whose EXIF data it seldom shares
     rgb, _ = read_image(frame.mask, upright=False)
     own = rgb.shape[1::-1]
-    if not Lens(width=width, height=height).fits(*own):
+    if not Lens(width=stored[0], height=stored[1]).fits(*own):
         raise UserError(
             f"{frame.mask}: is {own[0]}x{own[1]}, which is not the shape of its image "
-            f"{frame.path.name}, {width}x{height}; make it as large as the image"
+            f"{frame.path.name}, {stored[0]}x{stored[1]}; make it as large as the image"
         )
     valid = torch.from_numpy((rgb > BLACK).any(2))
-    return resize(valid[..., None].float(), width, height)[..., 0] > 1 - NEARLY
+    return resize(valid[..., None].float(), *size)[..., 0] > 1 - NEARLY
 
 
-def _decode(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour and alpha.  Where a size is declared, the image is taken as it is stored, or turned
-    upright if only then it has that size: COLMAP, which finds the poses, ignores EXIF."""
+def _decode(
+    frame: Frame, img_wh: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+    """Colour, alpha, and the width and height of what is stored; where ``img_wh`` is much smaller
+    than that, it is shrunk to no less than twice the size.  Where a size is declared, the image is
+    taken as it is stored, or turned upright if only then it has that size: COLMAP, which finds the
+    poses, ignores EXIF."""
     upright = not frame.lens.declares_size if frame.upright is None else frame.upright
-    rgb, alpha = read_image(frame.path, upright=upright)
-    height, width = rgb.shape[:2]
-    if not frame.lens.fits(width, height) and frame.lens.fits(height, width):
-        return read_image(frame.path, upright=not upright)
-    return rgb, alpha
+    least = None if img_wh is None else (2 * img_wh[0], 2 * img_wh[1])
+    stored = image_size(frame.path, upright)
+    if 0 not in stored and not frame.lens.fits(*stored) and frame.lens.fits(*stored[::-1]):
+        upright = not upright
+        stored = image_size(frame.path, upright)
+    return *read_image(frame.path, upright, least), stored
 
 
 def _check_sizes(frames: Sequence[Frame], views: Sequence[View]) -> None:

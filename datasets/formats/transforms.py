@@ -13,11 +13,12 @@ from pathlib import Path
 
 from datasets.cameras.lens import Lens
 from datasets.cameras.poses import checked_pose
-from datasets.formats.folders import frames_in_size
+from datasets.formats.folders import below, frames_in_size
 from datasets.formats.frames import Frame, distinct_names, find_image, load_views, split_frames
 from datasets.load import LoadOptions, make_scene, named
 from datasets.scene import Scene
 from utils.errors import UserError
+from utils.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ LENSES = {
     "FULL_OPENCV": ("FULL_OPENCV", RATIONAL),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", FISHEYE),
 }
+LARGEST = 64 << 20  # bytes: some 80,000 frames; what is read takes up to 20 times as much
 LONGEST_PATH = 1000  # characters of a file_path
 HUGE = 1e30  # beyond every real focal length; JSON integers may be too long for a float
 
@@ -81,7 +83,7 @@ def read_json(file: Path) -> dict:
         UserError: there is no such file, it is no JSON, or has no frames.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
+        data = json.loads(read_text(file, LARGEST))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is this the data set's folder?") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -110,7 +112,7 @@ def read_frames(root_dir: Path, file: Path, data: dict) -> tuple[list[Frame], li
         where = f"{where} ({file_path})"
         c2w = checked_pose(entry.get("transform_matrix"), where, "transform_matrix")
         lens = _lens({**data, **entry}, where)
-        path = find_image(root_dir / file_path.replace("\\", "/"))
+        path = find_image(below(root_dir, file_path.replace("\\", "/"), where))
         mask = _mask(root_dir, entry, where)
         if path is None:
             missing.append(file_path)
@@ -124,7 +126,8 @@ def _mask(root_dir: Path, entry: dict, where: str) -> Path | None:
     if entry.get("mask_path") is None:
         return None
     advice = "name the mask's image, or leave it out"
-    return root_dir / _name(entry["mask_path"], "mask_path", where, advice).replace("\\", "/")
+    name = _name(entry["mask_path"], "mask_path", where, advice).replace("\\", "/")
+    return below(root_dir, name, where)
 
 
 def _name(value: object, key: str, where: str, advice: str) -> str:
@@ -181,7 +184,7 @@ def _listed(file: Path, data: dict, frames: list[Frame]) -> dict[str, list[Frame
         return None
     root_dir = file.parent
     paths = {
-        split: {find_image(root_dir / str(name)) for name in names or ()}
+        split: {find_image(below(root_dir, str(name), f"{file}: {split}")) for name in names or ()}
         for split, names in lists.items()
     }
     if not paths["train"]:

@@ -15,7 +15,7 @@ from models.checkpoint import ONLY_FIELD, Checkpoint
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.lightning import LightningEngine
-from systems.system import System
+from tests.crashes import run_until
 from utils.errors import UserError
 from utils.team import Team
 
@@ -26,10 +26,6 @@ QUICK = {
 # their mean is 1: the held-out photos are of the average exposure
 GAINS = np.array([1.3, 0.8, 1.2, 0.7, 1.1, 0.75, 1.25, 0.9])
 DARK = 0.8  # all photos, so that no gain clips
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.fixture
@@ -57,21 +53,6 @@ def same(a, b):
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
-
-
-def run_until(step, run, look=lambda system: None):
-    """Runs, and stops it like a crash when the gradients of ``step`` are there, after a look."""
-    original = System._move
-
-    def move(system, at_step, *more):
-        if at_step == step:
-            look(system)
-            raise Stop
-        original(system, at_step, *more)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(System, "_move", move)
-        run()
 
 
 @pytest.mark.parametrize("field", QUICK)

@@ -28,6 +28,7 @@ from systems.paintings import code_distributions, part_statistics, read_painting
 from systems.styled_features import StyledFeatures
 from systems.system import System
 from tests.conftest import write_sphere_scene
+from tests.crashes import run_until
 from utils.errors import UserError
 from utils.images import LUMA, read_image
 
@@ -154,23 +155,6 @@ def test_a_resumed_run_ends_with_the_same_bits(at):
         assert found.keys() == whole.keys()
         assert all(torch.equal(found[k], whole[k]) for k in whole)
         Path("ckpts/sphere_r.ckpt").unlink()
-
-
-def run_until(step, run):
-    """Runs, and stops it like a crash in ``step``."""
-    original = System._move
-
-    def crash(self, at_step, *more):
-        if at_step == step:
-            raise RuntimeError("crash")
-        original(self, at_step, *more)
-
-    System._move = crash
-    try:
-        with pytest.raises(RuntimeError, match="crash"):
-            run()
-    finally:
-        System._move = original
 
 
 def test_other_paintings_are_another_run(at):

@@ -14,7 +14,7 @@ from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord, Progress
 from opt import parse_train
 from pipeline import train
 from systems.run import HARMLESS, Run
-from systems.system import System
+from tests.crashes import run_until
 from tests.renderers import nerf_renderer, voxel_renderer
 from utils.checkpoint import digest
 from utils.errors import UserError
@@ -294,18 +294,6 @@ def test_resume_never_takes_another_runs_weights(tmp_path, monkeypatch, tiny_sce
     def weights():
         return digest(Checkpoint.read(Path("ckpts/sphere_s.ckpt")).renderer().state_dict())
 
-    def crash_at(step):
-        move = System._move
-
-        def move_or_crash(system, at_step, *more):
-            if at_step == step:
-                raise ZeroDivisionError
-            move(system, at_step, *more)
-
-        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-            patch.setattr(System, "_move", move_or_crash)
-            go("--seed 7")
-
     go("--seed 7")
     expected = weights()
     go()
@@ -314,7 +302,7 @@ def test_resume_never_takes_another_runs_weights(tmp_path, monkeypatch, tiny_sce
     for step in (1, 5):  # before its first checkpoint, and after
         go()
         assert weights() == first
-        crash_at(step)
+        run_until(step, lambda: go("--seed 7"))
         assert weights() == first
         go("--seed 7 --resume")
         assert weights() == expected

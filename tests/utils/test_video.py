@@ -111,8 +111,9 @@ def test_one_frame(tmp_path):
 
 @pytest.mark.parametrize("write", [write_gif, write_mp4])
 def test_places_that_cannot_be_written(write, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        write(tmp_path / "none" / "x", frames(1), 15)
+        write(tmp_path / "file" / "x", frames(1), 15)
 
 
 @pytest.mark.parametrize("write", [write_gif, write_mp4])

@@ -347,7 +347,7 @@ class TestErrors:
             (set_frame(file_path="a" * 300), "is missing"),
             (set_frame(file_path="a\0b"), "is missing"),
             (set_frame(file_path="./train/none"), "is missing, as is and with .png .jpg .jpeg"),
-            (set_frame(file_path="/"), "is missing"),
+            (set_frame(file_path="/"), "frame 1 (/): / is outside of"),
             (drop_of_frame("transform_matrix"), "has no transform_matrix"),
             (set_frame(transform_matrix="x"), "not a matrix of numbers"),
             (set_frame(transform_matrix=[[1, 2], [3]]), "not a matrix of numbers"),

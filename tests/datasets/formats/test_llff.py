@@ -80,7 +80,19 @@ class TestForward:
         scale = float(x.max() - x.min()) / 0.9  # which the cameras are apart in the file
         nearest = scale * 2.0  # its depth in the file
         assert nearest == pytest.approx(4 / 3, rel=0.01)
-        assert float(small.space.from_world(torch.tensor([0, 0, -nearest]))[2]) < -0.49 * THICKNESS
+        # the near plane, at -1 of warped space, is three quarters of the way there
+        warped = small.space.from_world(torch.tensor([[0, 0, -nearest], [0, 0, -0.75 * nearest]]))
+        assert warped[:, 2].tolist() == pytest.approx([-0.5 * THICKNESS, -THICKNESS], rel=0.04)
+
+    def test_what_is_nearest_is_so_of_all_views(self, tmp_path):
+        """One view that sees something at half the depth: all cameras are twice as far apart."""
+        usual = load_llff(write_forward(tmp_path / "a"))
+        root = write_forward(tmp_path / "b")
+        table = np.load(root / "poses_bounds.npy")
+        table[4, 15] = 1.0
+        np.save(root / "poses_bounds.npy", table)
+        for a, b in zip(usual.train, load_llff(root).train, strict=True):
+            torch.testing.assert_close(2 * a.c2w[:, 3], b.c2w[:, 3])
 
     def test_warped_rays_fill_the_bounds(self, tmp_path):
         scene = load_llff(write_forward(tmp_path / "s"))
@@ -155,9 +167,9 @@ class TestSizes:
         root = captures.llff(source, tmp_path / "s", factors=(1, 2, 4))
         read = []
 
-        def spy(path, **options):
+        def spy(path, *options):
             read.append(path)
-            return read_image(path, **options)
+            return read_image(path, *options)
 
         monkeypatch.setattr("datasets.formats.frames.read_image", spy)
         scene = load_llff(root, img_wh=img_wh)
