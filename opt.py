@@ -58,6 +58,10 @@ def _name_of(path: Path | None) -> str | None:
 
 
 def _suffix_of(o: TrainOptions) -> str:
+    if o.stage == "style" and o.style_dir is None and o.prompt:
+        return (
+            "_".join("".join(c if c.isalnum() else " " for c in o.prompt).split())[:40] or o.stage
+        )
     return o.style_dir.stem if o.stage == "style" and o.style_dir else o.stage
 
 
@@ -394,8 +398,25 @@ class Style(Options):
     )
     patch_size: int = option(50, "patch: side in pixels", check=EIGHT, part=PAINTING)
     small_size: int = option(100, "small: shorter side in pixels", check=EIGHT, part=PAINTING)
-    objective: str = option(
-        "gram", "preset of the style's terms", choices=tuple(OBJECTIVES), part=PAINTING
+    objective: str | None = option(
+        None,
+        "preset of the style's terms (default: gram; directional without a painting)",
+        choices=tuple(OBJECTIVES),
+        derive=lambda o: "directional" if o.prompt and o.style_dir is None else "gram",
+        part=PAINTING,
+    )
+    prompt: str | None = option(
+        None,
+        "words that say how it is to look, with or in place of a painting (clip alone knows words)",
+        check=Check("must be words", lambda text: bool(text.strip())),
+        part=PAINTING,
+    )
+    directional_encoder: str | None = option(
+        None,
+        "encoder of the directional term, as --semantic's (default: clip with --prompt, else "
+        "efficientnet)",
+        derive=lambda o: "efficientnet" if o.prompt is None else "clip",
+        part=PAINTING,
     )
     features: str = option(
         AUTO_FEATURES,
@@ -753,8 +774,13 @@ class TrainOptions(
             lambda o: o.stage == "joint" and not o.scenes,
         ),
         Rule(
-            "--style_dir: missing; this stage needs a painting, or a folder of them",
-            lambda o: o.stage in PAINTED and o.style_dir is None,
+            "--style_dir: missing; this stage needs a painting, or a folder of them; --stage style "
+            "may have a --prompt in its place",
+            lambda o: (
+                o.stage in PAINTED
+                and o.style_dir is None
+                and (o.prompt is None or o.stage != "style")
+            ),
         ),
         Rule(
             "--ckpt_path: missing; this stage needs a trained field: "

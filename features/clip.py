@@ -1,10 +1,13 @@
-"""CLIP's image tower (Radford et al. 2021) through open_clip, which is an extra."""
+"""CLIP (Radford et al. 2021) through open_clip, which is an extra."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from features.semantic import SemanticEncoder, library, pretrained
 
@@ -15,20 +18,26 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(SemanticEncoder):
-    """The projected class token of an image tower.
+    """The projected class token of an image tower, and the text tower's vectors.
 
     Args:
-        model: of open_clip, with ``encode_image``.
+        model: of open_clip, with ``encode_image`` and ``encode_text``.
+        tokenize: texts -> (T, L) tokens.
     """
 
     name = "CLIP ViT-B/32"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tokenize: Callable[[Sequence[str]], Tensor]) -> None:
         super().__init__(SIDE, MEAN, DEVIATION)
-        self.model = model
+        self.model, self.tokenize = model, tokenize
 
     def embed(self, x: Tensor) -> Tensor:
         return self.model.encode_image(x)
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenize(list(texts)).to(self.mean.device)
+        return functional.normalize(self.model.encode_text(tokens), dim=1)
 
 
 def load(weights: Path | None = None) -> Clip:
@@ -38,8 +47,7 @@ def load(weights: Path | None = None) -> Clip:
         UserError: open_clip is not installed, or its weights cannot be had.
     """
     open_clip = library("clip", "open_clip", "open_clip_torch")
-    return Clip(
-        pretrained(
-            "clip", lambda: open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED))
-        )
+    model = pretrained(
+        "clip", lambda: open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED))
     )
+    return Clip(model, open_clip.get_tokenizer(MODEL))

@@ -46,6 +46,17 @@ class SemanticEncoder(nn.Module):
         """``x (B, 3, side, side)``, normalised, -> (B, C)."""
         raise NotImplementedError
 
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (T, C) of what is said in words, in the space of the pictures'.
+
+        Raises:
+            UserError: the encoder knows none.
+        """
+        raise UserError(
+            f"--prompt: {self.name} knows no words; take --directional_encoder clip, or a painting "
+            "(--style_dir) in place of the prompt"
+        )
+
     def forward(self, image: Tensor) -> Tensor:
         """Unit vectors (B, C) of square pictures ``image (B, 3, N, N)``, sRGB in [0, 1], of any
         size: they are resized (bicubic) and normalised as the network was trained."""

@@ -13,7 +13,7 @@ from features.network import FeatureNetwork
 from features.tiles import Tile, step_and_halo, tiles_of
 from losses.masked import Sums, check_image, mask_like
 from losses.registry import TERMS, checked_weights
-from losses.terms import FeatureTerm
+from losses.terms import FeatureTerm, PixelTerm
 from utils.team import ALONE, Team
 
 TILE = 384  # pixels; features of one tile and their graph are in memory at a time
@@ -43,6 +43,7 @@ class StyleObjective(nn.Module):
         layers: term -> layers, in place of the term's `default_layers`; a term of several layers is
             the sum over them.
         seed: seed of the terms' random numbers.
+        made: term -> pixel term that was made already, since it needs more than the style.
         tile: side of the tiles in which `gradient` processes a large image, pixels.
 
     Attributes:
@@ -70,6 +71,7 @@ class StyleObjective(nn.Module):
         weights: Mapping[str, float],
         layers: Mapping[str, Sequence[str]] | None = None,
         seed: int = 0,
+        made: Mapping[str, PixelTerm] | None = None,
         tile: int = TILE,
     ) -> None:
         super().__init__()
@@ -86,11 +88,12 @@ class StyleObjective(nn.Module):
                 own = own if network is None else network.layers_of(own)
                 self.feature_terms[name] = nn.ModuleDict({layer: cls() for layer in own})
             else:
-                self.pixel_terms[name] = cls(style, seed)
+                self.pixel_terms[name] = (made or {}).get(name) or cls(style, seed)
         terms = [(layer, term) for (_, layer), term in self._per_layer()]
         self.layers = list(dict.fromkeys(layer for layer, _ in terms))
         self.photo_layers = list(dict.fromkeys(layer for layer, term in terms if term.needs_photo))
-        self.needs_photo = bool(self.photo_layers)
+        of_photo = any(term.needs_photo for term in self.pixel_terms.values())
+        self.needs_photo = bool(self.photo_layers) or of_photo
         if self.layers and network is None:
             raise ValueError(f"the terms {list(self.feature_terms)} need a feature network")
         if self.layers:
@@ -131,7 +134,7 @@ class StyleObjective(nn.Module):
         if not tiles:
             return {name: image.sum() * 0 for name in self.weights}
         sums = self._sums(tiles[0], tiles[0].crop_with_halo(view.image), view)
-        return self._feature_values(sums) | self._pixel_values(image, view.mask)
+        return self._feature_values(sums) | self._pixel_values(image, photo, view.mask)
 
     def gradient(
         self,
@@ -165,7 +168,7 @@ class StyleObjective(nn.Module):
             return self.forward(image, photo, mask), torch.zeros_like(image)
         values, gradient = self._feature_gradient(team.share(tiles), view, team)
         leaf = image.requires_grad_()
-        if pixel_values := self._pixel_values(leaf, view.mask):
+        if pixel_values := self._pixel_values(leaf, photo, view.mask):
             gradient += torch.autograd.grad(sum(pixel_values.values()), leaf)[0]
         return {k: value.detach() for k, value in (values | pixel_values).items()}, gradient
 
@@ -208,7 +211,7 @@ class StyleObjective(nn.Module):
     def _sums(self, tile: Tile, crop: Tensor, view: _View) -> dict[Key, Sums]:
         """What a tile contributes; ``crop`` is the tile and its halo, out of the view's image."""
         features, photos = self._features(tile, crop, self.layers), {}
-        if self.needs_photo:
+        if self.photo_layers:
             with torch.no_grad():
                 photos = self._features(tile, tile.crop_with_halo(view.photo), self.photo_layers)
         mask = None if view.mask is None else tile.crop(view.mask)
@@ -234,9 +237,12 @@ class StyleObjective(nn.Module):
             for name, terms in self.feature_terms.items()
         }
 
-    def _pixel_values(self, image: Tensor, mask: Tensor | None) -> Values:
+    def _pixel_values(self, image: Tensor, photo: Tensor | None, mask: Tensor | None) -> Values:
         """The weighted pixel terms, which need little memory."""
-        return {n: self.weights[n] * term(image, mask) for n, term in self.pixel_terms.items()}
+        return {
+            name: self.weights[name] * term(image, mask, *([photo] if term.needs_photo else []))
+            for name, term in self.pixel_terms.items()
+        }
 
     def _per_layer(self) -> Iterator[tuple[Key, FeatureTerm]]:
         for name, terms in self.feature_terms.items():

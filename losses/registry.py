@@ -62,6 +62,11 @@ TERMS: dict[str, Term] = {
         "sliced Wasserstein distance of patches",
         {"swd": {"swd": 1.0, "content": 2e-5}},
     ),
+    "directional": Term(
+        "losses.directional:Directional",
+        "difference from the photo, to an encoder, that a --prompt or painting asks for",
+        {"directional": {"directional": 1.0, "content": 1e-3}},
+    ),
 }
 # name -> weights by term: what ``--objective NAME`` minimises
 OBJECTIVES = {

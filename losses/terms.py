@@ -57,9 +57,14 @@ class PixelTerm(nn.Module):
     Args:
         style: (1, 3, H, W) in [0, 1].
         seed: seed of its random numbers, if it draws any.
+
+    Attributes:
+        needs_photo: whether it compares the render with the photo of the same view, which `forward`
+            then takes as ``photo (B, 3, H, W)``.
     """
 
     default_layers: ClassVar[tuple[str, ...]] = ()
+    needs_photo: ClassVar[bool] = False
 
     def __init__(self, style: Tensor, seed: int = 0) -> None:
         super().__init__()

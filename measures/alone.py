@@ -7,9 +7,9 @@ from torch import Tensor
 
 from losses.colour_transfer import fit_colour_transfer
 from losses.objective import StyleObjective
+from measures.views import painting_of
 from opt import TrainOptions
 from systems.style import make_objective, network_of, term_weights
-from utils.images import read_painting
 
 STEPS = 8
 RATE = 0.05  # of Adam, on colours in [0, 1]
@@ -31,7 +31,7 @@ class FramePainter:
 
     def __init__(self, run: TrainOptions, device: torch.device, size: int) -> None:
         self.run, self.device = run, device
-        self.painting = torch.from_numpy(read_painting(run.style_dir))
+        self.painting = painting_of(run)
         self.network = network_of(run)
         self._objectives: dict[int, StyleObjective] = {}
         self.objective(size)

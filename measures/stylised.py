@@ -41,6 +41,7 @@ from measures.legacy import GAPS as LEGACY_GAPS
 from measures.legacy import legacy_score, legacy_table
 from measures.quality import Quality, quality_report, quality_table
 from measures.refit import measure_refit, refit_table
+from measures.views import painting_of
 from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Picture, Renderer, render_view
 from models.style import Style
@@ -49,7 +50,6 @@ from opt import TrainOptions
 from systems.style import term_weights
 from utils.errors import UserError
 from utils.files import replacing
-from utils.images import read_painting
 from utils.metrics import Lpips, MissingLpips
 
 
@@ -163,9 +163,8 @@ class ViewQuality:
             self.photographic = own.to(subject.device)
         self.run = subject.run
         network, layers = subject.network
-        painting = read_painting(self.run.style_dir)
         self.network, self.layers = network.name, layers
-        self.quality = Quality(torch.from_numpy(painting), network, layers, subject.device)
+        self.quality = Quality(painting_of(self.run), network, layers, subject.device)
 
     def __call__(self, index: int, picture: Picture) -> dict[str, dict[str, float]]:
         """The measures of one view, see `Quality`; ``picture`` in the host's memory."""

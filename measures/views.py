@@ -19,7 +19,6 @@ from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Picture
 from opt import TrainOptions
 from utils.errors import UserError
-from utils.images import read_painting
 from utils.metrics import ImageMetrics
 
 WEIGHTS = {"gram": 1.0, "content": 1.0}
@@ -100,8 +99,7 @@ class StyleDistance:
             UserError: its painting or its network is gone.
         """
         run = TrainOptions.from_dict(options)
-        rgb = read_painting(run.style_dir)
-        return cls(torch.from_numpy(rgb), run.features, run.vgg_weights, device)
+        return cls(painting_of(run), run.features, run.vgg_weights, device)
 
     @torch.no_grad()
     def __call__(self, picture: Picture, photo: Tensor | None) -> dict[str, float]:
@@ -120,3 +118,14 @@ class StyleDistance:
         if photo is not None:
             distances["content_distance"] = float(terms["content"])
         return distances
+
+
+def painting_of(run: TrainOptions) -> Tensor:
+    """The painting (H, W, 3) uint8 of the run that trained a style.
+
+    Raises:
+        UserError: it is gone, or there was none.
+    """
+    if run.style_dir is None:
+        raise UserError(f"painted after the words '{run.prompt}': no painting to compare with")
+    return torch.from_numpy(read_painting(run.style_dir))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -16,6 +16,8 @@ from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
 from features.network import FeatureNetwork
 from features.registry import load_features
+from features.semantic import SemanticEncoder, load_encoder
+from losses.directional import Directional, mean_embedding
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES, TERMS, layers_needed
 from losses.style_image import painting_size, prepare_style
@@ -32,6 +34,8 @@ from utils.images import read_painting
 from utils.schedule import Schedule
 from utils.team import Team
 
+PAINTING_FREE = {"directional", "content", "tv"}  # terms that can do without
+PHOTO_WORDS = "a photo"  # what a prompt's direction starts from
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -42,13 +46,14 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
     with ExitStack() as stack:
         jobs = []
         for own in options_of_paintings(options):
-            painting = torch.from_numpy(read_painting(own.style_dir))
-            inputs = {
-                "geometry": field.fields[ONLY_FIELD].digest,
-                "painting": digest({"rgb": painting}),
-            }
+            painting, name = None, own.suffix
+            inputs = {"geometry": field.fields[ONLY_FIELD].digest}
+            if own.style_dir is not None:
+                painting = torch.from_numpy(read_painting(own.style_dir))
+                name = style_name(own.style_dir)
+                inputs["painting"] = digest({"rgb": painting})
             run = stack.enter_context(Run(own, inputs))
-            jobs.append((own, style_name(own.style_dir), painting, run, run.to_resume()))
+            jobs.append((own, name, painting, run, run.to_resume()))
         scene = place_as(load_scene(options), field.scenes[ONLY_FIELD])
         network = network_of(options)
         frozen: FrozenGeometry | None = None
@@ -57,6 +62,8 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
                 print(f"painting {own.style_dir.name}")
             if found is None and run.finished():
                 continue
+            if painting is None:  # the terms that a prompt leaves compare nothing with it
+                painting = scene.train[0].image
             renderer = found[1].renderer(style=name) if found else start_colours(field, own)
             weights = term_weights(own)
             objective_of = partial(make_objective, own, weights, network, painting)
@@ -120,6 +127,14 @@ def options_of_field(options: TrainOptions, field: Checkpoint) -> TrainOptions:
 
 def options_of_paintings(options: TrainOptions) -> list[TrainOptions]:
     """The options of the run for each painting: of a folder, all images by name."""
+    if options.style_dir is None:
+        needing = set(term_weights(options)) - PAINTING_FREE
+        if needing:
+            raise UserError(
+                f"--prompt: without a painting there is nothing for {', '.join(sorted(needing))}; "
+                "give --objective directional, or --style_dir as well"
+            )
+        return [replace(options, colour_transfer=False)]
     if not options.style_dir.is_dir():
         return [options]
     files = sorted(f for f in options.style_dir.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
@@ -149,6 +164,8 @@ def term_weights(options: TrainOptions) -> dict[str, Schedule]:
         given = getattr(options, f"{term}_weight")
         if given is not None:
             weights[term] = given
+    if options.prompt is not None:
+        weights.setdefault("directional", Schedule.constant(1.0))
     return {term: weight for term, weight in weights.items() if weight.greatest > 0}
 
 
@@ -178,4 +195,24 @@ def make_objective(
     """
     most = {term: weight.greatest for term, weight in weights.items()}
     style = prepare_style(painting, painting_size(size, options.stroke_scale))
-    return StyleObjective(style, network, most, seed=options.seed)
+    made = {"directional": directional(options, style)} if "directional" in most else {}
+    return StyleObjective(style, network, most, seed=options.seed, made=made)
+
+
+def directional(options: TrainOptions, style: Tensor) -> Directional:
+    """The directional term: to the prompt, or to the painting ``style (1, 3, H, W)``.
+
+    Raises:
+        UserError: the encoder is not at hand, or knows no words.
+    """
+    encoder = _encoder(options.directional_encoder)
+    if options.prompt is None:
+        return Directional(encoder, mean_embedding(encoder, style))
+    source, target = encoder.embed_text([PHOTO_WORDS, options.prompt])
+    return Directional(encoder, target, source)
+
+
+@lru_cache(maxsize=1)
+def _encoder(name: str) -> SemanticEncoder:
+    """Loaded once for all sizes and paintings."""
+    return load_encoder(name)

@@ -5,12 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import spin
+from eval import evaluate, spin
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems import semantic_task
+from systems import semantic_task, style
 from tests.conftest import write_sphere_scene
 from tests.crashes import run_until
+from tests.encoders import Colours
 from utils.errors import UserError
 
 FIELDS = {
@@ -84,3 +85,33 @@ def test_a_few_view_scene_is_painted_like_any_other(at):
     train(parse_train(line.split()))
     state = torch.load("ckpts/sphere_s.ckpt", weights_only=True)
     assert state["options"]["few_shot"] == 3
+
+
+@pytest.mark.parametrize("words", ["--prompt red", "--style_dir red.png --objective directional"])
+def test_a_prompt_or_a_painting_gives_the_direction(at, words, monkeypatch):
+    """Painted after a word, or after a picture of the same: it turns red."""
+    learn("voxels", "--max_steps 40")
+    Image.fromarray(np.full((20, 20, 3), (230, 25, 25), np.uint8)).save(at / "red.png")
+    monkeypatch.setattr(style, "load_encoder", lambda name: Colours())
+    line = "--stage style --root_dir sphere --features own --content_weight 0 --max_steps 16 "
+    line += f"--ckpt_path ckpts/sphere_g.ckpt --no-colour_transfer {words}"
+    train(parse_train(line.split()))
+    (painted,) = set(at.glob("ckpts/sphere_*.ckpt")) - {at / "ckpts" / "sphere_g.ckpt"}
+    assert painted.stem == "sphere_red"
+    redness = []
+    for colours in ("photo", "red"):
+        line = f"--ckpt_path {painted} --style {colours} --output_dir {colours} --gif_name g"
+        evaluate(parse_eval(line.split()))
+        frames = [np.asarray(Image.open(f)) for f in sorted((at / colours).rglob("???.png"))]
+        pixels = np.concatenate([f.reshape(-1, 3) for f in frames]).astype(float)
+        redness.append((pixels[:, 0] - pixels[:, 1:].mean(1)).mean())
+    assert redness[1] > redness[0] + 2
+
+
+def test_messages_of_prompts(at):
+    learn("voxels")
+    line = "--stage style --root_dir sphere --ckpt_path ckpts/sphere_g.ckpt --prompt red"
+    with pytest.raises(UserError, match="--prompt: our own encoder knows no words; take"):
+        train(parse_train([*line.split(), "--directional_encoder", "own", "--features", "own"]))
+    with pytest.raises(UserError, match="without a painting there is nothing for nnfm, stat"):
+        train(parse_train([*line.split(), "--objective", "nnfm"]))

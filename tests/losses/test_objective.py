@@ -19,7 +19,7 @@ from losses.statistics import channel_statistics, statistics_loss
 from losses.terms import FeatureTerm
 from utils.errors import UserError
 
-ALL = dict.fromkeys(TERMS, 1.0)
+ALL = dict.fromkeys(TERMS.keys() - {"directional"}, 1.0)  # that has a test file of its own
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def object_in(height, width):
     return torch.rand(1, 3, height, width, generator=generator), mask
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OBJECTIVES.keys() - {"directional"})
 def test_presets(name, network, style):
     objective = StyleObjective(style, network, OBJECTIVES[name])
     image, mask = object_in(40, 28)
@@ -263,7 +263,7 @@ def test_empty_mask_is_free_of_cost_and_gradient(network, style):
     mask = torch.zeros(1, 1, 16, 20)
     terms = objective(image, image, mask)
     sum(terms.values()).backward()
-    assert set(terms) == set(TERMS)
+    assert set(terms) == set(ALL)
     assert all(value.item() == 0 for value in terms.values())
     assert not image.grad.any()
 

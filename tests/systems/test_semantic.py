@@ -5,33 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn import functional
 
 from datasets.load import load_scene
-from features.semantic import SemanticEncoder
 from opt import parse_train
 from pipeline import train
 from systems import semantic_task
 from systems.prior_task import PriorTask
 from systems.semantic_task import SemanticTask
 from tests.conftest import write_sphere_scene
+from tests.encoders import StandIn
 from tests.renderers import nerf_renderer, voxel_renderer
 from utils.errors import UserError
 from utils.team import ALONE
-
-
-class StandIn(SemanticEncoder):
-    """Random filters, as smooth as a network of that kind is not: for gradients."""
-
-    name = "stand-in"
-
-    def __init__(self):
-        super().__init__(24, [0.5] * 3, [0.3] * 3)
-        torch.manual_seed(5)
-        self.conv = torch.nn.Conv2d(3, 16, 5, 2)
-
-    def embed(self, x):
-        return functional.silu(self.conv(x)).square().mean((2, 3))
 
 
 @dataclass
