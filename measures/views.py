@@ -19,6 +19,7 @@ from models.checkpoint import PHOTO, Checkpoint
 from models.renderer import Picture
 from opt import TrainOptions
 from utils.errors import UserError
+from utils.images import read_painting
 from utils.metrics import ImageMetrics
 
 WEIGHTS = {"gram": 1.0, "content": 1.0}
