@@ -260,7 +260,7 @@ class _Functions(TorchFunctionMode):
 
     def _moved(self, func: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``x.to(...)``, ``x.cpu()`` or ``x.cuda()``."""
-        to_gpu, dtype = func is Tensor.cuda, None
+        to_gpu, dtype, copy = func is Tensor.cuda, None, kwargs.pop("copy", False)
         if func is Tensor.to:
             other = next((a for a in (*args, kwargs.get("other")) if isinstance(a, Tensor)), None)
             if other is not None:
@@ -269,6 +269,8 @@ class _Functions(TorchFunctionMode):
             to_gpu = isinstance(x, PretendedTensor) if device is None else _is_gpu(device)
         if to_gpu != isinstance(x, PretendedTensor):
             x = self._across(x, to_gpu)
+        elif copy:
+            x = x.clone()
         return x if dtype is None else x.type(dtype)
 
     def _across(self, x: Tensor, to_gpu: bool) -> Tensor:
