@@ -177,7 +177,7 @@ def test_evaluation_in_what_the_machine_does_not_do(trained):
     [
         ("--path spirl", "--path: must be one of none, circle, spiral, interpolate, or a file"),
         ("--path_views r_1 r_2", "--path_views: names stops of --path interpolate"),
-        ("--path circle --n_frames 0", "--n_frames: must be greater than 0"),
+        ("--path circle --n_frames 0", "--n_frames: must be from 1 to 100000"),
         ("--split circle", "--split: 'circle' is not one of test, val, train, test_train"),
     ],
 )
