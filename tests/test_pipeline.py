@@ -32,7 +32,8 @@ from utils.errors import NumericalError
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {
     "nerf": "--N_samples 8 --N_importance 8 --batch_size 64 --precision 32",
-    "nerf_in_steps": "--N_samples 8 --batch_size 64 --precision 32 --sampling occupancy",
+    "nerf_in_steps": "--N_samples 8 --N_importance 8 --batch_size 64 --precision 32"
+    " --sampling occupancy",
     "voxels": "--field voxels --voxel_resolution 24 --batch_size 64",
 }
 
@@ -304,7 +305,7 @@ def test_a_resumed_run_ends_with_the_same_weights(at, field):
     whole = weights(geometry(field, 12)[0])
     style("--max_steps 9 --checkpoint_every 1000")
     painted = weights("ckpts/sphere_s.ckpt")
-    for stop, every in ((7, 3), (11, 5)):
+    for stop, every in ((7, 3), (11, 5))[: 1 if field == "nerf" else 2]:
         run_until(stop, lambda e=every: geometry(field, 12, f"--checkpoint_every {e}"))
         again = geometry(field, 12, f"--checkpoint_every {every} --resume")
         assert same(weights(again[0]), whole)
