@@ -106,7 +106,7 @@ def run_on_gpu(tmp_path, scene, field):
     return common, places, Run(options).path
 
 
-@pytest.mark.parametrize("field", ["voxels", "nerf"])
+@pytest.mark.parametrize("field", ["voxels", pytest.param("nerf", marks=pytest.mark.slow)])
 def test_devices_are_kept_apart(field, tmp_path, tiny_scene_dir):
     """Both stages, with pruning, growth and validation; every mode; rendering; exports."""
     painting = tmp_path / "painting.png"

@@ -273,4 +273,4 @@ def test_fern():
     assert len(scene.test) == 3
     assert scene.train[0].name == "image001"
     assert scene.train[0].fx == pytest.approx(3260.526 * 126 / 4032, rel=1e-4)
-    assert 2.0 < scene.far < 2.4
+    assert 2 * THICKNESS < scene.far < 1.2
