@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from opt import parse_analyse, parse_eval, parse_export, parse_train, parse_view
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = r"\n\n```python\n(.*?)```"
 NEW = re.compile(r"New file `([^`]+)`:" + CODE, re.S)
@@ -85,3 +87,39 @@ def test_the_notebook(tmp_path):
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = {
+    "pipeline.py": parse_train,
+    "eval.py": parse_eval,
+    "export.py": parse_export,
+    "view.py": parse_view,
+    "analyse.py": parse_analyse,
+}
+TAKEN_ELSEWHERE = {"prepare.py", "demo.py", "demo_joint.py"}
+
+
+def documented():
+    """The commands of the documents' code blocks, each with the document's name."""
+    for page in DOCUMENTS:
+        for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("python ") and ".py" in line.split()[1]:
+                    yield pytest.param(line, id=f"{page.name}: {' '.join(line.split()[1:])[:60]}")
+
+
+@pytest.mark.parametrize("line", documented())
+def test_documented_commands_are_understood(line, tmp_path, monkeypatch):
+    """Every option of every documented command exists and takes what it is given."""
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] in TAKEN_ELSEWHERE:
+        return
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # whatever a command names that is not there, as an empty file or folder
+    for word in words[1:]:
+        if word.endswith((".ckpt", ".jpg", ".png", ".pth", ".safetensors", ".json")):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).touch()
+    SCRIPTS[words[0]](words[1:])
