@@ -34,6 +34,7 @@ from datasets.cameras.camera_path import cameras_along
 from datasets.cameras.rays import Cameras
 from datasets.formats.names import NO_PATH
 from datasets.load import load_scene
+from datasets.pairs import source_of
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene, View
 from measures.comparison import comparison_text
@@ -55,7 +56,6 @@ from models.mixing import Mixture
 from models.renderer import render_view
 from systems.launch import launch
 from systems.novel_codes import codes_of
-from systems.pairs import source_of
 from systems.regions import read_regions, with_regions
 from utils.checkpoint import ensure_writable
 from utils.depth import depth_to_colour

@@ -24,8 +24,8 @@ from assets.job import Export, Job
 from assets.mesh_export import export_mesh
 from assets.volume import export_volume
 from assets.weights import export_weights, read_trained
+from datasets.pairs import source_of
 from models.mixing import Mixture
-from systems.pairs import source_of
 from utils.checkpoint import ensure_writable
 from utils.files import replacing
 from utils.machine import accelerator, keep_memory

@@ -10,12 +10,12 @@ from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 
 from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
+from datasets.pairs import checked_pairs, folders, is_pair, is_scene
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import ENCODERS, NETWORKS
 from losses.registry import OBJECTIVES, OVERLAPS, TERMS
 from models import FIELDS, SAMPLERS
 from systems import PARTS, STAGES
-from systems.pairs import checked_pairs, folders, is_pair, is_scene
 from utils.errors import UserError
 from utils.options import (
     CELLS,

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from datasets.pairs import source_of
 from models.checkpoint import (
     COARSE_PREFIX,
     PHOTO,
@@ -22,7 +23,6 @@ from models.checkpoint import (
     Checkpoint,
     geometry_digest,
 )
-from systems.pairs import source_of
 from utils.checkpoint import FORMAT, digest, require_other_file, without_prefix
 from utils.errors import UserError
 from utils.files import replacing

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from datasets.load import load_scene
+from datasets.pairs import Pair, checked_pairs, folders, listed_once, plain_value
 from datasets.pixels import TrainingPixels
 from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
@@ -21,7 +22,6 @@ from opt import Data, TrainOptions
 from systems.geometry import length_of, new_renderer, training_pixels
 from systems.overlap_task import OverlapTask, overlaps_of
 from systems.pair_task import PairTask
-from systems.pairs import Pair, checked_pairs, folders, listed_once, plain_value
 from systems.pattern_task import PatternTask, Swap
 from systems.run import Run
 from systems.system import System, Task

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.pairs import Pair
 from losses.overlap import Adversary
 from losses.registry import OVERLAPS
 from models.encoded import contributing_features
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.pair_task import PairTask
-from systems.pairs import Pair
 from systems.system import Plan, Task, Terms
 
 POINTS = 1024  # of each encoder in a step

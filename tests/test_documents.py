@@ -26,6 +26,7 @@ def test_the_drawing_is_that_of_the_imports():
     assert module.PAGE.read_text() == module.page()
     graph = module.arrows()
     assert graph["utils"] == set()
+    assert not graph["assets"] & {"systems", "measures"}
     assert graph["models"] <= {"datasets", "features", "losses", "utils"}
 
 

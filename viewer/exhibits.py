@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.load import load_scene
+from datasets.pairs import source_of
 from datasets.portable import place_as, scene_from
 from datasets.scene import Scene
 from models.checkpoint import PHOTO, Checkpoint
@@ -19,7 +20,6 @@ from models.mixing import Mixture
 from models.render import ColourFunction
 from models.renderer import Renderer
 from opt import SCENE, ViewOptions
-from systems.pairs import source_of
 from systems.system import System
 from utils.errors import UserError
 from viewer.look import Colours
