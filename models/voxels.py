@@ -267,7 +267,7 @@ class VoxelField(Field):
         """The same field on other cells ``active (R0, R1, R2) bool``, usually finer and fewer."""
         old = self.geometry.lattice
         spec = {"field": {}, "style": self.style.spec()}
-        new = VoxelField.build(spec, old.bounds, active).to(old.bounds.device)
+        new = type(self).build(spec, old.bounds, active).to(old.bounds.device)
         vertices = new.geometry.lattice.vertices()
         # a vertex on the boundary lies in an old cell on one of its eight sides only
         nudge = 1e-3 * old.cell
