@@ -488,7 +488,7 @@ class Visitor:
         finally:
             note.remove()
         write_image(file, image)
-        self.client.send_file_download(file.name, file.read_bytes())
+        self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
 
     def _add_keyframe(self) -> None:
         pose = self._pose()
@@ -565,7 +565,7 @@ class Visitor:
         fps = clamped(self.fps.value, 1, 60)
         write_camera_path(file, cameras, fps, bool(self.closes.value))
         self.film_text.content = f"eval.py --path {escaped(str(file))}"
-        self.client.send_file_download(file.name, file.read_bytes())
+        self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
 
     def _film(self) -> None:
         if self.filming is not None:
@@ -585,7 +585,7 @@ class Visitor:
             frames = self.filming.result()
             write_film(file, frames, clamped(self.fps.value, 1, 60))
             self.film_text.content = f"written: {escaped(str(file))}"
-            self.client.send_file_download(file.name, file.read_bytes())
+            self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
         except CancelledError:
             self.film_text.content = "stopped"
         finally:
