@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import socket
 import time
@@ -86,6 +87,7 @@ class Page:
         with contextlib.redirect_stdout(io.StringIO()):  # its banner; `announcement` is ours
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
+        logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
         self._visitors: dict[int, Visitor] = {}
         self._open = False
 
@@ -122,7 +124,7 @@ class Page:
         camera.near, camera.far = 1e-3 * distance, 1e3 * distance
         if not self._open:
             self.server.on_client_connect(self._welcome)
-            self.server.on_client_disconnect(self._farewell)
+            self.server.on_client_disconnect(self._left)
             self._open = True
             return
         for visitor in list(self._visitors.values()):
@@ -140,6 +142,10 @@ class Page:
         self._visitors[client.client_id] = Visitor(self, client)
         if client.client_id not in self.server.get_clients():  # it has left meanwhile
             self._farewell(client)
+
+    async def _left(self, client: viser.ClientHandle) -> None:
+        """Not in a thread: viser has none left when it ends while somebody looks."""
+        self._farewell(client)
 
     def _farewell(self, client: viser.ClientHandle) -> None:
         visitor = self._visitors.pop(client.client_id, None)
