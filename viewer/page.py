@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 NOT_MIXED = "nothing"
 MOST_FRUSTA = 200
 OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
-FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at
+FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at, at most
+GAP = 0.5  # the same, in distances from one camera to the next
 CROP_DEPTH = 20.0  # of a forward-facing scene, in near planes, up to which a crop box can reach
 MOST_FRAMES, LARGEST_SIDE = 3600, 4096  # of a video
 OPENCV = np.diag([1.0, -1.0, -1.0])  # between OpenGL's camera axes and those of viser
@@ -84,10 +85,10 @@ class Page:
                 return None
 
         self.studio, self.host, self.output_dir = studio, host, output_dir
+        logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
         with contextlib.redirect_stdout(io.StringIO()):  # its banner; `announcement` is ours
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
-        logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
         self._visitors: dict[int, Visitor] = {}
         self._open = False
 
@@ -276,12 +277,12 @@ class Visitor:
         step = math.ceil(len(views) / MOST_FRUSTA)
         words = f"{len(views)} training views" + (f", every {step}th is shown" * (step > 1))
         self.views_text.content = f"{words}: click on one to go there"
-        size = FRUSTUM * focus_distance(self.scene)
+        self.camera_size = size = camera_size(self.scene)
         self.frusta = [self._frustum(number, size) for number in range(0, len(views), step)]
 
     def _show_frusta(self, _: object = None) -> None:
         """All of them, or none; never those that the camera stands in, which hide the rest."""
-        eye, size = np.asarray(self.client.camera.position), FRUSTUM * focus_distance(self.scene)
+        eye, size = np.asarray(self.client.camera.position), self.camera_size
         for frustum in self.frusta:
             apart = float(np.linalg.norm(np.asarray(frustum.position) - eye))
             visible = self.shows_views.value and apart > 2 * size
@@ -511,7 +512,7 @@ class Visitor:
     def _draw_path(self) -> None:
         for node in self.path_nodes:
             node.remove()
-        size, scene = FRUSTUM * focus_distance(self.scene), self.client.scene
+        size, scene = self.camera_size, self.client.scene
         lines = {"thickness": 2.0, "thickness_units": "screen"}
         self.path_nodes = [
             scene.add_camera_frustum(
@@ -621,6 +622,15 @@ def _family(host: str) -> socket.AddressFamily:
 def focus_distance(scene: Scene) -> float:
     """How far training cameras are from what they look at, scene units."""
     return float(look_at_ball(torch.stack([view.c2w for view in scene.train]))[1])
+
+
+def camera_size(scene: Scene) -> float:
+    """Of a training camera on the page, scene units: where they stand close together, as in a
+    forward-facing scene, large ones would hide what they look at."""
+    largest = FRUSTUM * focus_distance(scene)
+    places = torch.stack([view.c2w[:, 3] for view in scene.train])
+    gaps = torch.cdist(places, places).fill_diagonal_(math.inf).amin(1)
+    return min(largest, max(GAP * float(gaps.median()), largest / 10))
 
 
 def crop_range(scene: Scene) -> Tensor:
