@@ -17,6 +17,7 @@ if __name__ == "__main__":  # help and mistakes do not wait for what takes secon
 
 import logging
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from systems import STAGES
@@ -49,18 +50,19 @@ def train(options: TrainOptions) -> list[Path]:
         import_viser()  # says so before anything is computed where it is missing
     watching: Watching | None = None
     paths: list[Path] = []
-    for system, run in STAGES[options.stage](options):
-        start = time.perf_counter()
-        if options.view and run.leads:
-            watching = watching or Watching(options, device)
-            watching.follow(system)
-        if not fit(system, run, options, device, watching.after_step if watching else None):
-            continue
-        written = run.finish(system.checkpoint())
-        minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-        print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
-        print("written:", *written)
-        paths += written
+    with ExitStack() as stack:
+        for system, run in STAGES[options.stage](options):
+            start = time.perf_counter()
+            if options.view and run.leads:
+                watching = watching or stack.enter_context(closing(Watching(options, device)))
+                watching.follow(system)
+            if not fit(system, run, options, device, watching.after_step if watching else None):
+                continue
+            written = run.finish(system.checkpoint())
+            minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+            print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
+            print("written:", *written)
+            paths += written
     return paths
 
 

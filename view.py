@@ -14,6 +14,7 @@ if __name__ == "__main__":  # help and mistakes do not wait for what takes secon
     exits_cleanly(parse_view)()
 
 import logging
+from contextlib import closing
 
 import torch
 
@@ -38,12 +39,12 @@ def serve(options: ViewOptions) -> None:
     networks = mixed_precision(options.precision, device)
     exhibit = Trained(checkpoint, options, torch.device(device))
     studio = Studio(None, networks, chunk=options.chunk)
-    page = Page(studio, options.host, options.port, options.output_dir)
-    page.exhibit(exhibit)
-    print(page.announcement, flush=True)
-    while True:
-        if studio.turn() is None:
-            studio.wait(IDLE)
+    with closing(Page(studio, options.host, options.port, options.output_dir)) as page:
+        page.exhibit(exhibit)
+        print(page.announcement, flush=True)
+        while True:
+            if studio.turn() is None:
+                studio.wait(IDLE)
 
 
 @exits_cleanly

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import socket
 import time
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 NOT_MIXED = "nothing"
 MOST_FRUSTA = 200
 OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
-FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at
+FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at, at most
+GAP = 0.5  # the same, in distances from one camera to the next
 CROP_DEPTH = 20.0  # of a forward-facing scene, in near planes, up to which a crop box can reach
 MOST_FRAMES, LARGEST_SIDE = 3600, 4096  # of a video
 OPENCV = np.diag([1.0, -1.0, -1.0])  # between OpenGL's camera axes and those of viser
@@ -83,6 +85,7 @@ class Page:
                 return None
 
         self.studio, self.host, self.output_dir = studio, host, output_dir
+        logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
         with contextlib.redirect_stdout(io.StringIO()):  # its banner; `announcement` is ours
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
@@ -122,7 +125,7 @@ class Page:
         camera.near, camera.far = 1e-3 * distance, 1e3 * distance
         if not self._open:
             self.server.on_client_connect(self._welcome)
-            self.server.on_client_disconnect(self._farewell)
+            self.server.on_client_disconnect(self._left)
             self._open = True
             return
         for visitor in list(self._visitors.values()):
@@ -140,6 +143,10 @@ class Page:
         self._visitors[client.client_id] = Visitor(self, client)
         if client.client_id not in self.server.get_clients():  # it has left meanwhile
             self._farewell(client)
+
+    async def _left(self, client: viser.ClientHandle) -> None:
+        """Not in a thread: viser has none left when it ends while somebody looks."""
+        self._farewell(client)
 
     def _farewell(self, client: viser.ClientHandle) -> None:
         visitor = self._visitors.pop(client.client_id, None)
@@ -270,12 +277,12 @@ class Visitor:
         step = math.ceil(len(views) / MOST_FRUSTA)
         words = f"{len(views)} training views" + (f", every {step}th is shown" * (step > 1))
         self.views_text.content = f"{words}: click on one to go there"
-        size = FRUSTUM * focus_distance(self.scene)
+        self.camera_size = size = camera_size(self.scene)
         self.frusta = [self._frustum(number, size) for number in range(0, len(views), step)]
 
     def _show_frusta(self, _: object = None) -> None:
         """All of them, or none; never those that the camera stands in, which hide the rest."""
-        eye, size = np.asarray(self.client.camera.position), FRUSTUM * focus_distance(self.scene)
+        eye, size = np.asarray(self.client.camera.position), self.camera_size
         for frustum in self.frusta:
             apart = float(np.linalg.norm(np.asarray(frustum.position) - eye))
             visible = self.shows_views.value and apart > 2 * size
@@ -488,7 +495,7 @@ class Visitor:
         finally:
             note.remove()
         write_image(file, image)
-        self.client.send_file_download(file.name, file.read_bytes())
+        self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
 
     def _add_keyframe(self) -> None:
         pose = self._pose()
@@ -505,7 +512,7 @@ class Visitor:
     def _draw_path(self) -> None:
         for node in self.path_nodes:
             node.remove()
-        size, scene = FRUSTUM * focus_distance(self.scene), self.client.scene
+        size, scene = self.camera_size, self.client.scene
         lines = {"thickness": 2.0, "thickness_units": "screen"}
         self.path_nodes = [
             scene.add_camera_frustum(
@@ -565,7 +572,7 @@ class Visitor:
         fps = clamped(self.fps.value, 1, 60)
         write_camera_path(file, cameras, fps, bool(self.closes.value))
         self.film_text.content = f"eval.py --path {escaped(str(file))}"
-        self.client.send_file_download(file.name, file.read_bytes())
+        self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
 
     def _film(self) -> None:
         if self.filming is not None:
@@ -585,7 +592,7 @@ class Visitor:
             frames = self.filming.result()
             write_film(file, frames, clamped(self.fps.value, 1, 60))
             self.film_text.content = f"written: {escaped(str(file))}"
-            self.client.send_file_download(file.name, file.read_bytes())
+            self.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
         except CancelledError:
             self.film_text.content = "stopped"
         finally:
@@ -615,6 +622,15 @@ def _family(host: str) -> socket.AddressFamily:
 def focus_distance(scene: Scene) -> float:
     """How far training cameras are from what they look at, scene units."""
     return float(look_at_ball(torch.stack([view.c2w for view in scene.train]))[1])
+
+
+def camera_size(scene: Scene) -> float:
+    """Of a training camera on the page, scene units: where they stand close together, as in a
+    forward-facing scene, large ones would hide what they look at."""
+    largest = FRUSTUM * focus_distance(scene)
+    places = torch.stack([view.c2w[:, 3] for view in scene.train])
+    gaps = torch.cdist(places, places).fill_diagonal_(math.inf).amin(1)
+    return min(largest, max(GAP * float(gaps.median()), largest / 10))
 
 
 def crop_range(scene: Scene) -> Tensor:

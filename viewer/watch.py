@@ -44,6 +44,10 @@ class Watching:
         self.page.exhibit(InTraining(system))
         self._left = time.perf_counter()
 
+    def close(self) -> None:
+        """Ends the page."""
+        self.page.close()
+
     def after_step(self) -> None:
         """Makes pictures for as long as the training's share allows."""
         now = time.perf_counter()
