@@ -80,7 +80,7 @@ def command(*words, cwd, timeout=300):
 @pytest.mark.parametrize(
     ("field", "mode"),
     [(f, m) for f in ("nerf", "voxels") for m in ("memory_saving", "patch", "small")]
-    + [("nerf_in_steps", "memory_saving")],
+    + [pytest.param("nerf_in_steps", "memory_saving", marks=pytest.mark.slow)],
 )
 def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     geometry(field)
@@ -202,7 +202,7 @@ def test_what_a_mask_ignores_leaves_no_trace_in_either_stage(at, mode, write_sce
     assert same(*found)
 
 
-@pytest.mark.parametrize("field", ["nerf", "voxels"])
+@pytest.mark.parametrize("field", [pytest.param("nerf", marks=pytest.mark.slow), "voxels"])
 def test_a_style_on_the_weights_alone(at, field):
     """What `export.py weights` writes is enough to paint on."""
     from export import export
