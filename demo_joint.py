@@ -27,7 +27,7 @@ from losses.colour_transfer import fit_colour_transfer
 from opt import parse_analyse, parse_eval, parse_train
 from pipeline import train
 from utils.errors import exits_cleanly
-from utils.images import read_image, resize, write_image
+from utils.images import over_white, read_image, resize, write_image
 from utils.machine import keep_memory
 from utils.metrics import psnr
 
@@ -65,7 +65,7 @@ def colour_transfer_psnr(folders: dict[str, Path]) -> float:
 def write_sheet(path: Path, directories: list[str], truth: Path) -> None:
     """A view of each rendering, and the truth of the last, side by side."""
     files = [Path(directory) / "003.png" for directory in directories] + [truth]
-    images = [torch.from_numpy(read_image(file)[0]).float() / 255 for file in files]
+    images = [torch.from_numpy(over_white(*read_image(file))).float() / 255 for file in files]
     height = 2 * images[0].shape[0]
     write_image(path, torch.cat([resize(i, height, height) for i in images], 1))
 

@@ -101,8 +101,7 @@ def read_painting(path: Path | str) -> np.ndarray:
         if len(rows) == 0:
             raise UserError(f"{path}: is transparent everywhere; give a painting that shows")
         part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        rgb, cover = rgb[part], alpha[part][:, :, None] / np.float32(255)
-        rgb = np.rint(rgb * cover + 255 * (1 - cover)).astype(np.uint8)
+        rgb = over_white(rgb[part], alpha[part])
     shorter, longer = sorted(rgb.shape[:2])
     if shorter < SHORTEST_SIDE or longer > NARROWEST * shorter:
         raise UserError(
@@ -110,6 +109,15 @@ def read_painting(path: Path | str) -> np.ndarray:
             f"shorter side, and at most {NARROWEST} times as many along the other; crop it"
         )
     return rgb
+
+
+def over_white(rgb: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Colours (H, W, 3) uint8 of ``rgb (H, W, 3)``, not premultiplied, with ``alpha (H, W)``, both
+    uint8, on white; None: as they are."""
+    if alpha is None:
+        return rgb
+    cover = alpha[:, :, None] / np.float32(255)
+    return np.rint(rgb * cover + 255 * (1 - cover)).astype(np.uint8)
 
 
 def image_size(path: Path | str, upright: bool = True) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from utils.errors import UserError
-from utils.images import over, read_image, resize, to_uint8, write_image
+from utils.images import over, over_white, read_image, resize, to_uint8, write_image
 
 RED = (200, 30, 10)
 
@@ -178,3 +178,10 @@ class TestWrite:
         for path in (tmp_path / "a.nothing", tmp_path / "file" / "a.png"):
             with pytest.raises(UserError, match="cannot be written"):
                 write_image(path, torch.zeros(2, 2, 3))
+
+
+def test_what_is_transparent_shows_white():
+    rgb = np.full((1, 3, 3), 100, np.uint8)
+    shown = over_white(rgb, np.array([[0, 51, 255]], np.uint8))  # 51 is a fifth
+    assert shown[0, :, 0].tolist() == [255, 224, 100]
+    assert over_white(rgb, None) is rgb
