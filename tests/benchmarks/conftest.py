@@ -1,8 +1,10 @@
-"""A small NeRF of ours, as the plain twin is measured against."""
+"""A small NeRF of ours, as the plain twin is measured against, and a folder for inputs."""
 
 import pytest
 import torch
 
+from benchmarks import settings
+from models import nerf
 from models.renderer import Renderer
 
 
@@ -20,3 +22,12 @@ def make_nerf():
         return Renderer.build(spec, bounds, torch.ones(3), everywhere)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """Inputs go to a folder of these tests, which make them once, on coarse grids."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "DATA", tmp_path_factory.mktemp("bench"))
+        patch.setattr(nerf, "GRID", 32)
+        yield

@@ -7,22 +7,14 @@ from benchmarks import __main__ as command
 from benchmarks import inputs, settings, table
 from benchmarks.settings import FIELDS, MODES, Settings
 from datasets.cameras.rays import Cameras
-from models import nerf
 from models.renderer import render_view
 
-# Lightning's own, of a newer PyTorch
-pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")
+pytestmark = [
+    pytest.mark.usefixtures("apart"),
+    pytest.mark.filterwarnings("ignore:.*treespec"),  # Lightning's own, of a newer PyTorch
+]
 
 QUICK = Settings(quick=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def apart(tmp_path_factory):
-    """Inputs go to a folder of these tests, which make them once, on coarse grids."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "DATA", tmp_path_factory.mktemp("bench"))
-        patch.setattr(nerf, "GRID", 32)
-        yield
 
 
 def run(tmp_path, *words):

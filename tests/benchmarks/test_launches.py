@@ -5,31 +5,21 @@ import torch
 
 import eval as evaluation
 import export
-from benchmarks import settings
 from benchmarks.cases import launches
 from benchmarks.pretended import CUDA, pretended_gpu
 from benchmarks.settings import MODES, Settings
 from datasets.embedded.painting import paint
-from models import nerf
 from opt import parse_eval, parse_export, parse_train
 from pipeline import train
 from systems.run import Run
 from utils.images import write_image
 
 pytestmark = [
+    pytest.mark.usefixtures("apart"),
     pytest.mark.filterwarnings("ignore:.*treespec"),
     pytest.mark.filterwarnings("ignore:.*Tensor Cores"),
 ]
 QUICK = Settings(quick=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def apart(tmp_path_factory):
-    """Inputs go to a folder of these tests, which make them once, on coarse grids."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "DATA", tmp_path_factory.mktemp("bench"))
-        patch.setattr(nerf, "GRID", 32)
-        yield
 
 
 @pytest.mark.parametrize(
