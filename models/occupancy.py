@@ -165,7 +165,7 @@ class OccupancyGrid(nn.Module):
     @torch.no_grad()
     def prune(self, density: Callable[[Tensor], Tensor], lit_only: bool) -> None:
         """Empties the cells whose opacity, from the density at their centre, is below
-        `MIN_CELL_OPACITY`.  Neighbours of remaining cells remain too.
+        `MIN_CELL_OPACITY`.  Neighbours of remaining cells remain too; if none would remain, all do.
 
         Args:
             density: (K, 3) positions -> (K,) density per unit of the field's space.
@@ -174,9 +174,11 @@ class OccupancyGrid(nn.Module):
         threshold = MIN_CELL_OPACITY / self.smallest
         cells = (self.occupied & self.lit if lit_only else self.occupied).nonzero()
         parts = cells.split(PRUNE_CHUNK)
-        stays = [density(self.centres(part)) > threshold for part in parts]
+        stays = torch.cat([density(self.centres(part)) > threshold for part in parts])
+        if not stays.any():  # pruned before the field has learned anything
+            return
         grid = torch.zeros_like(self.occupied)
-        grid[tuple(cells[torch.cat(stays)].T)] = True
+        grid[tuple(cells[stays].T)] = True
         self.set(dilate(grid) & self.occupied)
 
 

@@ -138,9 +138,21 @@ def test_depth_of_a_ball_through_a_pruned_grid(ball, rays_at, monkeypatch):
 
 @pytest.mark.parametrize(("factor", "stays"), [(0.99, False), (1.01, True)])
 def test_thin_is_what_stops_little_light_within_a_cell(factor, stays):
+    def density(x):
+        left = factor * MIN_CELL_OPACITY / 0.25
+        return torch.where(x[:, 0] < 0, left, 0.0) + torch.where(x[:, 0] > 0.7, 100.0, 0.0)
+
     grid = full_grid(8)
-    grid.prune(lambda x: torch.full_like(x[:, 0], factor * MIN_CELL_OPACITY / 0.25), lit_only=False)
-    assert bool(grid.occupied.all()) is bool(grid.occupied.any()) is stays
+    grid.prune(density, lit_only=False)
+    assert grid.occupied[6:].all()
+    assert bool(grid.occupied[:4].all()) is bool(grid.occupied[:4].any()) is stays
+
+
+def test_a_grid_in_which_all_is_thin_stays_whole():
+    """A run of a few steps is pruned before its field has learned anything."""
+    grid = full_grid(8)
+    grid.prune(lambda x: torch.zeros_like(x[:, 0]), lit_only=False)
+    assert grid.occupied.all()
 
 
 def test_pruning_may_keep_only_what_light_has_reached():
