@@ -369,6 +369,13 @@ class FewViews(Options):
         check=FRACTION,
         part=PHOTOS,
     )
+    distortion: float = option(
+        0.0,
+        "weight of mip-NeRF 360's distortion loss, which gathers what a ray meets in one place; "
+        "grows from 0 over the first half of the run",
+        check=NOT_NEGATIVE,
+        part=PHOTOS,
+    )
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
     )

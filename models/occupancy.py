@@ -99,7 +99,8 @@ class OccupancyGrid(nn.Module):
         bounds: (2, 3) corners of the box in the field's space.
 
     Attributes:
-        lit: (R0, R1, R2) bool, cells that an unoccluded ray has reached since the last `set`.
+        lit: (R0, R1, R2) bool, cells that an unoccluded ray has reached since the last `set`, or
+            the last `prune` that asked for them.
         cell: (3,) edge lengths of a cell, units of the field's space.
         smallest: of them.
     """
@@ -179,7 +180,10 @@ class OccupancyGrid(nn.Module):
             return
         grid = torch.zeros_like(self.occupied)
         grid[tuple(cells[stays].T)] = True
+        lit = self.lit
         self.set(dilate(grid) & self.occupied)
+        if not lit_only:
+            self.lit = lit
 
 
 class OccupancySampler(Sampler):
@@ -315,7 +319,7 @@ class OccupancySampler(Sampler):
             light = light * torch.exp(-passed.index_select(0, ray)).to(density.dtype)
         visible = (light > MIN_TRANSMITTANCE).nonzero()[:, 0]
         if mark:
-            self.grid.mark(x.index_select(0, visible))
+            self.grid.mark(x.T.index_select(1, visible).T)
         samples = samples.take(visible)
         samples.geometry = density.index_select(0, visible), feature.index_select(0, visible)
         return samples, density

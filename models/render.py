@@ -107,7 +107,8 @@ def render(
     keep = None
     if threshold > 0:
         keep = (weights > threshold).nonzero()[:, 0]
-        feature, x, ray = (values.index_select(0, keep) for values in (feature, x, ray))
+        feature, ray = feature.index_select(0, keep), ray.index_select(0, keep)
+        x = x.T.index_select(1, keep).T
     if code is not None and code.ndim == 2:
         code = code.index_select(0, ray)
     style = field.style if style is None else style

@@ -58,12 +58,21 @@ class Lattice(nn.Module):
         numbers = torch.arange(len(cells), dtype=torch.int32, device=active.device)
         cell_of = torch.full(active.shape, -1, dtype=torch.int32, device=active.device)
         cell_of[active] = numbers
-        vertices = cells[:, None] + CORNERS.to(cells.device)
-        shape = [n + 1 for n in active.shape]
-        key = (vertices[..., 0] * shape[1] + vertices[..., 1]) * shape[2] + vertices[..., 2]
-        vertex_key, rows = key.unique(return_inverse=True)
+        # marked in a grid: 7 times faster than finding the distinct ones of all cells' corners
+        n = active.shape
+        is_vertex = active.new_zeros([size + 1 for size in n])
+        for x, y, z in CORNERS.tolist():
+            is_vertex[x : x + n[0], y : y + n[1], z : z + n[2]] |= active
+        vertex_key = is_vertex.flatten().nonzero()[:, 0]
+        vertex_of = torch.empty(is_vertex.numel(), dtype=torch.int32, device=active.device)
+        vertex_of[vertex_key] = torch.arange(
+            len(vertex_key), dtype=torch.int32, device=active.device
+        )
+        stride = torch.tensor([(n[1] + 1) * (n[2] + 1), n[2] + 1, 1], device=active.device)
+        first, offsets = (cells * stride).sum(1), (CORNERS.to(stride) * stride).sum(1)
+        corners = vertex_of[first[:, None] + offsets]
         self.register_buffer("cell_of", with_border(cell_of, -1).flatten(), persistent=False)
-        self.register_buffer("corners", rows.to(torch.int32), persistent=False)
+        self.register_buffer("corners", corners, persistent=False)
         self.register_buffer("vertex_key", vertex_key, persistent=False)
 
     @property
@@ -212,7 +221,7 @@ class VoxelField(Field):
     rows = ROWS
     colour_threshold = 1e-3
     cost = Cost(
-        rays=(65536, 1 << 18),
+        rays=(1 << 14, 1 << 18),
         points=1 << 16,
         learning_bytes=1500,
         painting_bytes=600,
@@ -269,14 +278,16 @@ class VoxelField(Field):
         spec = {"field": {}, "style": self.style.spec()}
         new = type(self).build(spec, old.bounds, active).to(old.bounds.device)
         vertices = new.geometry.lattice.vertices()
+        unknown = torch.arange(len(vertices), device=vertices.device)
         # a vertex on the boundary lies in an old cell on one of its eight sides only
         nudge = 1e-3 * old.cell
         for corner in CORNERS.to(nudge):
-            position = old.position(vertices + (corner * 2 - 1) * nudge)
+            position = old.position(vertices[unknown] + (corner * 2 - 1) * nudge)
             cell = old.locate(position)
-            known = cell >= 0
-            cell, position = cell[known], position[:, known]
+            found = cell >= 0
+            cell, position, known = cell[found], position[:, found], unknown[found]
             new.geometry.raw[known] = old.interpolate(self.geometry.raw, cell, position)
             new.style.head.table[known] = old.interpolate(self.style.head.table, cell, position)
+            unknown = unknown[~found]
         new.style.adopt_networks(self.style)
         return new

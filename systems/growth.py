@@ -12,11 +12,11 @@ class Due:
     """What is due before a step: pruning, and perhaps a finer field.
 
     Attributes:
-        steps_since: the last pruning.
+        lit_only: whether cells that no ray has reached are given up too.
         resolution: fraction of the final resolution to go on with; None: as it is.
     """
 
-    steps_since: int
+    lit_only: bool
     resolution: float | None
 
 
@@ -36,14 +36,23 @@ class GrowthSchedule:
     pruning: tuple[float, ...]
     raw_density: float
 
-    def due(self, step: int, n_steps: int) -> Due | None:
-        """What has to be done before ``step`` of ``n_steps``; None: nothing."""
+    def due(self, step: int, n_steps: int, enough: int) -> Due | None:
+        """What has to be done before ``step`` of ``n_steps``; None: nothing.
+
+        Args:
+            step: counted from 0.
+            n_steps: of the run.
+            enough: steps after which a cell that no ray has reached counts as hidden.
+        """
         pruning = [round(at * n_steps) for at in self.pruning]
         if step == 0 or step not in pruning:
             return None
+        since, lit_only = 0, False
+        for at in pruning[: pruning.index(step) + 1]:
+            lit_only = at - since >= enough
+            since = at if lit_only else since
         finer = [size for at, size in self.resolutions[1:] if step == round(at * n_steps)]
-        before = max([0, *(at for at in pruning if at < step)])
-        return Due(step - before, finer[-1] if finer else None)
+        return Due(lit_only, finer[-1] if finer else None)
 
 
 # In a visual hull little is empty.  Without one the cameras are inside the volume, so the field

@@ -13,9 +13,10 @@ from torch import Tensor
 from datasets.cameras.rays import Cameras, Rays
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
+from losses.distortion import distortion_loss
 from losses.photometric import photometric_loss, psnr_of, transparency_loss
 from models.appearance import AffineAppearance
-from models.render import Rendering
+from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
 from models.style import ParameterGroups
 from opt import TrainOptions
@@ -114,13 +115,12 @@ class PhotometricTask(Task):
             share = min(1.0, (step + 1) / (self.options.coarse_to_fine * self.n_steps))
             self.renderer.field.reveal(share)
             self.renderer.sampler.reveal(share)
-        due = self.growth.due(step, self.n_steps)
+        rays = min(ENOUGH_RAYS, self.pixels.n_candidates)
+        due = self.growth.due(step, self.n_steps, math.ceil(rays / self.options.batch_size))
         if due is None:
             return False
         self.gather()
-        n_rays = due.steps_since * self.options.batch_size
-        lit_only = n_rays >= min(ENOUGH_RAYS, self.pixels.n_candidates)
-        self.renderer.sampler.prune(self.renderer.field, lit_only)
+        self.renderer.sampler.prune(self.renderer.field, due.lit_only)
         if due.resolution is None:
             return False
         final = type(self.renderer.field).grid_resolution(self.options)
@@ -168,8 +168,19 @@ class PhotometricTask(Task):
             terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+        if self.options.distortion:
+            terms["distortion"] = self._distortion(step, rays, samples, renderings["fine"])
         self.descend(terms, step)
         return {name: value.detach() for name, value in terms.items()}
+
+    def _distortion(self, step: int, rays: Rays, samples: Samples, rendering: Rendering) -> Tensor:
+        """The weighted distortion, in sides of the field's box, as these rays' share of the whole
+        step's: the others are empty."""
+        weight = self.options.distortion * min(1.0, 2 * step / self.n_steps)
+        side = (self.renderer.bounds[1] - self.renderer.bounds[0]).max()
+        x = rays.points(samples.ray_index, samples.t)
+        where = (x, samples.delta, samples.ray_index, len(rays))
+        return weight * distortion_loss(rendering.weights, *where) / side
 
     def code(self, step: int, n_rays: int) -> Tensor | None:
         """The code (n_rays, C) that the colours of a step's rays are conditioned on; None: none."""

@@ -106,13 +106,17 @@ class ContractedMarch:
 
     def length(self, ray: Tensor, s: Tensor, step: float) -> Tensor:
         """Lengths (K,) in the field's space of steps around ``s (K,)``."""
-        return self.lengths(ray, torch.stack([s - step / 2, s + step / 2], -1))[:, 0]
+        bent = (s + step / 2 > self.exit.index_select(0, ray)).nonzero()[:, 0]
+        beyond = s.index_select(0, bent)
+        edges = torch.stack([beyond - step / 2, beyond + step / 2], -1)
+        lengths = self.lengths(ray.index_select(0, bent), edges)[:, 0]
+        return torch.full_like(s, step).index_copy_(0, bent, lengths)
 
     def lengths(self, ray: Tensor, edges: Tensor) -> Tensor:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""
         n = edges.shape[1]
         x = self.rays.points(ray.repeat_interleave(n), self.distance(ray, edges).flatten())
-        return x.view(-1, n, 3).diff(dim=1).norm(dim=-1)
+        return x.T.view(3, -1, n).diff(dim=-1).square_().sum(0).sqrt_()
 
     def counted_in(self, origin: Tensor, unit: Tensor) -> Positions:
         """As `StraightMarch.counted_in`."""

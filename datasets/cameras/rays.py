@@ -52,13 +52,22 @@ class Rays:
 
     def points(self, ray_index: Tensor, t: Tensor) -> Tensor:
         """Positions (M, 3), as a field sees them, at distance ``t (M,)`` along the rays
-        ``ray_index (M,)``."""
+        ``ray_index (M,)``; the transpose of a contiguous (3, M), which is computed, and read by a
+        field, several times faster."""
         x = torch.addcmul(
-            self.origins.index_select(0, ray_index),
-            self.directions.index_select(0, ray_index),
-            t[:, None].to(self.origins.dtype),
+            self._start.index_select(1, ray_index),
+            self._along.index_select(1, ray_index),
+            t.to(self.origins.dtype),
         )
-        return self.space.ray_to_field(x)
+        return self.space.ray_to_field(x.T)
+
+    @cached_property
+    def _start(self) -> Tensor:
+        return self.origins.T.contiguous()
+
+    @cached_property
+    def _along(self) -> Tensor:
+        return self.directions.T.contiguous()
 
     def march(self) -> March:
         """The parametrisation in which steps along the rays have equal lengths in the field."""

@@ -63,3 +63,13 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
 def test_growth_happens_when_cells_are_given_up(growth):
     assert {at for at, _ in growth.resolutions[1:]} <= set(growth.pruning)
     assert growth.resolutions[-1][1] == 1.0
+
+
+def test_hidden_cells_are_given_up_when_enough_rays_have_been_seen():
+    """Counted from the last time, not from the last pruning: often pruned is not less pruned."""
+    steps = [round(at * 1000) for at in OPEN.pruning]  # 30, 60, 120, 220, 350, 500, 700
+    hidden = {step: OPEN.due(step, 1000, enough=100).lit_only for step in steps}
+    assert [step for step, due in hidden.items() if due] == [120, 220, 350, 500, 700]
+    assert not any(OPEN.due(step, 1000, enough=10_000).lit_only for step in steps)
+    assert OPEN.due(0, 1000, 1) is OPEN.due(31, 1000, 1) is None
+    assert OPEN.due(350, 1000, 1).resolution == 1.0
