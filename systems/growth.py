@@ -27,7 +27,8 @@ class GrowthSchedule:
 
     Attributes:
         resolutions: (fraction of the run, fraction of the final resolution) pairs; each but the
-            first at a time of pruning.
+            first at a time of pruning.  The same resolution again leaves out the cells that were
+            given up since.
         pruning: when cells that turned out empty are given up.
         raw_density: to start from.
     """
@@ -56,12 +57,15 @@ class GrowthSchedule:
 
 
 # In a visual hull little is empty.  Without one the cameras are inside the volume, so the field
-# starts thin, and stays coarse until most of space has been given up.
+# starts thin, and stays coarse until most of space has been given up; what is given up at the final
+# resolution is taken out of the field too, which makes its steps twice as fast.
 HULL = GrowthSchedule(
     ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0)), (0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -2.0
 )
 OPEN = GrowthSchedule(
-    ((0.0, 0.25), (0.12, 0.5), (0.35, 1.0)), (0.03, 0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -4.0
+    ((0.0, 0.25), (0.12, 0.5), (0.35, 1.0), (0.5, 1.0), (0.7, 1.0)),
+    (0.03, 0.06, 0.12, 0.22, 0.35, 0.5, 0.7),
+    -4.0,
 )
 
 
