@@ -20,8 +20,10 @@ PHOTO = "photo"
 
 
 def cell(path: Path) -> Image.Image:
-    """A picture that fills a cell; of one that is higher than wide, its middle."""
-    return ImageOps.fit(Image.open(path).convert("RGB"), CELL, Image.Resampling.LANCZOS)
+    """A picture that fills a cell; of one that is higher than wide, a part above its middle."""
+    return ImageOps.fit(
+        Image.open(path).convert("RGB"), CELL, Image.Resampling.LANCZOS, centering=(0.5, 0.2)
+    )
 
 
 def rows_of(results: list[Path]) -> dict[str, dict[str, Path]]:
