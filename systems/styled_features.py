@@ -99,11 +99,12 @@ class StyledFeatures:
             mask: (B, 1, H, W) in [0, 1].
         """
         stylizer, style = self.stylizer, self.style[painting]
+        std = self.manners[painting].statistics.std
         mask = stylizer.whole_cells(mask)
         layers = list(dict.fromkeys([*style, stylizer.layer]))
         found = stylizer.network(stylizer.whole_cells(picture), layers)
         return {
-            "content": content_term(found[stylizer.layer], wanted, mask),
+            "content": content_term(found[stylizer.layer], wanted, mask, std),
             "style": style_term({name: found[name] for name in style}, style, mask),
         }
 

@@ -261,6 +261,11 @@ def test_losses_do_not_depend_on_the_networks_scale():
     torch.testing.assert_close(
         style_term({"a": features}, style), style_term({"a": 50 * features}, scaled)
     )
+    std = wanted.std((0, 2, 3))
+    torch.testing.assert_close(
+        content_term(features, wanted, std=std),
+        content_term(50 * features, 50 * wanted, std=50 * std),
+    )
     assert content_term(wanted, wanted) == 0
     assert style_term({"a": wanted}, style) < 1e-6
 
