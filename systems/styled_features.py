@@ -15,6 +15,7 @@ from systems.photo_views import PhotoViews
 from systems.system import Terms
 
 GUIDANCE = 4.0  # weight of the field's picture beside the photographic one, when patches are chosen
+LEAST_VARIANCE = 0.1  # of a channel, in units of the mean of all
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 LayerStatistics = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -99,7 +100,9 @@ class StyledFeatures:
             mask: (B, 1, H, W) in [0, 1].
         """
         stylizer, style = self.stylizer, self.style[painting]
-        std = self.manners[painting].statistics.std
+        variance = self.manners[painting].statistics.std.square()
+        # a channel that the painting hardly excites would outweigh all others
+        std = (variance + LEAST_VARIANCE * variance.mean()).sqrt()
         mask = stylizer.whole_cells(mask)
         layers = list(dict.fromkeys([*style, stylizer.layer]))
         found = stylizer.network(stylizer.whole_cells(picture), layers)
