@@ -134,8 +134,8 @@ class MimicTask(Task):
         graph = cost.painting_bytes * samples * min(self.chunks.size, len(first))
         n_steps = self.lesson.n_steps - self.lesson.n_consistency
         return Plan(
-            f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, of "
-            f"every {', '.join(str(stride) for _, stride in self.stages)}th pixel; frozen views "
+            f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, one "
+            f"pixel in {', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
             f"{geometry / 1e6:.0f} MB; each further painting "
             f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint",
             loss + graph + geometry + 8 * height * width * n_views + self._manner_bytes(),
