@@ -491,7 +491,7 @@ class Mutual(Options):
         part=TEACHING,
     )
     consistency_steps: int = option(
-        300,
+        60,
         "first steps, in which the 2D network learns to paint a surface alike in all views",
         check=NOT_NEGATIVE,
         part=TEACHING,

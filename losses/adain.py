@@ -12,13 +12,24 @@ from losses.masked import mask_like
 from losses.statistics import channel_statistics
 
 
-def content_term(features: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared difference of features (B, C, h, w) from those that were decoded, within a mask
-    (B, 1, H, W), in units of the variance of the latter: the same for networks of any scale."""
+def content_term(
+    features: Tensor, wanted: Tensor, mask: Tensor | None = None, std: Tensor | None = None
+) -> Tensor:
+    """Mean squared difference of features from those that were decoded, in a unit that makes it the
+    same for networks of any scale.
+
+    Args:
+        features: (B, C, h, w).
+        wanted: (B, C, h, w).
+        mask: (B, 1, H, W), or None for everywhere.
+        std: (C,) unit of each channel; None: the mean variance of ``wanted`` is the unit of all.
+    """
     weight = mask_like(features, mask)
-    error = ((features - wanted).square().mean(1, keepdim=True) * weight).sum()
-    variance = wanted.float().var((2, 3)).mean().clamp(min=1e-8)
-    return error / weight.sum().clamp(min=1e-6) / variance
+    error = features.float() - wanted.float()
+    if std is not None:
+        error = error / std[:, None, None]
+    error = (error.square().mean(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1e-6)
+    return error if std is not None else error / wanted.float().var((2, 3)).mean().clamp(min=1e-8)
 
 
 def style_term(

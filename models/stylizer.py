@@ -157,12 +157,16 @@ class Stylizer(nn.Module):
         return self.network.layers[self.layer].stride
 
     def features(self, image: Tensor) -> Tensor:
-        """Features (B, C, h, w) of an image (B, 3, H, W) in [0, 1], repeated at its lower and right
-        borders to whole cells."""
+        """Features (B, C, h, w) of an image (B, 3, H, W) in [0, 1], see `whole_cells`."""
+        return self.network(self.whole_cells(image), [self.layer])[self.layer]
+
+    def whole_cells(self, image: Tensor) -> Tensor:
+        """An image (B, C, H, W), repeated at its lower and right borders to whole cells of the
+        features."""
         padding = [(-n) % self.stride for n in image.shape[2:]]
         if any(padding):
             image = functional.pad(image, (0, padding[1], 0, padding[0]), mode="replicate")
-        return self.network(image, [self.layer])[self.layer]
+        return image
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """The image (B, 3, *size) of features."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.adain import consistency_term, content_term, style_statistics, style_term
+from losses.adain import consistency_term
 from models.field import Field
 from models.style import ParameterGroups
 from models.stylizer import Stylizer
@@ -25,7 +25,6 @@ RATE, RATE_FROM_FIELD = 1e-4, 2e-5
 CONTENT, STYLE, CONSISTENCY, FIELD = 1.0, 1.0, 50.0, 10.0  # weights, as in the paper
 EVERY = 8  # steps of the field per step in which the decoder learns from it
 TRIES = 8  # crops, until one shows something
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 BYTES_PER_CROP_PIXEL = 6000  # measured: two crops through network, decoder and back
 
 
@@ -63,7 +62,6 @@ class DecoderTask(Task):
         options: of the run.
         stylizer: the network.
         lesson: when.
-        images: of the paintings, (1, 3, h, w) in [0, 1].
         fields: in each painting's style.
         styled: what is decoded.  Given before the first step.
     """
@@ -75,14 +73,10 @@ class DecoderTask(Task):
         options: TrainOptions,
         stylizer: Stylizer,
         lesson: Lesson,
-        images: Sequence[Tensor],
         fields: Sequence[Field],
     ) -> None:
         super().__init__(options)
-        self.stylizer, self.lesson = stylizer, lesson
-        self.images, self.fields = list(images), list(fields)
-        known = stylizer.network.layers
-        self.layers = [layer for layer in STYLE_LAYERS if layer in known]
+        self.stylizer, self.lesson, self.fields = stylizer, lesson, list(fields)
         self.styled: StyledFeatures
 
     def parameter_groups(self) -> ParameterGroups:
@@ -104,12 +98,6 @@ class DecoderTask(Task):
     def provide(self, styled: StyledFeatures) -> None:
         """What is decoded, before the first step."""
         self.styled, self.views = styled, styled.views
-        device = self.engine.device
-        with torch.no_grad(), self.engine.autocast():
-            self.style = []
-            for image in self.images:
-                features = self.stylizer.network(image.to(device), self.layers)
-                self.style.append(style_statistics(features, self.layers))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
@@ -120,7 +108,7 @@ class DecoderTask(Task):
     def _from_neighbour(self, step: int) -> Terms:
         """Two views of the same surface, and what each pixel is in the other."""
         generator = self.generator(step, 3)
-        painting, view = (_draw(n, generator) for n in (len(self.images), len(self.views)))
+        painting, view = (_draw(n, generator) for n in (len(self.fields), len(self.views)))
         near = self.views.neighbours(view)
         other = near[_draw(len(near), generator)] if near else view
         pixel, valid = self.views.same_surface(view, other)
@@ -145,7 +133,7 @@ class DecoderTask(Task):
     def _from_field(self, step: int) -> Terms:
         """A crop of a view, in which the field's picture is the answer."""
         generator = self.generator(step, 3)
-        painting, view = (_draw(n, generator) for n in (len(self.images), len(self.views)))
+        painting, view = (_draw(n, generator) for n in (len(self.fields), len(self.views)))
         crop = self._crop(view, self.views.mask(view)[0, 0] > 0, generator)
         size = (crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start)
         seen = self.views.frozen.view(view).window((crop.rows.start, crop.columns.start), size)
@@ -168,18 +156,14 @@ class DecoderTask(Task):
     ) -> tuple[Tensor, Terms]:
         """The stylised crops (B, 3, h, w) of views, with a graph, and their content and style
         terms."""
-        stylizer, layer, stride = self.stylizer, self.stylizer.layer, self.stylizer.stride
+        stylizer, stride = self.stylizer, self.stylizer.stride
         wanted = torch.cat([
             crop.of(self.styled.of(view, painting, guide), stride) for view, crop in crops
         ])  # fmt: skip
         mask = torch.cat([crop.of(self.views.mask(view)) for view, crop in crops])
         out = stylizer.decode(wanted, tuple(mask.shape[2:]))
-        found = stylizer.network(out, list(dict.fromkeys([*self.layers, layer])))
-        style = {name: found[name] for name in self.layers}
-        return out, {
-            "content": CONTENT * content_term(found[layer], wanted, mask),
-            "style": STYLE * style_term(style, self.style[painting], mask),
-        }
+        found = self.styled.terms(out, wanted, painting, mask)
+        return out, {"content": CONTENT * found["content"], "style": STYLE * found["style"]}
 
     def _shares(self, terms: Terms) -> Terms:
         """Every process computes the same step: each one's share of the gradient."""

@@ -121,6 +121,14 @@ class FrozenView:
         chunks.over(len(self), fill)
         return replace(self, feature=feature)
 
+    def crop(self, image: Tensor) -> Tensor:
+        """The window's pixels of an image (..., H, W) of the whole view."""
+        rows, columns = (
+            slice(start, start + self.stride * n, self.stride)
+            for start, n in zip(self.corner, self.size, strict=True)
+        )
+        return image[..., rows, columns]
+
     def _samples(self, part: slice) -> tuple[slice, Tensor, Tensor, Tensor]:
         """Of the pixels ``part``: where their samples are; each sample's ray (K,), position and
         direction (K, 3)."""

@@ -1,39 +1,58 @@
 """The 3D half of mutual learning: a field with frozen geometry learns the 2D network's pictures of
-all its views, in all paintings at once (StylizedNeRF, Huang et al. 2022, section 3.4)."""
+all its views, in all paintings at once (StylizedNeRF, Huang et al. 2022, section 3.4).
+
+The 2D network does not paint a surface alike in all views.  The mean of its pictures, to which
+pixels alone would lead, has no strokes; so the encoder also compares features of the field's whole
+picture with those that the network decoded, and their statistics with the painting's.  Large
+strokes come first, as in stage `style`: most steps see every second (fourth, ...) pixel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.scene import Scene
-from losses.photometric import photometric_loss
+from losses.style_image import painting_size
 from models.field import Field
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style
-from models.stylizer import Manner
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
+from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
+from systems.style_task import BYTES_PER_TILE_PIXEL, stages_of
 from systems.styled_features import StyledFeatures
-from systems.system import Plan, Subjects, Task, Terms
+from systems.system import Plan, Subjects, Task, Terms, require_finite
 from utils.images import LUMA, resize, to_uint8
+from utils.machine import product_type
 
-PIXELS = 4096  # of a view, per step
-STAY = 4  # steps on a picture of the 2D network, until it makes one of another view or painting
-TURNS = 4  # pictures of each painting and view, per epoch
+SIDE = 512  # pixels of a view, or of every so manyth pixel of it, that a step sees at most
+STAY = 2  # steps on a picture of the 2D network, until it makes one of another view or painting
+TURNS = 2  # pictures of each painting and view, per epoch
+COARSE = 0.7  # of the steps, that do not see all pixels
+FEATURES, STYLE, PICTURE = 0.1, 0.1, 3.0  # weights
 LAST_RATE = 0.1  # of the learning rate, at the end
 PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
 SHOWN_PAIRS = 4  # of views, whose difference is recorded
+
+
+class Answer(NamedTuple):
+    """What the field is to show in one visit of a view: features (1, C, h, w) that the 2D network
+    decoded, and its picture (1, 3, H, W) uint8."""
+
+    visit: int
+    features: Tensor
+    picture: Tensor
 
 
 def with_luminance(image: Tensor, of: Tensor) -> Tensor:
@@ -52,7 +71,6 @@ class MimicTask(Task):
         renderer: with trained geometry, in its photographic colours; it is not changed.
         paintings: in the order of the styles.
         styles: one for each painting, with ``latents``.
-        size: pixels of the paintings' shorter side.
         decoder: the other half.
         lesson: when.
     """
@@ -76,10 +94,16 @@ class MimicTask(Task):
         self.lesson = lesson
         self.decoder = (decoder,)  # the other task's parameters are not this one's
         self.stylizer = decoder.stylizer
-        self.answer: tuple[int, Tensor | None] = (-1, None)  # visit, colours (P, 3) uint8 to learn
+        self.answer: Answer | None = None
         self.resumed = False
-        every = lesson.n_steps - lesson.n_consistency
-        self.show_every = options.val_every or max(1, every // 10)
+        n_steps = lesson.n_steps - lesson.n_consistency
+        self.show_every = options.val_every or max(1, n_steps // 10)
+        shorter = min(min(view.height, view.width) for view in scene.train)
+        self.stages = stages_of(n_steps, shorter, COARSE)
+        self.painting_sizes = {
+            stride: painting_size(shorter // stride, options.stroke_scale)
+            for _, stride in self.stages
+        }
 
     def subjects(self) -> Subjects:
         pairs = zip(self.paintings, self.styles, strict=True)
@@ -102,18 +126,28 @@ class MimicTask(Task):
         cost = self.renderer.field.cost
         self.chunks = self.frozen.painting_chunks(first, self.options.chunk)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
-        # of the 2D network's deepest picture of a whole view, its widest layer twice
         height, width = first.size
-        whole = 2 * 4 * max(g.channels / g.stride**2 for g in self.stylizer.network.layers.values())
+        precision = product_type(self.options.precision, self.engine.device.type)
+        side = min(height, SIDE), min(width, SIDE)
+        loss = BYTES_PER_TILE_PIXEL[precision.itemsize] * side[0] * side[1]
         geometry = min(budget, first.nbytes() * n_views)
-        working = cost.painting_bytes * samples * min(PIXELS, len(first))
+        graph = cost.painting_bytes * samples * min(self.chunks.size, len(first))
+        n_steps = self.lesson.n_steps - self.lesson.n_consistency
         return Plan(
-            f"{n_paintings} paintings on {n_views} views of {width}x{height}; "
-            f"{self.lesson.n_steps - self.lesson.n_consistency} steps of {PIXELS} pixels; frozen "
-            f"views {geometry / 1e6:.0f} MB; each further painting "
+            f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, one "
+            f"pixel in {', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
+            f"{geometry / 1e6:.0f} MB; each further painting "
             f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint",
-            max(working, whole * height * width) + geometry + 8 * height * width * n_views,
+            loss + graph + geometry + 8 * height * width * n_views + self._manner_bytes(),
         )
+
+    def _manner_bytes(self) -> float:
+        """Of the paintings' features at all sizes."""
+        layer = self.stylizer.network.layers[self.stylizer.layer]
+        shapes = [painting.rgb.shape for painting in self.paintings]
+        longer = sum(max(h, w) / min(h, w) for h, w, _ in shapes)
+        cells = sum(size**2 for size in self.painting_sizes.values()) / layer.stride**2
+        return 4 * layer.channels * cells * longer
 
     def bytes_per_painting(self) -> int:
         """What one painting has for itself."""
@@ -133,66 +167,122 @@ class MimicTask(Task):
                 range(len(self.frozen)), desc="photographic views", unit="view", disable=quiet
             ):
                 views.add(index)
-            steps = tqdm(range(len(views)), desc="statistics", unit="view", disable=quiet)
+            every = range(len(views))
+            steps = tqdm(every, desc="statistics", unit="view", disable=quiet)
             content = views.statistics(self.stylizer, steps)
-            manners, rows = [], []
-            for number, image in enumerate(self.decoder[0].images):
-                features = self.stylizer.features(image.to(self.engine.device)).float()
-                manners.append(Manner.of(features, self.options.stylisation == "patches"))
+            self.styled = {
+                stride: StyledFeatures.of_paintings(
+                    self.stylizer,
+                    views,
+                    content if stride == 1 else views.statistics(self.stylizer, every, stride),
+                    [painting.image(size) for painting in self.paintings],
+                    self.options.stylisation == "patches",
+                )
+                for stride, size in self.painting_sizes.items()
+            }
+            rows = []
+            for number, painting in enumerate(self.paintings):
+                image = painting.image(self.painting_sizes[1]).to(self.engine.device)
+                features = self.stylizer.features(image).float()
                 rows.append(part_statistics(features, self.generator(number, 4)))
         self.views = views
-        self.styled = StyledFeatures(self.stylizer, views, content, manners)
+        self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
             for number, (own, (mean, log_variance)) in enumerate(
                 zip(self.styles, code_distributions(rows, self.options.seed), strict=True)
             ):
                 own.latents.draw(mean, log_variance, self.generator(number, 5))
-        self.decoder[0].provide(self.styled)
+        self.decoder[0].provide(self.styled[1])
 
     def rate(self, step: int, n_steps: int) -> float:
-        lesson = self.lesson
-        done = (step - lesson.n_consistency) / max(1, lesson.n_steps - lesson.n_consistency)
+        """The steps that see all pixels, and clean up after the coarse ones, slow down."""
+        ends = [0, *(end for end, _ in self.stages)]
+        begin, end = ends[-2:]
+        done = (step - self.lesson.n_consistency - begin) / max(1, end - begin)
         return super().rate(step, n_steps) * (1 - (1 - LAST_RATE) * min(1.0, max(0.0, done)))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
             return
         visit, number, index = self._visit(step)
-        view = self.frozen.view(index)
+        view = self._seen(step, index)
         if len(view) == 0:
             return
-        if self.answer[0] != visit:
-            self.answer = visit, self._picture(number, view, self.lesson.field_guides(step))
-        wanted = self.answer[1]
-        draw = torch.randint(len(view), (PIXELS,), generator=self.generator(step)).sort().values
-        part = self.engine.team.part(PIXELS)
-        chosen = draw[part].to(self.engine.device)
-        pixels = view.take(chosen)
-        wanted = wanted[chosen.cpu()].to(self.engine.device).float() / 255
-        background = self.renderer.background
-        wanted = torch.lerp(background.expand_as(wanted), wanted, pixels.opacity[:, None])
-        latents = self.styles[number].latents
-        colours = pixels.render(self.fields[number], background, code=latents.codes[index])
-        share = (part.stop - part.start) / PIXELS
+        if self.answer is None or self.answer.visit != visit:
+            guided = self.lesson.field_guides(step)
+            self.answer = Answer(visit, *self._painted(number, index, view, guided))
+        field, background = self.fields[number], self.renderer.background
+        latents = field.style.latents
+        terms = deferred_backward(
+            lambda part: view.render(field, background, part, latents.codes[index]),
+            len(view),
+            self.chunks,
+            lambda colours: self._image_gradient(colours, number, view),
+            [p for p in field.style.parameters() if p.requires_grad],
+            self.engine.team,
+        )
+        require_finite(self, terms, step)
+        prior = PRIOR * latents.negative_log_likelihood(index) / self.engine.team.size
+        self.descend({"prior": prior}, step)
+        terms |= self.totals({"prior": prior})
+        self.engine.show("loss", sum(terms.values()))
+        yield terms
+
+    def _image_gradient(
+        self, colours: Tensor, number: int, view: FrozenView
+    ) -> tuple[Terms, Tensor]:
+        """The terms of the picture in these colours (P, 3), and their gradient (P, 3)."""
+        leaf, background = colours.detach().float().requires_grad_(), self.renderer.background
+        device = background.device
+        # the network sees an object over the painting's mean colour, not over a white that is not
+        # the painting's
+        backdrop = self.backdrops[number].to(device)
+        missing = (1 - view.opacity)[:, None]
+        image = view.image(leaf + missing * (backdrop - background), backdrop)
+        picture = self.answer.picture.to(device).float() / 255
+        mask = view.mask()
+        judged, wanted = image, picture
+        if self.options.preserve_colour:
+            judged = with_luminance(picture, image)
+            wanted = with_luminance(view.crop(self.views.content(view.index)), picture)
+        styled = self.styled[view.stride]
+        found = styled.terms(judged, self.answer.features.to(device), number, mask)
+        error = ((image - wanted) * mask).square().mean() / mask.mean().clamp(min=1e-6)
         terms = {
-            "mimic": photometric_loss(colours, wanted) * share,
-            "prior": PRIOR * latents.negative_log_likelihood(index) / self.engine.team.size,
+            "features": FEATURES * found["content"],
+            "style": STYLE * found["style"],
+            "picture": PICTURE * error,
         }
-        self.descend(terms, step)
-        totals = self.totals(terms)
-        self.engine.show("loss", sum(totals.values()))
-        yield totals
+        (gradient,) = torch.autograd.grad(sum(terms.values()), leaf)
+        return {name: x.detach() for name, x in terms.items()}, self.engine.scaled(gradient)
 
     @torch.no_grad()
-    def _picture(self, number: int, view: FrozenView, guided: bool) -> Tensor:
-        """Colours (P, 3) uint8 that the 2D network, as it is now, paints a view in."""
+    def _painted(
+        self, number: int, index: int, view: FrozenView, guided: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The features (1, C, h, w) that the 2D network decodes, and the picture (1, 3, H, W) uint8
+        that it makes of them, as it is now."""
         guide = self.fields[number] if guided else None
-        size, stylizer = self.views.rgb[view.index].shape[:2], self.stylizer
-        picture = stylizer.decode(self.styled.of(view.index, number, guide), tuple(size))
-        picture = picture.float().clamp(0, 1)
-        if self.options.preserve_colour:
-            picture = with_luminance(self.views.content(view.index), picture)
-        return to_uint8(picture[0].flatten(1).T.index_select(0, view.places())).cpu()
+        features = self.styled[view.stride].of(index, number, guide, view)
+        picture = self.stylizer.decode(features, view.size).float().clamp(0, 1)
+        return features, to_uint8(picture)
+
+    def _stride(self, step: int) -> int:
+        """Which every pixel of a view is seen in a step; the same during a visit."""
+        at = (step - self.lesson.n_consistency) // STAY * STAY
+        return next(stride for end, stride in self.stages if at < end)
+
+    def _seen(self, step: int, index: int) -> FrozenView:
+        """The pixels of a view that a step sees: the same ones for all paintings."""
+        visit, *_ = self._visit(step)
+        draw = self.generator(visit // len(self.paintings), 6)
+        stride = self._stride(step)
+        first = torch.randint(stride, (2,), generator=draw).tolist()
+        view = self.frozen.view(index, stride, tuple(first))
+        if max(view.size) <= SIDE:
+            return view
+        corner = [int(torch.randint(max(1, n - SIDE + 1), (), generator=draw)) for n in view.size]
+        return view.window(tuple(corner), tuple(min(n, SIDE) for n in view.size))
 
     def _visit(self, step: int) -> tuple[int, int, int]:
         """Number of the visit that a step is part of, its painting and its view: all pairs in a
@@ -218,7 +308,7 @@ class MimicTask(Task):
         pairs = [(view, near[0]) for view in chosen if (near := self.views.neighbours(view))]
         for number, painting in enumerate(self.paintings):
             guide = self.fields[number] if guided else None
-            paint = painter(self.stylizer.decode, self.styled, number, guide)
+            paint = painter(self.stylizer.decode, self.styled[1], number, guide)
             error = cross_view_error(paint, self.views, pairs)
             if error is not None:
                 name = f"2d_cross_view_error/{painting.name}"
@@ -237,9 +327,13 @@ class MimicTask(Task):
             )
             if not parts:
                 return
-            answer = self._picture(number, view, guided).to(background.device).float() / 255
-            answer = torch.lerp(background.expand_as(answer), answer, view.opacity[:, None])
-            shown = [view.image(x.float(), background) for x in (answer, torch.cat(parts))]
+            _, picture = self._painted(number, index, view, guided)
+            picture = picture.to(background).div(255)
+            if self.options.preserve_colour:
+                picture = with_luminance(self.views.content(index), picture)
+            over = background[:, None, None].expand_as(picture)
+            picture = torch.lerp(over, picture, view.mask())
+            shown = picture, view.image(torch.cat(parts).float(), background)
             photo = self.views.rgb[index].to(background.device).float() / 255
             panel = torch.cat([*(x[0].permute(1, 2, 0) for x in shown), photo], 1)
             height = photo.shape[0]
@@ -249,13 +343,13 @@ class MimicTask(Task):
             self.engine.record_image(step, f"2d_field_photo_painting/{painting.name}", panel)
 
     def state(self) -> dict[str, Any]:
-        visit, answer = self.answer
-        answer = torch.empty(0, 3, dtype=torch.uint8) if answer is None else answer
-        return {"styles": self.styles.state_dict(), "visit": visit, "answer": answer}
+        answer = {} if self.answer is None else self.answer._asdict()
+        return {"styles": self.styles.state_dict(), "answer": answer}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         load_module(self.styles, state.get("styles"))
-        self.answer = state.get("visit", -1), state.get("answer")
+        answer = state.get("answer")
+        self.answer = Answer(**answer) if answer else None
         self.resumed = True
 
 

@@ -13,7 +13,6 @@ from assets.weights import read_trained
 from datasets.load import load_scene
 from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
-from losses.style_image import painting_size
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
 from models.image_decoders import decoder_state, load_stylizer
 from models.latent_nerf import LatentNerfStyle
@@ -83,10 +82,7 @@ def mutual_system(
     renderer = field.renderer(style=PHOTO).requires_grad_(False)
     styles = new_styles(renderer, len(paintings), len(scene.train), options.seed)
     lesson = lesson_of(options, len(paintings), len(scene.train))
-    size = min(min(view.height, view.width) for view in scene.train)
-    size = painting_size(size, options.stroke_scale)
-    images = [painting.image(size) for painting in paintings]
-    decoder = DecoderTask(options, stylizer, lesson, images, fields_of(renderer.field, styles))
+    decoder = DecoderTask(options, stylizer, lesson, fields_of(renderer.field, styles))
     mimic = MimicTask(options, scene, renderer, paintings, styles, decoder, lesson)
 
     def checkpoint() -> Checkpoint:

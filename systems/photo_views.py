@@ -3,6 +3,8 @@ pixels of two views show the same surface."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -91,9 +93,9 @@ class PhotoViews:
         return image.clamp(0, 1).permute(2, 0, 1)[None]
 
     @torch.no_grad()
-    def painted(self, index: int, field: Field) -> Tensor:
+    def painted(self, view: FrozenView, field: Field) -> Tensor:
         """(1, 3, H, W) in [0, 1]: a view of the field in other colours, over their mean."""
-        view, background = self.frozen.view(index), self.background
+        background = self.background
         parts = self.chunks.over(len(view), lambda part: view.render(field, background, part))
         colours = torch.cat([*parts, view.opacity.new_zeros(0, 3)]).float()
         missing = (1 - view.opacity)[:, None]
@@ -106,16 +108,19 @@ class PhotoViews:
         return self.alpha[index].to(self.background.device).float()[None, None] / 255
 
     @torch.no_grad()
-    def statistics(self, stylizer: Stylizer, indices: range | list[int]) -> Statistics:
-        """Of the features of some views together, within their masks.
+    def statistics(self, stylizer: Stylizer, indices: Iterable[int], stride: int = 1) -> Statistics:
+        """Of the features of some views together, of every ``stride``-th pixel, within their masks.
 
         One content's statistics for the whole scene: with each view's own a surface would change
         its colours with what else is in the picture.
         """
         total: Moments | None = None
         for index in indices:
-            features = stylizer.features(self.content(index))
-            own = Moments.of(features, pooled(self.mask(index), features))
+            image, mask = (
+                x[..., ::stride, ::stride] for x in (self.content(index), self.mask(index))
+            )
+            features = stylizer.features(image)
+            own = Moments.of(features, pooled(mask, features))
             total = own if total is None else total + own
         return total.statistics()
 

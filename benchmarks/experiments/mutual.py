@@ -225,7 +225,8 @@ def _judged(
     totals: dict[str, list[float]] = {}
     with mixed_precision(options.precision, settings.device):
         held_out = _views(renderer, cameras, options, mimic)
-        styled = StyledFeatures(stylizer, held_out, mimic.styled.content, mimic.styled.manners)
+        own = mimic.styled[1]
+        styled = StyledFeatures(stylizer, held_out, own.content, own.manners, own.style)
         pairs = [(i, i - 1) for i in range(1, len(cameras))]
         for number, painting in enumerate(paintings):
             (painted,) = fields_of(renderer.field, [mimic.styles[number].to(device)])

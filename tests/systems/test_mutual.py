@@ -16,7 +16,7 @@ from losses.adain import consistency_term, content_term, style_statistics, style
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, geometry_digest
 from models.image_decoders import load_stylizer
 from models.latents import Latents
-from models.stylizer import Manner, Moments, pooled
+from models.stylizer import Moments, pooled
 from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
@@ -261,6 +261,11 @@ def test_losses_do_not_depend_on_the_networks_scale():
     torch.testing.assert_close(
         style_term({"a": features}, style), style_term({"a": 50 * features}, scaled)
     )
+    std = wanted.std((0, 2, 3))
+    torch.testing.assert_close(
+        content_term(features, wanted, std=std),
+        content_term(50 * features, 50 * wanted, std=50 * std),
+    )
     assert content_term(wanted, wanted) == 0
     assert style_term({"a": wanted}, style) < 1e-6
 
@@ -268,8 +273,9 @@ def test_losses_do_not_depend_on_the_networks_scale():
 class _Views:
     """One photographic view."""
 
-    def __init__(self, image, digest):
-        self.image, self.digests, self.rgb = image, [digest], [image[0].permute(1, 2, 0)]
+    def __init__(self, image, painted=None):
+        self.image, self.there, self.frozen = image, painted, self
+        self.background = torch.zeros(3)
 
     def content(self, _):
         return self.image
@@ -277,31 +283,59 @@ class _Views:
     def mask(self, _):
         return torch.ones_like(self.image[:, :1])
 
+    def view(self, _):
+        return self
+
+    def crop(self, image):
+        return image
+
+    def painted(self, *_):
+        return self.there
+
 
 def test_patches_are_chosen_by_the_view_and_by_the_field_that_guides():
     """A guide's choice is not kept, nor is another painting's or view's taken for one's own."""
     stylizer = load_stylizer("own", None, None)
     image, painted = torch.rand(2, 1, 3, 32, 32)
     content = Moments.of(stylizer.features(image)).statistics()
-    manners = [Manner.of(stylizer.features(torch.rand(1, 3, 48, 40))) for _ in range(2)]
-    views = _Views(image, "v")
-    views.painted = lambda index, field: painted
-    styled = StyledFeatures(stylizer, views, content, manners)
+    paintings = [torch.rand(1, 3, 48, 40) for _ in range(2)]
+
+    def styled_of(views, paintings=paintings):
+        return StyledFeatures.of_paintings(stylizer, views, content, paintings, True)
+
+    styled = styled_of(_Views(image, painted))
     first = styled.of(0, 0)
     guided = styled.of(0, 0, guide=object())
     assert not torch.equal(guided, first)
     assert torch.equal(styled.of(0, 0), first)
     assert not torch.equal(styled.of(0, 1), first)
-    other = StyledFeatures(stylizer, _Views(image.flip(3), "w"), content, manners)
-    assert not torch.equal(other.of(0, 0), first)
+    assert not torch.equal(styled_of(_Views(image.flip(3))).of(0, 0), first)
     # a guide that shows the painting's own patches gets just these
-    views.painted = lambda index, field: strip
     strip = torch.rand(1, 3, 32, 32)
-    manners[0] = Manner.of(stylizer.features(strip))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("systems.styled_features.GUIDANCE", 1e6)
-        own = StyledFeatures(stylizer, views, content, manners[:1]).of(0, 0, guide=object())
+        own = styled_of(_Views(image, strip), [strip]).of(0, 0, guide=object())
     torch.testing.assert_close(own, stylizer.features(strip), rtol=1e-3, atol=1e-3)
+    # and a picture that shows them has nothing to learn
+    found = styled_of(_Views(image), [strip]).terms(strip, own, 0, torch.ones(1, 1, 32, 32))
+    assert max(found.values()) < 1e-4
+
+
+def test_flat_areas_do_not_spread_over_a_field_that_guides():
+    """A field that shows little but a painting's sky is not told to show nothing else: features of
+    its picture are compared by their own statistics."""
+    stylizer = load_stylizer("own", None, None)
+    generator = torch.Generator().manual_seed(0)
+    painting = torch.full((1, 3, 64, 64), 0.5)
+    painting[..., 32:] = torch.rand(1, 3, 64, 32, generator=generator)
+    image = torch.rand(1, 3, 64, 64, generator=generator)
+    pale = 0.5 + 0.05 * (image - 0.5)
+    content = Moments.of(stylizer.features(image)).statistics()
+    views = _Views(image, pale)
+    styled = StyledFeatures.of_paintings(stylizer, views, content, [painting], True)
+    wanted = styled.of(0, 0, guide=object())
+    own = styled.manners[0].statistics
+    assert (wanted.std((0, 2, 3)) > 0.3 * own.std).float().mean() > 0.8
 
 
 def test_preserved_colours_have_the_paintings_luminance():
