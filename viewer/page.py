@@ -168,7 +168,7 @@ class Visitor:
         self.scene = self.exhibit.scene(self.exhibit.first)
         self.keyframes: list[Pose] = []
         self.filming: Future | None = None
-        self.previewing = False
+        self.previewing = self._placed = False
         self._shown_at = time.monotonic()
         gui = client.gui
         self.trouble_text = gui.add_markdown("", visible=False)
@@ -382,6 +382,10 @@ class Visitor:
         )
 
     def _pose(self) -> Pose:
+        """Of the browser's camera, or the nearest one that sees the scene."""
+        return self._browsers_pose().within_reach(self.scene)
+
+    def _browsers_pose(self) -> Pose:
         camera = self.client.camera
         axes = Rotation.from_quat(np.roll(camera.wxyz, -1)).as_matrix() @ OPENCV
         c2w = np.concatenate([axes, np.asarray(camera.position)[:, None]], 1)
@@ -421,6 +425,11 @@ class Visitor:
         self.share.visible = self.second.value != NOT_MIXED
 
     def _moved(self, _: object = None) -> None:
+        pose = self._pose()
+        if pose == self._browsers_pose():
+            self._placed = True
+        elif self._placed:  # before, the browser is still on its way to its first place
+            self._hold(pose)
         self._changed()
         self._show_frusta()
 
@@ -465,6 +474,14 @@ class Visitor:
             self.client.camera.wxyz = quaternion(c2w)
             self.client.camera.fov = pose.fov
         self._moved()
+
+    def _hold(self, pose: Pose) -> None:
+        """Keeps a browser's camera that has gone too far there, upright as it is."""
+        c2w, camera = torch.tensor(pose.c2w).view(3, 4), self.client.camera
+        distance = float(np.linalg.norm(np.asarray(camera.look_at) - camera.position))
+        with self.client.atomic():
+            camera.position = tuple(c2w[:, 3].tolist())
+            camera.look_at = tuple((c2w[:, 3] - distance * c2w[:, 2]).tolist())
 
     def _go_to_view(self, number: int) -> None:
         view = self.scene.train[number]
