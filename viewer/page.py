@@ -8,11 +8,13 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     import viser
 
 NOT_MIXED = "nothing"
+ENDED = "The program that made the pictures has ended."
+PARTING = 0.5  # seconds for the last words to reach the browsers
 MOST_FRUSTA = 200
 OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
 FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at, at most
@@ -86,7 +90,8 @@ class Page:
 
         self.studio, self.host, self.output_dir = studio, host, output_dir
         logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner; `announcement` is ours
+        # its banner is not shown; `announcement` is ours
+        with contextlib.redirect_stdout(io.StringIO()), for_own_pages_alone(host):
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._visitors: dict[int, Visitor] = {}
@@ -134,8 +139,16 @@ class Page:
             visitor.client.scene.reset()
             self._welcome(visitor.client)
 
-    def close(self) -> None:
-        """Ends it."""
+    def close(self, words: str = ENDED) -> None:
+        """Ends it, and leaves a line on every page that is still open."""
+        visitors = list(self._visitors.values())
+        self.server.gui.set_panel_label("ended")  # in place of "Connecting..."
+        for visitor in visitors:
+            visitor.say(f"**{escaped(words)}**")
+            visitor.client.flush()
+        self.server.flush()
+        if visitors:
+            time.sleep(PARTING)
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
 
@@ -210,7 +223,11 @@ class Visitor:
             self.trouble_text.visible = False
 
     def trouble(self, words: str) -> None:
-        self.trouble_text.content = f"**No picture:** {escaped(words)}"
+        self.say(f"**No picture:** {escaped(words)}")
+
+    def say(self, markdown: str) -> None:
+        """Shows a line above the controls."""
+        self.trouble_text.content = markdown
         self.trouble_text.visible = True
 
     # -- controls -----------------------------------------------------------------------------
@@ -630,6 +647,48 @@ def require_address(host: str) -> None:
             f"--host {host}: no address of this machine ({error.strerror or error}); give "
             "127.0.0.1, or 0.0.0.0 for all that it has"
         ) from None
+
+
+@contextlib.contextmanager
+def for_own_pages_alone(host: str) -> Iterator[None]:
+    """Servers that viser starts meanwhile refuse what comes from another site's page: a browser
+    tells in `Origin` whose page it is that connects.  viser has no option for it, so this is put
+    between it and the server that it uses."""
+    from websockets.asyncio import server
+
+    serve = server.serve
+
+    def guarded(*args: Any, process_request: Callable, **options: Any) -> Any:
+        def answer(connection: Any, request: Any) -> Any:
+            if not is_own(request.headers.get("Origin"), request.headers.get("Host"), host):
+                return connection.respond(HTTPStatus.FORBIDDEN, "from another site's page\n")
+            return process_request(connection, request)
+
+        return serve(*args, process_request=answer, **options)
+
+    server.serve = guarded
+    try:
+        yield
+    finally:
+        server.serve = serve
+
+
+def is_own(origin: str | None, asked: str | None, host: str) -> bool:
+    """Whether a request comes from no page, or from one of this server's.
+
+    Args:
+        origin, asked: the request's `Origin` and `Host`.
+        host: where the page is served; for this machine alone, names of it are the only ones.
+    """
+    if origin is None:
+        return True
+    try:
+        page = urlsplit(origin)
+        if host in LOOPBACK:
+            return page.hostname in LOOPBACK
+    except ValueError:  # no address
+        return False
+    return bool(page.netloc) and page.netloc == asked
 
 
 def _family(host: str) -> socket.AddressFamily:
