@@ -222,6 +222,9 @@ class Visitor:
         if self.trouble_text.visible:
             self.trouble_text.visible = False
 
+    def part(self, image: np.ndarray) -> None:
+        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
+
     def trouble(self, words: str) -> None:
         self.say(f"**No picture:** {escaped(words)}")
 
