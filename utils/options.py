@@ -202,7 +202,7 @@ def options_of(cls: type[Options]) -> dict[str, Item]:
         if typing.get_origin(hint) is tuple:
             kind, *rest = typing.get_args(hint)
             count = "*" if rest == [...] else 1 + len(rest)
-        group = (home[entry.name].__doc__ or "").strip()
+        group = (home[entry.name].__doc__ or "").strip().rstrip(".")
         spec = entry.metadata["option"]
         items[entry.name] = Item(entry.name, kind, count, optional, entry.default, group, spec)
     return items
