@@ -9,6 +9,7 @@ from utils.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is imported
 
+import argparse
 import logging
 import time
 import warnings
@@ -94,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0]).parse_args()
     main()

@@ -10,6 +10,7 @@ from utils.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is imported
 
+import argparse
 import logging
 import warnings
 from pathlib import Path
@@ -112,4 +113,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0]).parse_args()
     main()

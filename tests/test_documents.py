@@ -73,6 +73,17 @@ def test_recipes_word_by_word(title, tmp_path):
 
 
 @pytest.mark.slow
+def test_documented_commands_run():
+    """What is skipped is said, with its reason; the rest ends well."""
+    words = [sys.executable, "-u", str(ROOT / "docs" / "run_commands.py")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran, _, skipped = map(int, re.findall(r"\d+", done.stdout.splitlines()[-1]))
+    assert ran >= skipped > 0
+
+
+@pytest.mark.slow
 def test_the_notebook(tmp_path):
     """All ten cells run, on a short training, and one of them shows a picture."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -202,7 +202,7 @@ def options_of(cls: type[Options]) -> dict[str, Item]:
         if typing.get_origin(hint) is tuple:
             kind, *rest = typing.get_args(hint)
             count = "*" if rest == [...] else 1 + len(rest)
-        group = (home[entry.name].__doc__ or "").strip()
+        group = (home[entry.name].__doc__ or "").strip().rstrip(".")
         spec = entry.metadata["option"]
         items[entry.name] = Item(entry.name, kind, count, optional, entry.default, group, spec)
     return items
@@ -344,6 +344,12 @@ def _shown(item: Item) -> str:
     return f"default: {item.default}"
 
 
+def _visible(word: str) -> str:
+    """A word of the command line as a message shows it: quoted where it would break the line or not
+    be seen."""
+    return word if word.isprintable() and word.strip() else repr(word)
+
+
 def parse_options(
     cls: type[OptionsT], usage: str, about: str, argv: Sequence[str] | None
 ) -> OptionsT:
@@ -353,11 +359,11 @@ def parse_options(
     flags, strangers = _parser(cls, usage, about, parts).parse_known_args(argv)
     for stranger in strangers:
         if not stranger.startswith("-"):
-            raise UserError(f"{stranger}: belongs to no option; see --help")
+            raise UserError(f"{_visible(stranger)}: belongs to no option; see --help")
         flag = stranger.split("=")[0]
         switches = [f"no-{name}" for name, item in known.items() if item.kind is bool]
         hint = _nearest(flag.lstrip("-"), [*known, "config", *switches], "--") or "; see --help"
-        raise UserError(f"{flag}: unknown option{hint}")
+        raise UserError(f"{_visible(flag)}: unknown option{hint}")
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(flags).items()}
     config = given.pop("config", None)
     values = {**(_read_yaml(cls, config) if config else {}), **given}

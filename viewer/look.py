@@ -29,6 +29,15 @@ class Pose:
         """Focal length in pixels of an image of that height."""
         return height / 2 / math.tan(self.fov / 2)
 
+    def within_reach(self, scene: Scene) -> Pose:
+        """This pose, or the nearest one from which the scene can be seen."""
+        c2w = torch.tensor(self.c2w, dtype=torch.float64).view(3, 4)
+        cameras = torch.stack([view.c2w[:, 3] for view in scene.train])
+        reached = scene.space.within_reach(c2w, scene.bounds, cameras)
+        if torch.allclose(reached, c2w, atol=1e-6):
+            return self
+        return Pose(tuple(reached.flatten().tolist()), self.fov)
+
     def camera(self, scene: Scene, width: int, height: int) -> Cameras:
         """The camera with an image of so many pixels, in the scene's space."""
         lens = [self.focal(height), self.focal(height), width / 2, height / 2]

@@ -46,8 +46,9 @@ class Pace:
     Attributes:
         look: what is to be seen; None: nothing yet.
         canvas: width and height of the window, pixels: no picture has more.
-        natural: height of a picture that shows all that the field knows: one that stands still gets
-            as high, however long it takes, and higher where that takes at most ``sharp_seconds``.
+        natural: height of a picture that shows all that the field knows: after the first sharp one
+            comes one as high, however long it takes (parts of it are shown before), and a higher
+            one only where that takes at most ``sharp_seconds``.
         finest: height that no picture exceeds.
     """
 
@@ -91,8 +92,8 @@ class Pace:
         if target < WORTHWHILE * self._shown:
             return None
         if quick >= WORTHWHILE * self._shown:
-            return self._frame(min(target, quick), coarse=False)
-        return self._frame(min(target, 2 * self._shown), coarse=False)
+            target = min(target, quick)
+        return self._frame(target, coarse=False)
 
     def wait(self, now: float) -> float:
         """Seconds until what has moved counts as standing still; 0 from then on."""

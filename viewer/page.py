@@ -8,11 +8,13 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     import viser
 
 NOT_MIXED = "nothing"
+ENDED = "The program that made the pictures has ended."
+PARTING = 0.5  # seconds for the last words to reach the browsers
 MOST_FRUSTA = 200
 OVERSAMPLING = 2  # pixels of a picture for one of a training view, along its height
 FRUSTUM = 0.06  # size of a camera, in distances of the cameras from what they look at, at most
@@ -86,7 +90,8 @@ class Page:
 
         self.studio, self.host, self.output_dir = studio, host, output_dir
         logging.getLogger("websockets.server").setLevel(logging.WARNING)  # who comes and goes
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner; `announcement` is ours
+        # its banner is not shown; `announcement` is ours
+        with contextlib.redirect_stdout(io.StringIO()), for_own_pages_alone(host):
             self.server = Server(host=host, port=port, verbose=False)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._visitors: dict[int, Visitor] = {}
@@ -134,8 +139,16 @@ class Page:
             visitor.client.scene.reset()
             self._welcome(visitor.client)
 
-    def close(self) -> None:
-        """Ends it."""
+    def close(self, words: str = ENDED) -> None:
+        """Ends it, and leaves a line on every page that is still open."""
+        visitors = list(self._visitors.values())
+        self.server.gui.set_panel_label("ended")  # in place of "Connecting..."
+        for visitor in visitors:
+            visitor.say(f"**{escaped(words)}**")
+            visitor.client.flush()
+        self.server.flush()
+        if visitors:
+            time.sleep(PARTING)
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
 
@@ -168,7 +181,7 @@ class Visitor:
         self.scene = self.exhibit.scene(self.exhibit.first)
         self.keyframes: list[Pose] = []
         self.filming: Future | None = None
-        self.previewing = False
+        self.previewing = self._placed = False
         self._shown_at = time.monotonic()
         gui = client.gui
         self.trouble_text = gui.add_markdown("", visible=False)
@@ -209,8 +222,15 @@ class Visitor:
         if self.trouble_text.visible:
             self.trouble_text.visible = False
 
+    def part(self, image: np.ndarray) -> None:
+        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
+
     def trouble(self, words: str) -> None:
-        self.trouble_text.content = f"**No picture:** {escaped(words)}"
+        self.say(f"**No picture:** {escaped(words)}")
+
+    def say(self, markdown: str) -> None:
+        """Shows a line above the controls."""
+        self.trouble_text.content = markdown
         self.trouble_text.visible = True
 
     # -- controls -----------------------------------------------------------------------------
@@ -382,6 +402,10 @@ class Visitor:
         )
 
     def _pose(self) -> Pose:
+        """Of the browser's camera, or the nearest one that sees the scene."""
+        return self._browsers_pose().within_reach(self.scene)
+
+    def _browsers_pose(self) -> Pose:
         camera = self.client.camera
         axes = Rotation.from_quat(np.roll(camera.wxyz, -1)).as_matrix() @ OPENCV
         c2w = np.concatenate([axes, np.asarray(camera.position)[:, None]], 1)
@@ -421,6 +445,11 @@ class Visitor:
         self.share.visible = self.second.value != NOT_MIXED
 
     def _moved(self, _: object = None) -> None:
+        pose = self._pose()
+        if pose == self._browsers_pose():
+            self._placed = True
+        elif self._placed:  # before, the browser is still on its way to its first place
+            self._hold(pose)
         self._changed()
         self._show_frusta()
 
@@ -465,6 +494,14 @@ class Visitor:
             self.client.camera.wxyz = quaternion(c2w)
             self.client.camera.fov = pose.fov
         self._moved()
+
+    def _hold(self, pose: Pose) -> None:
+        """Keeps a browser's camera that has gone too far there, upright as it is."""
+        c2w, camera = torch.tensor(pose.c2w).view(3, 4), self.client.camera
+        distance = float(np.linalg.norm(np.asarray(camera.look_at) - camera.position))
+        with self.client.atomic():
+            camera.position = tuple(c2w[:, 3].tolist())
+            camera.look_at = tuple((c2w[:, 3] - distance * c2w[:, 2]).tolist())
 
     def _go_to_view(self, number: int) -> None:
         view = self.scene.train[number]
@@ -613,6 +650,48 @@ def require_address(host: str) -> None:
             f"--host {host}: no address of this machine ({error.strerror or error}); give "
             "127.0.0.1, or 0.0.0.0 for all that it has"
         ) from None
+
+
+@contextlib.contextmanager
+def for_own_pages_alone(host: str) -> Iterator[None]:
+    """Servers that viser starts meanwhile refuse what comes from another site's page: a browser
+    tells in `Origin` whose page it is that connects.  viser has no option for it, so this is put
+    between it and the server that it uses."""
+    from websockets.asyncio import server
+
+    serve = server.serve
+
+    def guarded(*args: Any, process_request: Callable, **options: Any) -> Any:
+        def answer(connection: Any, request: Any) -> Any:
+            if not is_own(request.headers.get("Origin"), request.headers.get("Host"), host):
+                return connection.respond(HTTPStatus.FORBIDDEN, "from another site's page\n")
+            return process_request(connection, request)
+
+        return serve(*args, process_request=answer, **options)
+
+    server.serve = guarded
+    try:
+        yield
+    finally:
+        server.serve = serve
+
+
+def is_own(origin: str | None, asked: str | None, host: str) -> bool:
+    """Whether a request comes from no page, or from one of this server's.
+
+    Args:
+        origin, asked: the request's `Origin` and `Host`.
+        host: where the page is served; for this machine alone, names of it are the only ones.
+    """
+    if origin is None:
+        return True
+    try:
+        page = urlsplit(origin)
+        if host in LOOPBACK:
+            return page.hostname in LOOPBACK
+    except ValueError:  # no address
+        return False
+    return bool(page.netloc) and page.netloc == asked
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -3,7 +3,7 @@ computes may do something else, or stop."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -19,8 +19,10 @@ from utils.images import to_uint8
 from viewer.exhibits import Exhibit, Subject
 from viewer.look import Look
 
-# yields after each chunk; returns (H, W, 3) uint8
-Making = Generator[None, None, np.ndarray]
+# yields after each chunk what puts the pixels that are done over another picture (H, W, 3) uint8;
+# returns the whole one
+Over = Callable[[np.ndarray], np.ndarray]
+Making = Generator[Over, None, np.ndarray]
 
 
 def make_picture(
@@ -53,8 +55,20 @@ def make_picture(
         halves.append((exhibit.photographic(look.colours), pixel[left]))
     crop = None if look.crop is None else torch.tensor(look.crop, device=device).view(2, 3)
     background = None if look.background is None else torch.tensor(look.background, device=device)
-    rgb = torch.empty(width * height, 3)
-    depth, opacity = torch.empty(2, width * height)
+    rgb, done = torch.zeros(width * height, 3), torch.zeros(width * height, dtype=torch.bool)
+    depth, opacity = torch.zeros(2, width * height)
+
+    def shown() -> np.ndarray:
+        if look.channel == "colour":
+            return to_uint8(rgb.view(height, width, 3)).numpy()
+        if look.channel == "opacity":
+            return to_uint8(opacity.view(height, width, 1).expand(-1, -1, 3)).numpy()
+        found = depth.view(height, width), opacity.view(height, width)
+        return depth_to_colour(*found, scene.near, scene.far)
+
+    def over(other: np.ndarray) -> np.ndarray:
+        return np.where(done.view(height, width, 1).numpy(), shown(), other)
+
     for half, pixels in halves:
         chunks = ray_chunks(half.renderer, chunk)  # smaller ones where a GPU runs out of memory
         start = 0
@@ -68,16 +82,12 @@ def make_picture(
                 where = index.cpu()
                 rgb[where], depth[where] = found.rgb.float().cpu(), found.depth.float().cpu()
                 opacity[where] = found.opacity.float().cpu()
+                done[where] = True
 
             chunks.over(slice(start, stop), work)
             start = stop
-            yield
-    depth, opacity = depth.view(height, width), opacity.view(height, width)
-    if look.channel == "depth":
-        return depth_to_colour(depth, opacity, scene.near, scene.far)
-    if look.channel == "opacity":
-        return to_uint8(opacity[..., None].expand(-1, -1, 3)).numpy()
-    return to_uint8(rgb.view(height, width, 3)).numpy()
+            yield over
+    return shown()
 
 
 def _rays(camera: Cameras, pixels: Tensor, crop: Tensor | None) -> Rays:

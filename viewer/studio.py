@@ -13,17 +13,20 @@ from threading import Condition
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from utils.errors import UserError
+from utils.images import resize, to_uint8
 from viewer.exhibits import Exhibit
 from viewer.look import Look
 from viewer.pace import FRAME_SECONDS, SHARP_SECONDS, Frame, Pace
-from viewer.picture import Making, make_picture
+from viewer.picture import Making, Over, make_picture
 
 OTHERS_EVERY = 4  # turns, of which one is not for those who move, if somebody else waits
 CHUNK_SECONDS = 0.05  # that a chunk of rays may take: what it delays is whoever else moves
 LEAST_CHUNK = 1024  # rays
 FIRST_CHUNK = 4096
+PART_SECONDS = 0.4  # of work on a sharp picture after which what is done of it is shown
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,9 @@ class Screen(Protocol):
 
     def picture(self, image: np.ndarray, frame: Frame, seconds: float) -> None:
         """Shows a picture (H, W, 3) uint8, which took so long to make."""
+
+    def part(self, image: np.ndarray) -> None:
+        """Shows a picture (H, W, 3) uint8 that is sharp in part, in place of the coarser one."""
 
     def trouble(self, words: str) -> None:
         """Shows why there is none."""
@@ -46,6 +52,8 @@ class Window:
         screen: where its pictures go.
         pace: when they are due.
         frame, making, seconds: the one in work, and how long it has been worked on.
+        shown: the last picture (H, W, 3) uint8.
+        parted: seconds of work at which a part of the one in work was shown.
     """
 
     screen: Screen
@@ -53,6 +61,8 @@ class Window:
     frame: Frame | None = None
     making: Making | None = None
     seconds: float = 0.0
+    shown: np.ndarray | None = None
+    parted: float = 0.0
 
 
 @dataclass(eq=False)
@@ -183,17 +193,18 @@ class Studio:
         """Whether there is something to do for a window; drops what nobody wants any more."""
         if window.frame is not None and window.pace.wants(window.frame):
             return True
-        window.making, window.seconds = None, 0.0
+        window.making, window.seconds, window.parted = None, 0.0, 0.0
         window.frame = window.pace.next(time.monotonic())
         return window.frame is not None
 
     def _picture(self, window: Window) -> None:
         """The next chunk of a window's picture."""
         frame, start, image, words = window.frame, time.perf_counter(), None, ""
+        over = None
         try:
             if window.making is None:
                 window.making = self.making(frame.look, frame.width, frame.height)
-            next(window.making)
+            over = next(window.making)
         except StopIteration as end:
             image = end.value
         except Exception as error:  # a picture that fails is no reason to stop
@@ -201,6 +212,8 @@ class Studio:
             words = words_of(error)
         window.seconds += time.perf_counter() - start
         if image is None and not words:
+            if not frame.coarse and window.seconds - window.parted > PART_SECONDS:
+                self._part(window, over)
             return
         with self._changed:
             seconds, window.frame = window.seconds, None
@@ -214,9 +227,19 @@ class Studio:
             if image is None:
                 window.screen.trouble(words)
             else:
+                window.shown = image
                 window.screen.picture(image, frame, seconds)
         except Exception:  # nor is a browser that has gone
             log.debug("a picture could not be shown", exc_info=True)
+
+    def _part(self, window: Window, over: Over) -> None:
+        """Shows what is done of a window's picture, over the coarser one before it."""
+        frame, window.parted = window.frame, window.seconds
+        coarser = torch.from_numpy(window.shown).float() / 255
+        try:
+            window.screen.part(over(to_uint8(resize(coarser, frame.width, frame.height)).numpy()))
+        except Exception:  # a browser that has gone
+            log.debug("a part could not be shown", exc_info=True)
 
     def _piece(self, errand: Errand) -> None:
         """The next piece of an errand."""

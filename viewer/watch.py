@@ -15,6 +15,7 @@ from viewer.studio import Studio
 SHARE = 0.07  # seconds of pictures for each second of training
 MOST = 0.4  # seconds of pictures that can be saved up while nobody moves
 FRAME_SECONDS, SHARP_SECONDS = 0.03, 0.2  # of pictures while moving, and standing still
+ENDED = "The training has ended. To look at what it has learned: python view.py --ckpt_path ..."
 REFRESH = 2.0  # seconds after which what stands still is made anew
 
 
@@ -46,7 +47,7 @@ class Watching:
 
     def close(self) -> None:
         """Ends the page."""
-        self.page.close()
+        self.page.close(ENDED)
 
     def after_step(self) -> None:
         """Makes pictures for as long as the training's share allows."""

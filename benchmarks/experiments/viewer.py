@@ -56,6 +56,9 @@ class Screen:
     def picture(self, image: np.ndarray, frame: Frame, seconds: float) -> None:
         self.pictures.append((time.perf_counter(), frame))
 
+    def part(self, image: np.ndarray) -> None:
+        pass
+
     def trouble(self, words: str) -> None:
         raise RuntimeError(words)
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 
+FARTHEST = 1e18  # coordinate of a camera, whose square single precision still holds
+
 
 def checked_pose(value: object, where: str, key: str) -> Tensor:
     """Camera-to-world (3, 4) float32 with axes of unit length, from a 4x4 or 3x4 matrix.
@@ -30,6 +32,8 @@ def checked_pose(value: object, where: str, key: str) -> Tensor:
         raise UserError(f"{where}: {key} is {matrix.shape}; it has to be 4x4 or 3x4")
     if not np.isfinite(matrix).all():
         raise UserError(f"{where}: {key} has NaN or infinite numbers")
+    if np.abs(matrix[:3, 3]).max() > FARTHEST:
+        raise UserError(f"{where}: {key} has a position beyond {FARTHEST:g}; check its units")
     if len(matrix) == 4 and not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-4):
         raise UserError(f"{where}: the last row of {key} is not 0 0 0 1; is it transposed?")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.cameras.march import ContractedMarch, March, StraightMarch
+from datasets.cameras.poses import look_at
 
 if TYPE_CHECKING:
     from datasets.cameras.rays import Rays
@@ -26,6 +27,10 @@ NEAR_PLANE = -1.0  # z of the plane that NDC starts from, in the world
 AHEAD = 1e-6  # least share of -z in the direction of a ray that NDC has
 THICKNESS = 0.3  # of half the slab, in half widths of the training photos
 DISTANT = 1e3  # distance of a viewpoint that stands for parallel rays, in units of NDC
+# A viewer stays where photos show what there is to see:
+ASIDE = 0.25  # distance beside the training cameras, in their spread
+TARGET = -2.0  # z in the world of the slab's middle
+INNER = 0.5  # share of the slab's middle that the middle of a picture lies in
 
 
 class Space:
@@ -155,6 +160,16 @@ class Space:
         """(V, 3) points in the field from which cameras ``c2w (V, 3, 4)`` see the field's position
         ``x (3,)``."""
         return c2w[:, :, 3].to(x)
+
+    def within_reach(self, c2w: Tensor, bounds: Tensor, cameras: Tensor) -> Tensor:
+        """The camera (3, 4) nearest to a viewer's that sees something of a scene.
+
+        Args:
+            c2w: (3, 4) the viewer's.
+            bounds: (2, 3) of the scene.
+            cameras: (V, 3) positions of its training cameras in the world.
+        """
+        return c2w
 
 
 class World(Space):
@@ -288,6 +303,24 @@ class NDC(Space):
         c2w = c2w.to(x)
         _, rest = self._warp(c2w[:, :, 3], -c2w[:, :, 2])
         return x - DISTANT * functional.normalize(rest, dim=1)
+
+    def within_reach(self, c2w: Tensor, bounds: Tensor, cameras: Tensor) -> Tensor:
+        """The camera is hardly beside the training cameras, at most half way to the near plane and
+        at most that plane's distance behind the origin; and it looks at the inner part of the
+        slab's middle."""
+        low, high = cameras.to(c2w).amin(0), cameras.to(c2w).amax(0)
+        low, high = low - ASIDE * (high - low), high + ASIDE * (high - low)
+        low[2], high[2] = NEAR_PLANE / 2, -NEAR_PLANE
+        position = torch.minimum(torch.maximum(c2w[:, 3], low), high)
+        low, high = (bounds.to(c2w)[:, :2] / c2w.new_tensor(self.scale[:2]) * -TARGET).unbind()
+        middle, half = (low + high) / 2, INNER * (high - low) / 2
+        ahead = -c2w[:, 2]
+        slope = ahead[:2] / (-ahead[2]).clamp(min=AHEAD)
+        found = position[:2] + (position[2] - TARGET) * slope
+        inner = torch.minimum(torch.maximum(found, middle - half), middle + half)
+        if bool(ahead[2] < 0) and torch.equal(inner, found):
+            return torch.cat([c2w[:, :3], position[:, None]], dim=1)
+        return look_at(position, torch.cat([inner, inner.new_full((1,), TARGET)]), c2w[:, 1])
 
 
 class Contracted(Space):

@@ -39,6 +39,8 @@ def test_command_lines(parse, flags):
 
 
 @given(parse=st.sampled_from(list(START)), words=st.lists(TEXT, max_size=4))
+@example(parse=parse_train, words=["\n"])
+@example(parse=parse_train, words=["-x\ny"])
 def test_words(parse, words):
     if not {"-h", "--help"} & {*words}:
         read(parse, [*START[parse], *words])

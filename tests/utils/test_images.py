@@ -36,6 +36,11 @@ def test_rgb_of_every_format(tmp_path, extension):
 def test_every_mode(tmp_path, mode, color, rgb, alpha):
     name = "a.tiff" if mode in ("CMYK", "YCbCr", "F") else "a.png"
     Image.new(mode, (3, 2), color).save(tmp_path / name)
+    try:
+        with Image.open(tmp_path / name) as file:
+            file.load()
+    except OSError:  # YCbCr before Pillow 13
+        pytest.skip("this Pillow cannot read what it has written")
     got, cover = read_image(tmp_path / name)
     assert (got == np.array(rgb)).all()
     assert cover is None if alpha is None else (cover == alpha).all()

@@ -12,8 +12,9 @@ import pytest
 from tests.viewer import chromium
 from tests.viewer.chromium import Browser, until
 from utils.errors import UserError
-from viewer.page import Page, clamped, escaped, require_address
+from viewer.page import Page, clamped, escaped, is_own, require_address
 from viewer.studio import Studio
+from viewer.watch import ENDED
 
 WIDTH = 1000  # of the window, of which the controls take a third
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +124,53 @@ def test_who_can_see_it(served, tmp_path):
     assert "whoever reaches this machine" in page.announcement
     assert str(tmp_path) in page.announcement
     assert page.server.request_share_url() is None  # no way in from the internet
+
+
+@pytest.mark.parametrize(
+    ("origin", "asked", "host", "own"),
+    [
+        (None, "127.0.0.1:8080", "127.0.0.1", True),  # no page at all
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1", True),
+        ("http://localhost:9", "localhost:9", "127.0.0.1", True),  # through a tunnel
+        ("http://[::1]:8080", "[::1]:8080", "::1", True),
+        ("https://evil.example", "127.0.0.1:8080", "127.0.0.1", False),
+        ("http://evil.example:8080", "evil.example:8080", "127.0.0.1", False),  # a rebound name
+        ("null", "127.0.0.1:8080", "127.0.0.1", False),
+        ("http://[", "127.0.0.1:8080", "127.0.0.1", False),
+        ("http://box:8080", "box:8080", "0.0.0.0", True),
+        ("https://evil.example", "box:8080", "0.0.0.0", False),
+        ("null", "box:8080", "0.0.0.0", False),
+    ],
+)
+def test_whose_page_may_connect(origin, asked, host, own):
+    assert is_own(origin, asked, host) is own
+
+
+def test_another_sites_page_is_refused(served):
+    """By the server itself, whatever viser does: with its protocol, as its own page has it."""
+    import viser
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    _, page = served
+    protocol = [f"viser-v{viser.__version__}"]
+    address = page.address.replace("http", "ws")
+    with connect(address, origin=page.address, subprotocols=protocol) as socket:
+        assert socket.recv(timeout=10)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin="https://evil.example", subprotocols=protocol)
+
+
+def test_a_page_whose_program_has_ended_says_so(networks, trained, browser, tmp_path):
+    pytest.importorskip("viser")
+    page = Page(Studio(None, networks), "127.0.0.1", 18797, tmp_path)
+    page.exhibit(trained("--style", "a"))
+    tab = browser.open(page.address)
+    until(lambda: "screenshot" in tab.text())
+    page.close(ENDED)
+    until(lambda: "The training has ended." in tab.text())
+    assert "view.py" in tab.text()
+    assert "Connecting" not in tab.text()
 
 
 def test_an_address_that_is_not_this_machines():

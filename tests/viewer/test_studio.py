@@ -18,10 +18,13 @@ class Screen:
     """Keeps what it is shown."""
 
     def __init__(self):
-        self.pictures, self.troubles = [], []
+        self.pictures, self.parts, self.troubles = [], [], []
 
     def picture(self, image, frame, seconds):
         self.pictures.append((image, frame))
+
+    def part(self, image):
+        self.parts.append(image)
 
     def trouble(self, words):
         self.troubles.append(words)
@@ -66,6 +69,18 @@ def test_coarse_first_and_sharp_when_it_stands_still(studio, opened):
     assert (frames[0].height, frames[-1].height) == (24, 60)
     assert window.screen.pictures[-1][0].shape == (frames[-1].height, frames[-1].width, 3)
     assert studio.turn() is None
+
+
+def test_parts_of_a_sharp_picture_are_shown_before_it_is_whole(studio, opened, monkeypatch):
+    monkeypatch.setattr("viewer.studio.PART_SECONDS", 0.0)
+    window = opened()
+    work(studio, lambda: window.pace.sharp)
+    whole = window.screen.pictures[-1][0]
+    parts = [part for part in window.screen.parts if part.shape == whole.shape]
+    assert len(parts) > 3
+    same = [(part == whole).all(2).mean() for part in parts]
+    assert same == sorted(same)  # ever more of it is sharp
+    assert same[0] < 0.9 < same[-1]
 
 
 def test_a_move_drops_the_sharp_picture_between_two_chunks(studio, opened, look):

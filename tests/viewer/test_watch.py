@@ -19,6 +19,9 @@ class Screen:
     def picture(self, image, frame, seconds):
         self.pictures.append(image)
 
+    def part(self, image):
+        pass
+
     def trouble(self, words):
         self.troubles.append(words)
 

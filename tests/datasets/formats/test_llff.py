@@ -210,6 +210,8 @@ class TestErrors:
             (lambda t: np.where(np.arange(17) == 15, 0.0, t), "no near and far above 0"),
             (lambda t: np.where(np.arange(17) == 14, -1.0, t), "focal length is not above 0"),
             (lambda t: np.where(np.arange(17) < 3, 0.0, t), "row 0: pose has no rotation"),
+            # fuzzing: was infinite in single precision, and a traceback
+            (lambda t: np.where(np.arange(17) == 13, -1e270, t), "row 0: pose has a position"),
             (lambda t: t[:9], "has 10 images, but"),
         ],
     )
