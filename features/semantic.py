@@ -1,4 +1,5 @@
-"""Encoders that say what a picture shows, by one vector: the table of what ``--semantic`` names.
+"""Encoders that say what a picture shows, by one vector: the table of what ``--semantic`` and
+``--directional_encoder`` name.
 
 To add one: write ``features/NAME.py`` with a subclass of `SemanticEncoder` and a function
 ``load(weights: Path | None) -> SemanticEncoder``, and add a line to `ENCODERS`.
@@ -18,7 +19,11 @@ from torch.nn import functional
 from features.registry import ENCODERS
 from utils.errors import UserError
 
-WAYS_OUT = "or take --semantic efficientnet or own"
+WITHOUT_DOWNLOAD = ("efficientnet", "own")
+
+
+class NotAtHand(Exception):
+    """An encoder's package or its weights are missing; `load_encoder` says which option asked."""
 
 
 class SemanticEncoder(nn.Module):
@@ -69,51 +74,55 @@ class SemanticEncoder(nn.Module):
         return functional.normalize(self.embed(x), dim=1)
 
 
-def library(name: str, module: str, package: str) -> ModuleType:
-    """The ``module`` of an extra ``package``, for ``--semantic name``.
+def library(module: str, package: str) -> ModuleType:
+    """The ``module`` of an extra ``package``.
 
     Raises:
-        UserError: it is not installed.
+        NotAtHand: it is not installed.
     """
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(
-            f"--semantic {name}: {module} is not installed; pip install {package}, {WAYS_OUT}"
-        ) from None
+        raise NotAtHand(f"{module} is not installed; pip install {package}") from None
 
 
-def pretrained(name: str, create: Callable[[], nn.Module]) -> nn.Module:
-    """What a library's ``create`` gives, from its cache or downloaded, for ``--semantic name``.
+def pretrained(create: Callable[[], nn.Module]) -> nn.Module:
+    """What a library's ``create`` gives, from its cache or downloaded.
 
     Raises:
-        UserError: the weights cannot be had.
+        NotAtHand: the weights cannot be had.
     """
     try:
         return create()
     except Exception as error:  # of the network, the hub or the file: many kinds
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--semantic {name}: its weights are not in the cache and cannot be downloaded "
-            f"({reason}); run once with a network, {WAYS_OUT}"
+        raise NotAtHand(
+            f"its weights are not in the cache and cannot be downloaded ({reason}); run once with "
+            "a network"
         ) from error
 
 
-def load_encoder(name: str) -> SemanticEncoder:
-    """The encoder that ``--semantic`` names, in evaluation mode, without parameter gradients.
+def load_encoder(name: str, option: str = "--semantic") -> SemanticEncoder:
+    """The encoder that an option names, in evaluation mode, without parameter gradients.
 
     Args:
         name: one of `ENCODERS`, or a file of EfficientNet-Lite0's weights.
+        option: for messages.
 
     Raises:
         UserError: it is not at hand; the line says what to do.
     """
-    if name in ENCODERS:
-        return ENCODERS[name](None).eval().requires_grad_(False)
-    if not Path(name).expanduser().is_file():
+    if name not in ENCODERS and not Path(name).expanduser().is_file():
         raise UserError(
-            f"--semantic {name}: no such encoder or file; take one of {', '.join(ENCODERS)}, or a "
+            f"{option} {name}: no such encoder or file; take one of {', '.join(ENCODERS)}, or a "
             "file of EfficientNet-Lite0's weights"
         )
-    encoder = ENCODERS["efficientnet"](Path(name).expanduser())
+    try:
+        if name in ENCODERS:
+            encoder = ENCODERS[name](None)
+        else:
+            encoder = ENCODERS["efficientnet"](Path(name).expanduser())
+    except NotAtHand as error:
+        others = " or ".join(other for other in WITHOUT_DOWNLOAD if other != name)
+        raise UserError(f"{option} {name}: {error}, or take {option} {others}") from error
     return encoder.eval().requires_grad_(False)

@@ -43,6 +43,21 @@ def transparency_loss(opacity: Tensor) -> Tensor:
     return (1 - opacity).square().mean() / 12
 
 
+def silhouette_loss(opacity: Tensor, alpha: Tensor) -> Tensor:
+    """Penalises transparent rays within the object's mask and opaque ones outside: without it what
+    is as white as the background may be fog, and what is thin may shine through.
+
+    Args:
+        opacity: (N,) in [0, 1].
+        alpha: (N,) uint8 of the photos' pixels; what is neither 0 nor 255 may be either.
+
+    Returns:
+        Scalar.
+    """
+    known = (alpha == 0) | (alpha == 255)
+    return ((opacity - (alpha == 255).to(opacity)).square() * known).mean()
+
+
 def psnr_of(mse: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB for colours in [0, 1], -10 log10(mse), of any shape;
     infinite for mse = 0."""

@@ -14,7 +14,7 @@ from datasets.cameras.rays import Cameras, Rays
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.distortion import distortion_loss
-from losses.photometric import photometric_loss, psnr_of, transparency_loss
+from losses.photometric import photometric_loss, psnr_of, silhouette_loss, transparency_loss
 from models.appearance import AffineAppearance
 from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
@@ -70,6 +70,9 @@ class PhotometricTask(Task):
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)
         self.val_every = options.val_every or max(200, n_steps // 8)
+        self.alpha: Tensor | None = None  # (P,) of the pixels
+        if options.silhouette_weight and scene.has_alpha:
+            self.alpha = torch.cat([view.alpha.flatten() for view in scene.train])
         self.appearance: AffineAppearance | None = None
         if options.appearance == "affine":
             behind = scene.background if scene.has_alpha else None
@@ -86,6 +89,7 @@ class PhotometricTask(Task):
         self.pixels = self.pixels.to(device)
         self.cameras = self.cameras.to(device)
         self.val_cameras = self.val_cameras.to(device)
+        self.alpha = None if self.alpha is None else self.alpha.to(device)
         return self._plan()
 
     def _plan(self) -> Plan:
@@ -168,6 +172,9 @@ class PhotometricTask(Task):
             terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+            if self.alpha is not None:
+                apart = silhouette_loss(rendering.opacity[own], self.alpha[flat[own]])
+                terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart * share
         if self.options.distortion:
             terms["distortion"] = self._distortion(step, rays, samples, renderings["fine"])
         self.descend(terms, step)

@@ -215,4 +215,4 @@ def directional(options: TrainOptions, style: Tensor) -> Directional:
 @lru_cache(maxsize=1)
 def _encoder(name: str) -> SemanticEncoder:
     """Loaded once for all sizes and paintings."""
-    return load_encoder(name)
+    return load_encoder(name, "--directional_encoder")

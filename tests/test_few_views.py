@@ -92,7 +92,7 @@ def test_a_prompt_or_a_painting_gives_the_direction(at, words, monkeypatch):
     """Painted after a word, or after a picture of the same: it turns red."""
     learn("voxels", "--max_steps 40")
     Image.fromarray(np.full((20, 20, 3), (230, 25, 25), np.uint8)).save(at / "red.png")
-    monkeypatch.setattr(style, "load_encoder", lambda name: Colours())
+    monkeypatch.setattr(style, "load_encoder", lambda name, option: Colours())
     line = "--stage style --root_dir sphere --features own --content_weight 0 --max_steps 16 "
     line += f"--ckpt_path ckpts/sphere_g.ckpt --no-colour_transfer {words}"
     train(parse_train(line.split()))

@@ -26,7 +26,8 @@ VIEWS: dict[str, tuple[str, ...]] = {
 CONFIGS = {"voxels": "few_views.yaml", "nerf": "nerf_cpu.yaml"}
 # what needs no network: off, and on
 FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "voxels": (("--density_smoothness", "0"), ()),  # the recipe has it
+    # the recipe has it
+    "voxels": (("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"), ()),
     "nerf": ((), ("--coarse_to_fine", "0.7")),
 }
 WAYS = ("plain", "network-free", "semantic", "all")

@@ -93,16 +93,19 @@ def test_trained_weights_classify():
     assert same > 0.8 > noise + 0.2
 
 
+@pytest.mark.parametrize("option", ["--semantic", "--directional_encoder"])
 @pytest.mark.parametrize("name", ["clip", "dino", "efficientnet"])
-def test_a_missing_encoder_names_the_ways_out(name, monkeypatch):
+def test_a_missing_encoder_names_the_option_and_the_ways_out(name, option, monkeypatch):
     package = {"clip": "open_clip", "dino": "timm"}.get(name)
     if package:
         monkeypatch.setitem(sys.modules, package, None)
     else:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install .*own") as caught:
-        load_encoder(name)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"pip install .*own$") as caught:
+        load_encoder(name, option)
+    line = str(caught.value)
+    assert line.startswith(f"{option} {name}: ") and "\n" not in line
+    assert {word for word in line.split() if word.startswith("--")} == {option}
 
 
 def test_an_unknown_name():

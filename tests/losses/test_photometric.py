@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from losses.photometric import photometric_loss, psnr_of, transparency_loss
+from losses.photometric import photometric_loss, psnr_of, silhouette_loss, transparency_loss
 
 
 def test_known_values():
@@ -34,3 +34,12 @@ def test_transparency_is_training_on_random_backgrounds():
     mean = sum(photometric_loss(colour + light * node, target) for node in nodes) / 2
     ours = photometric_loss(colour + light * 0.5, target) + transparency_loss(opacity)
     torch.testing.assert_close(ours, mean)
+
+
+def test_silhouettes_ask_nothing_of_pixels_that_may_be_either():
+    alpha = torch.tensor([0, 255, 128, 1], dtype=torch.uint8)
+    opacity = torch.tensor([0.5, 0.8, 0.3, 0.9], dtype=torch.float64, requires_grad=True)
+    loss = silhouette_loss(opacity, alpha)
+    assert loss.item() == pytest.approx((0.25 + 0.04) / 4)
+    (gradient,) = torch.autograd.grad(loss, opacity)
+    torch.testing.assert_close(gradient, torch.tensor([0.25, -0.1, 0, 0], dtype=torch.float64))
