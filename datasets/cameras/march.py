@@ -87,6 +87,11 @@ class ContractedMarch:
         aside = (self.start.square().sum(-1) - along.square() / square).clamp(min=0.0).sqrt()
         self.rate = (2 * aside).clamp(min=1.0)  # k
         self.to_infinity = self.rate * m / speed  # what is left of s where the ray leaves
+        # until where a ray is straight: other axes may leave the foreground before the fastest one
+        walls = ((self.velocity.sign() - self.start) / self.velocity).nan_to_num(nan=torch.inf)
+        first = self.start + self.velocity * rays.near[:, None]
+        outside = first.abs().amax(-1) > 1
+        self.straight = walls.amin(-1).masked_fill(outside, -torch.inf)
         self.near = rays.near
         self.far = self.exit + self.to_infinity * (1 - m / HORIZON).clamp(min=0.0)
         if not endless:  # the inverse of `distance`
@@ -105,8 +110,8 @@ class ContractedMarch:
         return torch.minimum(s, leave) + beyond / (rate * left)
 
     def length(self, ray: Tensor, s: Tensor, step: float) -> Tensor:
-        """Lengths (K,) in the field's space of steps around ``s (K,)``."""
-        bent = (s + step / 2 > self.exit.index_select(0, ray)).nonzero()[:, 0]
+        """Lengths (K,) in the field's space of steps around ``s (K,)``: chords, where it bends."""
+        bent = (s + step / 2 > self.straight.index_select(0, ray)).nonzero()[:, 0]
         beyond = s.index_select(0, bent)
         edges = torch.stack([beyond - step / 2, beyond + step / 2], -1)
         lengths = self.lengths(ray.index_select(0, bent), edges)[:, 0]

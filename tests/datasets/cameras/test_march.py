@@ -64,6 +64,27 @@ def test_in_the_foreground_a_step_is_a_step():
     torch.testing.assert_close(path.length(every(rays), s, STEP), torch.full((64,), STEP))
 
 
+@pytest.mark.parametrize("eye", [(0.9, -0.8, 0.7), (1.5, 0.2, 0.1), (0.0, 0.0, 0.0)])
+def test_lengths_are_chords_also_where_none_is_computed(eye):
+    """In the foreground, which a ray may leave aside of the axis on which it moves fastest."""
+    rays = rays_from(list(eye), n=2000)
+    rays.directions[:3] = torch.eye(3)
+    path = rays.march()
+    s = path.near + (path.far - path.near) * torch.linspace(0.01, 0.99, 2000)
+    s[::2] = path.exit[::2] + STEP * torch.linspace(-1, 1, 1000)
+    chords = path.lengths(every(rays), torch.stack([s - STEP / 2, s + STEP / 2], -1))[:, 0]
+    torch.testing.assert_close(path.length(every(rays), s, STEP), chords, atol=1e-6, rtol=0)
+
+
+def test_points_are_the_plain_ones_in_columns():
+    rays = rays_from([0.9, -0.8, 0.7])
+    t = torch.linspace(0.1, 20, 64)
+    x = rays.points(every(rays), t)
+    plain = rays.space.from_world(rays.origins + t[:, None] * rays.directions)
+    torch.testing.assert_close(x, plain, atol=1e-6, rtol=0)
+    assert x.T.is_contiguous()
+
+
 def test_positions_are_the_points():
     rays = rays_from([0.9, -0.8, 0.7])
     path = rays.march()
