@@ -291,7 +291,11 @@ class Run(Options):
     max_steps: int | None = option(
         None, "stop after this many steps (default: by epochs)", check=POSITIVE
     )
-    checkpoint_every: int = option(500, "steps between checkpoints", check=POSITIVE)
+    checkpoint_every: int = option(
+        500,
+        "steps between checkpoints; one process alone saves every two minutes too",
+        check=POSITIVE,
+    )
     val_every: int = option(
         0, "steps between validations; 0: by the run's length", check=NOT_NEGATIVE
     )

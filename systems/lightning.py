@@ -4,6 +4,7 @@ logs and exits."""
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from utils.machine import trainer_precision
 from utils.team import Team
 
 LOG_EVERY = 20
+SAVE_AFTER = 120.0  # seconds without a checkpoint, at most
 
 
 class LightningEngine:
@@ -83,6 +85,7 @@ class LightningSystem(pl.LightningModule):
         self.system = system
         self.run = run
         self.after_step = after_step
+        self._saved_at = time.monotonic()
         self.shown: dict[str, Tensor | float] = {}  # on the progress bar, by name
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -103,12 +106,19 @@ class LightningSystem(pl.LightningModule):
     def on_train_batch_end(self, *_: object) -> None:
         if self.after_step is not None:
             self.after_step()
-        done = self.system.done
-        if done % self.system.options.checkpoint_every or done == self.system.n_steps:
+        if self.system.done == self.system.n_steps or not self._due():
             return
         self.system.gather()
+        self._saved_at = time.monotonic()
         if self.trainer.is_global_zero:
             self.run.save(self.system.unfinished(self.trainer.optimizers[0]))
+
+    def _due(self) -> bool:
+        """Whether it is time to save: after so many steps, and where steps are slow, and no other
+        process has to do it at the same step, after so many seconds."""
+        late = time.monotonic() - self._saved_at > SAVE_AFTER
+        alone = self.trainer.world_size == 1
+        return self.system.done % self.system.options.checkpoint_every == 0 or (late and alone)
 
     def on_train_end(self) -> None:
         if self.system.done == self.system.n_steps:

@@ -99,14 +99,21 @@ class PhotometricTask(Task):
         sizes = {(v.width, v.height) for v in self.scene.train}
         size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
         field = self.renderer.field
-        growth = 0.0
+        growth, finer = 0.0, ""
         if field.step is not None:  # its cells multiply when the field is refined
             parameters = sum(p.numel() * p.element_size() for p in field.parameters())
             growth = parameters * (PEAK * self.growth.resolutions[0][1] ** -2 - HELD)
+            wanted = type(field).grid_resolution(self.options)
+            most = max(max(view.width, view.height) for view in self.scene.train)
+            if self.scene.has_alpha and wanted > most:
+                finer = (
+                    f"; {wanted} voxels a side are finer than the photos' pixels, which paints a "
+                    f"grain: --voxel_resolution {round(0.8 * most)}"
+                )
         return Plan(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
-            f"{self.options.batch_size} rays with {samples} samples at first",
+            f"{self.options.batch_size} rays with {samples} samples at first{finer}",
             field.cost.learning_bytes * samples + growth,
         )
 

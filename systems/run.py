@@ -134,6 +134,8 @@ class Run:
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be used; the oldest: {reason}"
             )
+        if self.leads and not self.path.is_file():
+            print(f"{self.directory}: no checkpoint to resume; starting anew")
         return None
 
     def finished(self) -> bool:

@@ -152,10 +152,13 @@ class StyleTask(Task):
         # what is rendered in one chunk keeps its graph while the loss is taken
         working = max(loss, graph) if cut else loss + graph
         on_host = kept * mean if self.engine.device.type == "cpu" else 0
+        network = self.objective.network
+        seen = "" if network is None else f"features of {network.name}; "
         return Plan(
-            f"{n} views of {width}x{height}; the first has {len(first)} foreground pixels with "
-            f"{len(first.t)} samples ({each / 1e6:.1f} MB); {kept + len(self.frozen.kept)} views "
-            f"cached, {n - kept - len(self.frozen.kept)} recomputed; {at_once} pixels per backward "
+            f"{seen}{n} views of {width}x{height}; the first has {len(first)} foreground pixels "
+            f"with {len(first.t)} samples ({each / 1e6:.1f} MB); "
+            f"{kept + len(self.frozen.kept)} views cached, {n - kept - len(self.frozen.kept)} "
+            f"recomputed; {at_once} pixels per backward "
             f"chunk; feature tiles of {self.objective.tile} pixels",
             working + on_host + BYTES_PER_PIXEL * height * width,
         )

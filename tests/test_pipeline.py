@@ -336,6 +336,16 @@ def test_a_signal_in_training_says_how_to_go_on(at, number, said):
     assert list(unfinished.glob("step_*.ckpt"))
 
 
+def test_a_run_of_slow_steps_is_saved_by_time(at, monkeypatch, capsys):
+    monkeypatch.setattr("systems.lightning.SAVE_AFTER", 0.0)
+    run_until(3, lambda: geometry("voxels", 10))
+    assert list((at / "ckpts/sphere_geometry_g").glob("step_*.ckpt"))
+    geometry("voxels", 10, "--resume")
+    assert "no checkpoint to resume" not in capsys.readouterr().out
+    geometry("voxels", 5, "--resume --ckpt_dir elsewhere")
+    assert "no checkpoint to resume; starting anew" in capsys.readouterr().out
+
+
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(at, caplog):
     whole = weights(geometry("voxels", 10)[0])
     run_until(9, lambda: geometry("voxels", 10, "--checkpoint_every 3"))

@@ -331,7 +331,8 @@ def _argument(item: Item) -> dict[str, Any]:
     metavar = {int: "N", float: "X", Path: "PATH", str: "NAME", Schedule: "X"}[item.kind]
     if item.spec.choices:
         metavar = "{" + ",".join(item.spec.choices) + "}"
-    return {"type": read, "nargs": item.count, "metavar": metavar, "help": help}
+    nargs = "+" if item.count == "*" else item.count  # an option without a value is a mistake
+    return {"type": read, "nargs": nargs, "metavar": metavar, "help": help}
 
 
 def _shown(item: Item) -> str:
