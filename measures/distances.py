@@ -105,16 +105,17 @@ def rgb_uv_histogram(colours: Tensor) -> Tensor:
 
 
 def structure_distance(content: Tensor, picture: Tensor) -> float:
-    """Content feature structural distance (CFSD, Wang & Xu 2023): how differently the places of a
-    picture resemble each other.  Mean over places of the Kullback-Leibler divergence between the
-    rows of ``softmax((F / C)(F / C)^T)``.
+    """How differently the places of a picture resemble each other: the mean absolute difference of
+    the cosines between the features of all pairs of places, in [0, 2] (self-similarity as content,
+    Kolkin et al., STROTSS, 2019).  Cosines, since the softmax of products in CFSD (Wang & Xu 2023)
+    is flat for the features of one network and saturates for those of another.
 
     Args:
         content, picture: (N, C) features of the same places; of more than `PLACES` every so many.
     """
     step = -(-len(content) // PLACES)
-    rows = [_log_similarity(f[::step].double() / f.shape[1]) for f in (content, picture)]
-    return float(functional.kl_div(rows[1], rows[0], reduction="batchmean", log_target=True))
+    one, other = (functional.normalize(f[::step].double(), dim=1) for f in (content, picture))
+    return float((one @ one.T - other @ other.T).abs().mean())
 
 
 def luminance_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
@@ -137,7 +138,3 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     mean = features.mean(0)
     centred = features - mean
     return mean, centred.T @ centred / len(features)
-
-
-def _log_similarity(features: Tensor) -> Tensor:
-    return (features @ features.T).log_softmax(1)

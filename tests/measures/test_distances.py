@@ -93,13 +93,12 @@ def test_histogram_distance_knows_colours_alone():
 
 
 def test_structure_distance_by_hand():
-    # similarities [[1, 0], [0, 0]] and all 0, whose softmaxes are (p, 1 - p), (1/2, 1/2) and halves
-    a, b = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [0.0]])
-    p = math.e / (math.e + 1)
-    divergence = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
-    assert structure_distance(a, b) == pytest.approx(divergence / 2)
-    backwards = 0.5 * math.log(0.5 / p) + 0.5 * math.log(0.5 / (1 - p))
-    assert structure_distance(b, a) == pytest.approx(backwards / 2)
+    # cosines [[1, 0], [0, 1]] and all 1, of whatever length the features are
+    a, b = torch.tensor([[2.0, 0], [0, 300]]), torch.tensor([[1e-3, 0], [1, 0]])
+    assert structure_distance(a, b) == structure_distance(b, a) == pytest.approx(2 / 4)
+    assert structure_distance(1e6 * a, b) == pytest.approx(2 / 4)
+    opposite = torch.tensor([[1.0, 0], [-1, 0]])
+    assert structure_distance(opposite, b) == pytest.approx(2 * 2 / 4)
 
 
 def test_structure_is_what_resembles_what(rows):
