@@ -32,9 +32,9 @@ def distortion_loss(weights: Tensor, x: Tensor, delta: Tensor, ray: Tensor, n_ra
     if len(weights) == 0:
         return weights.sum()
     first = torch.searchsorted(ray, torch.arange(n_rays, device=ray.device)).index_select(0, ray)
-    step = (x[1:] - x[:-1]).norm(dim=-1)
     s = x.new_zeros(len(x)).double()
-    s[1:] = step.double().cumsum(0)
+    # by columns, in which positions along rays lie: a norm of rows takes 20 times as long
+    s[1:] = x.T.diff(dim=1).square().sum(0).sqrt().double().cumsum(0)
     s = s - s.index_select(0, first)
     # one running sum over all rays: in double, or the later rays would lose their digits
     w = weights.double()

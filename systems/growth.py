@@ -58,7 +58,7 @@ class GrowthSchedule:
 
 # In a visual hull little is empty.  Without one the cameras are inside the volume, so the field
 # starts thin, and stays coarse until most of space has been given up; what is given up at the final
-# resolution is taken out of the field too, which makes its steps twice as fast.
+# resolution is taken out of the field too, which makes its steps faster.
 HULL = GrowthSchedule(
     ((0.0, 0.4), (0.12, 0.7), (0.35, 1.0)), (0.06, 0.12, 0.22, 0.35, 0.5, 0.7), -2.0
 )
