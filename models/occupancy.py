@@ -296,12 +296,13 @@ class OccupancySampler(Sampler):
         steps = torch.arange(self._n_steps(), device=ray.device) * self.step
         s = (start + shift.index_select(0, ray) * self.step)[:, None] + steps
         occupied = self.grid.occupied
-        cell = flat_index(in_cells(ray, s), occupied.shape).flatten()
+        cells, lengths = path.steps(in_cells, self.grid.cell, ray, s, self.step)
+        cell = flat_index(cells, occupied.shape).flatten()
         keep = occupied.flatten().index_select(0, cell).view(s.shape)
         keep &= s < path.far.index_select(0, ray)[:, None]
         index = keep.flatten().nonzero()[:, 0]
         ray, s = ray.index_select(0, index // len(steps)), s.flatten().index_select(0, index)
-        return ray, path.distance(ray, s), path.length(ray, s, self.step)
+        return ray, path.distance(ray, s), lengths.flatten().index_select(0, index)
 
     def _visible(
         self, field: nn.Module, rays: Rays, samples: Samples, passed: Tensor | None, mark: bool

@@ -36,9 +36,20 @@ class StraightMarch:
         """Distance along the rays ``ray (K,)`` at path parameters ``s (K, ...)``."""
         return s
 
-    def length(self, ray: Tensor, s: Tensor, step: float) -> Tensor:
-        """Lengths (K,) in the field's space of steps around ``s (K,)``."""
-        return torch.full_like(s, step)
+    def steps(
+        self, counted: Positions, unit: Tensor, ray: Tensor, s: Tensor, step: float
+    ) -> tuple[Tensor, Tensor]:
+        """Even steps on the rays ``ray (K,)``.
+
+        Args:
+            counted: of `counted_in`, with ``unit (3,)``.
+            s: (K, S) path parameters of the steps' middles.
+            step: from one to the next.
+
+        Returns:
+            Positions (3, K, S), counted, and lengths (K, S) in the field's space.
+        """
+        return counted(ray, s), torch.full_like(s, step)
 
     def lengths(self, ray: Tensor, edges: Tensor) -> Tensor:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""
@@ -87,11 +98,6 @@ class ContractedMarch:
         aside = (self.start.square().sum(-1) - along.square() / square).clamp(min=0.0).sqrt()
         self.rate = (2 * aside).clamp(min=1.0)  # k
         self.to_infinity = self.rate * m / speed  # what is left of s where the ray leaves
-        # until where a ray is straight: other axes may leave the foreground before the fastest one
-        walls = ((self.velocity.sign() - self.start) / self.velocity).nan_to_num(nan=torch.inf)
-        first = self.start + self.velocity * rays.near[:, None]
-        outside = first.abs().amax(-1) > 1
-        self.straight = walls.amin(-1).masked_fill(outside, -torch.inf)
         self.near = rays.near
         self.far = self.exit + self.to_infinity * (1 - m / HORIZON).clamp(min=0.0)
         if not endless:  # the inverse of `distance`
@@ -109,13 +115,14 @@ class ContractedMarch:
         left = (1 - beyond / to_infinity).clamp(min=0.5 / HORIZON)
         return torch.minimum(s, leave) + beyond / (rate * left)
 
-    def length(self, ray: Tensor, s: Tensor, step: float) -> Tensor:
-        """Lengths (K,) in the field's space of steps around ``s (K,)``: chords, where it bends."""
-        bent = (s + step / 2 > self.straight.index_select(0, ray)).nonzero()[:, 0]
-        beyond = s.index_select(0, bent)
-        edges = torch.stack([beyond - step / 2, beyond + step / 2], -1)
-        lengths = self.lengths(ray.index_select(0, bent), edges)[:, 0]
-        return torch.full_like(s, step).index_copy_(0, bent, lengths)
+    def steps(
+        self, counted: Positions, unit: Tensor, ray: Tensor, s: Tensor, step: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `StraightMarch.steps`: the chords between the steps' ends, and their middles."""
+        ends = counted(ray, torch.cat([s[:, :1] - step / 2, s + step / 2], -1))
+        first, last = ends[..., :-1], ends[..., 1:]
+        chords = (last - first).mul_(unit.view(3, 1, 1)).square_().sum(0).sqrt_()
+        return (first + last).mul_(0.5), chords
 
     def lengths(self, ray: Tensor, edges: Tensor) -> Tensor:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""

@@ -13,6 +13,7 @@ from models.render import render
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 STEP = 0.02
+ORIGIN, UNIT = torch.tensor([-2.0, -2, -2]), torch.tensor([0.1, 0.2, 0.4])  # of counted positions
 
 
 def rays_from(eye, n=64, foreground=FOREGROUND):
@@ -31,6 +32,10 @@ def rays_from(eye, n=64, foreground=FOREGROUND):
 
 def every(rays):
     return torch.arange(len(rays))
+
+
+def steps_of(path, rays, s):
+    return path.steps(path.counted_in(ORIGIN, UNIT), UNIT, every(rays), s, STEP)
 
 
 @pytest.mark.parametrize(
@@ -59,21 +64,28 @@ def test_the_horizon_is_reached():
 def test_in_the_foreground_a_step_is_a_step():
     rays = rays_from([0.0, 0.0, 0.0])
     path = rays.march()
-    s = torch.full((64,), 0.5)
+    s = torch.full((64, 1), 0.5)
     assert torch.equal(path.distance(every(rays), s), s)
-    torch.testing.assert_close(path.length(every(rays), s, STEP), torch.full((64,), STEP))
+    _, lengths = steps_of(path, rays, s)
+    torch.testing.assert_close(lengths, torch.full((64, 1), STEP))
 
 
 @pytest.mark.parametrize("eye", [(0.9, -0.8, 0.7), (1.5, 0.2, 0.1), (0.0, 0.0, 0.0)])
-def test_lengths_are_chords_also_where_none_is_computed(eye):
-    """In the foreground, which a ray may leave aside of the axis on which it moves fastest."""
+def test_steps_are_chords_around_their_points(eye):
     rays = rays_from(list(eye), n=2000)
     rays.directions[:3] = torch.eye(3)
     path = rays.march()
     s = path.near + (path.far - path.near) * torch.linspace(0.01, 0.99, 2000)
     s[::2] = path.exit[::2] + STEP * torch.linspace(-1, 1, 1000)
-    chords = path.lengths(every(rays), torch.stack([s - STEP / 2, s + STEP / 2], -1))[:, 0]
-    torch.testing.assert_close(path.length(every(rays), s, STEP), chords, atol=1e-6, rtol=0)
+    s = s[:, None] + STEP * torch.arange(3)
+    cells, lengths = steps_of(path, rays, s)
+    for i in range(3):
+        ends = torch.stack([s[:, i] - STEP / 2, s[:, i] + STEP / 2], -1)
+        chords = path.lengths(every(rays), ends)[:, 0]
+        torch.testing.assert_close(lengths[:, i], chords, atol=2e-6, rtol=0)
+    x = rays.points(every(rays).repeat_interleave(3), path.distance(every(rays), s).flatten())
+    middles = ORIGIN + cells.flatten(1).T * UNIT
+    assert float((middles - x).norm(dim=-1).max()) < 0.3 * STEP  # the most: where a ray bends
 
 
 def test_points_are_the_plain_ones_in_columns():
@@ -89,10 +101,9 @@ def test_positions_are_the_points():
     rays = rays_from([0.9, -0.8, 0.7])
     path = rays.march()
     s = path.near + (path.far - path.near) * torch.linspace(0, 1, 64)
-    origin, unit = torch.tensor([-2.0, -2, -2]), torch.tensor([0.1, 0.2, 0.4])
-    positions = path.counted_in(origin, unit)(every(rays), s).movedim(0, -1)
+    positions = path.counted_in(ORIGIN, UNIT)(every(rays), s).movedim(0, -1)
     x = rays.points(every(rays), path.distance(every(rays), s))
-    torch.testing.assert_close(positions * unit + origin, x, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(positions * UNIT + ORIGIN, x, atol=1e-5, rtol=1e-5)
 
 
 class Shell(nn.Module):
