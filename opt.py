@@ -258,7 +258,11 @@ class FieldShape(Options):
     N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
     N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
     voxel_resolution: int = option(
-        256, "voxels: final number along the longest side", check=CELLS, part=FIELD
+        256,
+        "voxels: final number along the longest side; of an object fewer where they would be finer "
+        "than the photos' pixels",
+        check=CELLS,
+        part=FIELD,
     )
 
 

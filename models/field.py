@@ -85,8 +85,9 @@ class Field(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def grid_resolution(cls, options: Any) -> int:
-        """Cells along the longest side of the occupancy grid, from the command line's options."""
+    def grid_resolution(cls, options: Any, finest: float) -> int:
+        """Cells along the longest side of the occupancy grid, from the command line's options;
+        where colours are kept in cells at most ``finest``."""
         raise NotImplementedError
 
     @classmethod

@@ -136,7 +136,7 @@ class NerfField(Field):
         }
 
     @classmethod
-    def grid_resolution(cls, options: Any) -> int:
+    def grid_resolution(cls, options: Any, finest: float) -> int:
         return GRID
 
     @classmethod

@@ -237,8 +237,8 @@ class VoxelField(Field):
         }
 
     @classmethod
-    def grid_resolution(cls, options: Any) -> int:
-        return options.voxel_resolution
+    def grid_resolution(cls, options: Any, finest: float) -> int:
+        return round(min(options.voxel_resolution, finest))
 
     @classmethod
     def build_geometry(cls, spec: dict[str, Any], bounds: Tensor, cells: Tensor) -> VoxelGeometry:

@@ -20,7 +20,7 @@ from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
 from models.occupancy import grid_shape, resample_any, resample_nearest
 from models.renderer import Renderer, Spec
 from opt import TrainOptions
-from systems.growth import growth_of
+from systems.growth import final_resolution, growth_of
 from systems.photometric_task import PhotometricTask
 from systems.prior_task import PriorTask
 from systems.run import Run
@@ -84,7 +84,7 @@ def new_renderer(options: TrainOptions, scene: Scene, spec: Spec | None = None) 
     """An untrained renderer for ``scene``, initialised from the seed; ``spec``: see
     `Renderer.build`, None: as of the options."""
     kind, growth = FIELDS[options.field], growth_of(scene)
-    resolution = kind.grid_resolution(options)
+    resolution = final_resolution(options, scene)
     occupied = first_occupancy(scene, resolution)
     coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
 from models.style import ParameterGroups
 from opt import TrainOptions
-from systems.growth import GrowthSchedule, growth_of
+from systems.growth import GrowthSchedule, final_resolution, growth_of
 from systems.system import Plan, Subjects, Task, Terms
 from utils.chunks import Chunks
 from utils.depth import depth_to_colour
@@ -66,6 +66,7 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
+        self.resolution = final_resolution(options, scene)
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)
@@ -103,13 +104,8 @@ class PhotometricTask(Task):
         if field.step is not None:  # its cells multiply when the field is refined
             parameters = sum(p.numel() * p.element_size() for p in field.parameters())
             growth = parameters * (PEAK * self.growth.resolutions[0][1] ** -2 - HELD)
-            wanted = type(field).grid_resolution(self.options)
-            most = max(max(view.width, view.height) for view in self.scene.train)
-            if self.scene.has_alpha and wanted > most:
-                finer = (
-                    f"; {wanted} voxels a side are finer than the photos' pixels, which paints a "
-                    f"grain: --voxel_resolution {round(0.8 * most)}"
-                )
+            if self.resolution < self.options.voxel_resolution:
+                finer = f"; {self.resolution} voxels along the longest side, as fine as the pixels"
         return Plan(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
@@ -134,8 +130,7 @@ class PhotometricTask(Task):
         self.renderer.sampler.prune(self.renderer.field, due.lit_only)
         if due.resolution is None:
             return False
-        final = type(self.renderer.field).grid_resolution(self.options)
-        return self.renderer.refine(round(final * due.resolution))
+        return self.renderer.refine(round(self.resolution * due.resolution))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0

@@ -336,13 +336,13 @@ def test_a_signal_in_training_says_how_to_go_on(at, number, said):
     assert list(unfinished.glob("step_*.ckpt"))
 
 
-def test_the_plans_name_voxels_finer_than_pixels_and_the_network(at, capsys):
-    geometry("voxels", 2)
-    assert "finer than the photos' pixels" not in capsys.readouterr().out
+def test_the_plans_name_voxels_as_fine_as_pixels_and_the_network(at, capsys):
+    geometry("voxels", 2, "--voxel_resolution 12")
+    assert "as fine as the pixels" not in capsys.readouterr().out
     style("--max_steps 1 --objective nnfm")
     assert "features of own" in capsys.readouterr().out
-    geometry("voxels", 2, "--voxel_resolution 40")
-    assert "40 voxels a side are finer than the photos' pixels" in capsys.readouterr().out
+    geometry("voxels", 2, "--voxel_resolution 100")
+    assert "voxels along the longest side, as fine as the pixels" in capsys.readouterr().out
 
 
 def test_a_run_of_slow_steps_is_saved_by_time(at, monkeypatch, capsys):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from datasets.cameras.space import Contracted
+from datasets.cameras.space import Contracted, World
 from datasets.scene import Scene, View
 from opt import parse_train
 from systems.geometry import first_occupancy, new_renderer
-from systems.growth import HULL, OPEN, growth_of
+from systems.growth import HULL, OPEN, final_resolution, growth_of
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 
@@ -57,6 +57,21 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
     for view in scene.train:
         view.alpha = torch.full((16, 16), 255, dtype=torch.uint8)
     assert growth_of(scene) is HULL
+
+
+def test_an_object_has_no_cells_finer_than_pixels(tmp_path):
+    """Cameras 3 away with 13.9 pixels to a tangent of 1: a pixel there is 3 / 13.9 wide."""
+    words = ["--stage", "geometry", "--root_dir", str(tmp_path), "--dataset_name", "blender"]
+    options = parse_train([*words, "--field", "voxels", "--voxel_resolution", "64"])
+    scene = scene_of([0.0])
+    assert final_resolution(options, scene) == 64  # in contracted space
+    scene.space = World()
+    assert final_resolution(options, scene) == round(2 / (3 / 13.9))
+    for view in scene.train:
+        view.fx *= 100
+    assert final_resolution(options, scene) == 64
+    nerf = parse_train([*words, "--field", "nerf"])
+    assert final_resolution(nerf, scene) == final_resolution(nerf, scene_of([0.0]))
 
 
 @pytest.mark.parametrize("growth", [HULL, OPEN])
