@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.nn import functional
 
 from datasets.cameras.poses import look_at, look_at_ball, perpendicular, up_axis
 from datasets.cameras.rays import Cameras
@@ -23,6 +25,8 @@ FOCUS = 4.0  # depth that the spiral's cameras look at, in distances of the near
 SPIRAL_QUANTILE = 0.9  # share of the training cameras within the spiral's width
 SPIRAL_RADIUS = 0.2  # around a single camera, in distances of what it looks at
 KEYFRAMES = 8  # training views along a path for which none are named
+SUBJECT_SHARE = 0.8  # of the photos that show what all look at, for a path to keep it in sight
+SUBJECT_WITHIN = 0.6  # of the angle from a picture's middle to its nearer border
 ROTATION_WEIGHT = 0.1  # of a turn on the spot against the same turn about the scene's centre
 
 
@@ -95,7 +99,8 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
         n_frames: frames of the whole path.
         names: of training views, or their numbers from 0, in order; the first one again at the end
             closes the path.  None: a closed path through views that are spread evenly, see
-            `closed_tour`.
+            `closed_tour`; where most photos show what they all look at, that stays in the picture
+            between them too.
 
     Returns:
         ``n_frames`` cameras with the scene's near and far, in the image size of the first view.
@@ -117,7 +122,35 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
     lens = torch.tensor([_lens_in_size_of(views[i], views[stops[0]]) for i in stops])
     poses, intrinsics = through_keyframes(scene, c2w, lens, n_frames, closed)
     first = views[stops[0]]
+    if not names:
+        everywhere = torch.stack([view.c2w for view in views])
+        centre, _ = look_at_ball(everywhere)
+        seen = math.atan(min(first.width / first.fx, first.height / first.fy) / 2)
+        if float((angles_from(everywhere, centre) < seen).float().mean()) > SUBJECT_SHARE:
+            poses = turned_towards(poses, centre, SUBJECT_WITHIN * seen)
     return cameras_in(scene, poses, intrinsics, first.height, first.width)
+
+
+def angles_from(c2w: Tensor, target: Tensor) -> Tensor:
+    """(N,) radians between the axes of cameras ``c2w (N, 3, 4)`` and the direction to ``target``
+    (3,)."""
+    towards = functional.normalize(target - c2w[:, :, 3], dim=1)
+    return (
+        torch.linalg.cross(-c2w[:, :, 2], towards)
+        .norm(dim=1)
+        .atan2((-c2w[:, :, 2] * towards).sum(dim=1))
+    )
+
+
+def turned_towards(c2w: Tensor, target: Tensor, most: float) -> Tensor:
+    """The cameras ``c2w (N, 3, 4)``, turned about where they are so that ``target (3,)`` is less
+    than ``most`` radians from their axes: hardly where it is near to them, and smoothly."""
+    angle = angles_from(c2w, target)
+    turn = angle - most * (angle / most).tanh()
+    axis = functional.normalize(torch.linalg.cross(-c2w[:, :, 2], target - c2w[:, :, 3]), dim=1)
+    turns = Rotation.from_rotvec((turn[:, None] * axis).double().numpy()).as_matrix()
+    axes = torch.from_numpy(turns).to(c2w) @ c2w[:, :, :3]
+    return torch.cat([axes, c2w[:, :, 3:]], dim=2)
 
 
 def through_keyframes(

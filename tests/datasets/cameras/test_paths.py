@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from datasets.cameras.paths import (
+    angles_from,
     chosen_views,
     circle_path,
     closed_tour,
     interpolated_path,
     spiral_path,
+    turned_towards,
 )
-from datasets.cameras.poses import look_at, up_axis
+from datasets.cameras.poses import look_at, look_at_ball, up_axis
 from datasets.cameras.space import NDC, WORLD
 from datasets.formats.blender import load_blender as load
 from datasets.load import LoadOptions, load_scene
@@ -256,6 +258,41 @@ class TestInterpolation:
         places = [order[i] for i in closed_tour(views)]
         steps = {(b - a) % 8 for a, b in zip(places, [*places[1:], places[0]], strict=True)}
         assert steps in ({1}, {7})
+
+    def test_what_all_look_at_stays_in_the_picture(self, tiny_scene_dir):
+        """Also where photos have it at their border, but not where photos look elsewhere."""
+        scene = load_blender(tiny_scene_dir)
+        first = scene.train[0]
+        seen = math.atan(min(first.width / first.fx, first.height / first.fy) / 2)
+        for place, view in enumerate(scene.train):
+            angle = 2 * math.pi * place / 8
+            eye = torch.tensor([3 * math.cos(angle), 3 * math.sin(angle), 1.0])
+            aside = torch.tensor([0.0, 0.0, (-1) ** place * math.tan(0.9 * seen) * eye.norm()])
+            view.c2w = look_at(eye, aside, UP)
+        c2w = torch.stack([view.c2w for view in scene.train])
+        centre, _ = look_at_ball(c2w)
+        assert 0.8 * seen < float(angles_from(c2w, centre).max()) < seen
+        path = interpolated_path(scene, 60)
+        assert float(angles_from(path.c2w, centre).max()) < 0.6 * seen
+        for pose in path.c2w:
+            check_is_pose(pose)
+        for view in scene.train[:4]:
+            view.c2w[:, :3] = view.c2w[:, :3] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
+        path = interpolated_path(scene, 60)
+        assert float(angles_from(path.c2w, centre).max()) > 2
+
+    def test_cameras_turn_no_more_than_they_have_to(self):
+        target, upright = torch.tensor([0.0, 0.0, -5.0]), torch.eye(3, 4).repeat(3, 1, 1)
+        upright[1, 0, 3] = 5 * math.tan(0.02)
+        upright[2, 0, 3] = 5 * math.tan(1.2)
+        turned = turned_towards(upright, target, 0.4)
+        torch.testing.assert_close(turned[0], upright[0])
+        torch.testing.assert_close(turned[:, :, 3], upright[:, :, 3])
+        angles = angles_from(turned, target)
+        assert float(angles[1]) == pytest.approx(0.02, rel=0.01)
+        assert float(angles[2]) == pytest.approx(0.4 * math.tanh(3.0), rel=1e-3)
+        for pose in turned:
+            check_is_pose(pose)
 
     @pytest.mark.parametrize("name", ["llff_fern", "fox_360"])
     def test_real_scenes(self, name):
