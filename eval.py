@@ -19,7 +19,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -94,9 +94,9 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
     options, mixture, shown = chosen_of(options, checkpoint)
     field, style = mixture.field, mixture.style
     regions = read_regions(options.regions, checkpoint)
-    directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
-    gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
-    ensure_writable(gif.parent)
+    directory = ensure_writable(options.directory)
+    name = options.gif_name or directory.name
+    gif, mp4 = directory / f"{name}.gif", directory / f"{name}.mp4"
     require_no_folders(gif, mp4, directory / "metrics.json", directory / "measures.json")
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
@@ -162,7 +162,7 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
-        print_report(report, directory, gif)
+        print_report(report, directory, (gif, mp4))
         if {"consistency", "legacy"} & {*options.measure}:
             path = default_path(scene) if options.path == NO_PATH else options.path
             along = views_of(scene, replace(options, path=path))[0].to(device)
@@ -175,7 +175,7 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
             about["refit"] = view_refit(subject, scene)
         if options.measure:
             print(write_measures(directory, about))
-    found = report | {"directory": str(directory), "video": str(mp4)}
+    found = report | {"directory": str(directory), "gif": str(gif), "mp4": str(mp4)}
     return found | ({"measures": about} if options.measure else {})
 
 
@@ -201,8 +201,8 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     for name, path in paths.items():
         print(f"{name}: {path}")
         measure = options.measure or ("consistency", "quality")
-        own = {"ckpt_path": path, "compare": (), "measure": measure, "gif_name": name}
-        report = evaluate(replace(options, output_dir=place / name, **own), options.compare[0])
+        own = replace(options, ckpt_path=path, compare=(), measure=measure, output_dir=place)
+        report = evaluate(own, options.compare[0])
         reports[name] = report["measures"]
         pictures[name] = [Path(report["directory"]) / f"{view}.png" for view in report["views"]]
     text = comparison_text(reports)
@@ -224,8 +224,10 @@ def spin(options: EvalOptions) -> list[Path]:
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
     options, mixture, _ = chosen_of(options, checkpoint)
     regions = read_regions(options.regions, checkpoint)
-    files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
-    ensure_writable(files[0].parent)
+    directory = ensure_writable(options.directory)
+    name = options.gif_name or directory.name
+    files = [directory / f"{name}{suffix}.gif" for suffix in ("", "_depth")]
+    require_no_folders(*files)
     if options.path == NO_PATH:
         options = replace(options, path="circle")
     scene, _ = scene_of(options, checkpoint.scenes[mixture.field])
@@ -310,13 +312,13 @@ def summary(
     }
 
 
-def print_report(report: Mapping[str, Any], directory: Path, gif: Path) -> None:
+def print_report(report: Mapping[str, Any], directory: Path, videos: Sequence[Path]) -> None:
     """The means in one line, then where everything is."""
     shown = [k for k, v in report.items() if isinstance(v, float)]
     print("  ".join(f"{key} {report[key]:.4g}" for key in shown))
     for key, reason in report["left_out"].items():
         print(f"{key} is left out: {reason}")
-    print(f"frames, depth, video and metrics.json: {directory}    GIF: {gif}")
+    print(f"frames, depth and metrics.json: {directory}    video:", *videos)
 
 
 @exits_cleanly

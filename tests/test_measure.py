@@ -15,7 +15,7 @@ from tests.conftest import write_sphere_scene
 from utils.errors import UserError
 
 CONTROLS = ("unstylised", "painted frame by frame", "solid texture", "flat colour")
-OUT = Path("results/blender/sphere")
+OUT = Path("results")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def painted(trained, tmp_path, monkeypatch):
 
 
 def measured(ckpt, more):
-    evaluate(parse_eval(f"--ckpt_path ckpts/sphere_{ckpt}.ckpt --gif_name g {more}".split()))
-    return json.loads((OUT / "measures.json").read_text())
+    evaluate(parse_eval(f"--ckpt_path ckpts/sphere_{ckpt}.ckpt {more}".split()))
+    return json.loads((OUT / f"sphere_{ckpt}/measures.json").read_text())
 
 
 def test_both_measures_of_a_painted_scene(painted, capsys):
@@ -71,7 +71,7 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
     assert sorted(quality["views"]) == ["000", "001"]
     assert 0 < quality["pictures"]["stylised"]["ssim"] < 1
     assert "gram" in quality["trained_on"]
-    text = (OUT / "measures.md").read_text()
+    text = (OUT / "sphere_s/measures.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert all(part in text for part in ("| painting ", "## Quality", "gram*", "By flow ("))
 
@@ -97,7 +97,7 @@ def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
     reports = compare(
         parse_eval(["--compare", "ckpts/sphere_s.ckpt", "ckpts/again.ckpt", "--measure", "quality"])
     )
-    place = Path("results/comparison")
+    place = OUT / "comparison"
     assert list(json.loads((place / "comparison.json").read_text())) == ["sphere_s", "again"]
     text = (place / "comparison.md").read_text()
     assert text.strip() in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
     assert list(rows)[2:] == ["sphere_s", "again", *anchors]  # what is the same is there once
     sheet = np.asarray(Image.open(place / "comparison.png"))
     assert sheet.shape == (2 * (16 + 40) + 6, 3 * (48 + 6) + 6, 3)  # two views and a crop
-    shown = np.asarray(Image.open(place / "again" / OUT.relative_to("results") / "000.png"))
+    shown = np.asarray(Image.open(place / "again/000.png"))
     assert (sheet[16 + 56 : 56 + 56, 6:54] == shown).all()
     with pytest.raises(UserError, match="two files of the same name"):
         compare(parse_eval(["--compare", "ckpts/again.ckpt", "ckpts/again.ckpt"]))
@@ -143,6 +143,6 @@ def test_photographic_colours_have_consistency_and_no_quality(painted):
 
 
 def test_nothing_is_measured_unasked(painted):
-    evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_s.ckpt", "--gif_name", "g"]))
-    assert (OUT / "metrics.json").is_file()
-    assert not list(OUT.glob("measures.*"))
+    evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_s.ckpt"]))
+    assert (OUT / "sphere_s/metrics.json").is_file()
+    assert not list(OUT.rglob("measures.*"))
