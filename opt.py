@@ -341,7 +341,10 @@ class Run(Options):
         1, "style, mutual: passes over the training views", check=POSITIVE, part=STYLISING
     )
     max_steps: int | None = option(
-        None, "stop after this many steps (default: by epochs)", check=POSITIVE
+        None,
+        "stop after this many steps (default: by epochs); a photographic start and "
+        "--consistency_steps come on top",
+        check=POSITIVE,
     )
     checkpoint_every: int = option(
         500,

@@ -3,6 +3,7 @@ commands where exit codes and interruptions matter."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -343,6 +344,28 @@ def test_the_plans_name_voxels_finer_than_pixels_and_the_network(at, capsys):
     assert "features of own" in capsys.readouterr().out
     geometry("voxels", 2, "--voxel_resolution 40")
     assert "40 voxels a side are finer than the photos' pixels" in capsys.readouterr().out
+
+
+def test_each_part_of_a_run_has_a_bar_of_its_own(at, capsys):
+    """--max_steps is the length of the painting's, which the photographic start does not count to;
+    a resumed run's bar goes on where it was."""
+
+    geometry("voxels", 12)
+    assert re.findall(r"geometry: 100%[^\r\n]* 12/12 ", capsys.readouterr().out)
+    style("--max_steps 3")
+    said = capsys.readouterr().out
+    assert "plan: 3 steps after 32 of photographic start; " in said
+    assert "style: 3 steps after 32 of photographic start in " in said
+    assert re.findall(r"photographic start: +0%[^\r\n]* 0/32 ", said)
+    assert re.findall(r"style: 100%[^\r\n]* 3/3 ", said)
+    style("--max_steps 3 --style_init random --suffix r")
+    assert "style: 3 steps in " in capsys.readouterr().out
+    run_until(34, lambda: style("--max_steps 3 --checkpoint_every 33"))
+    capsys.readouterr()
+    style("--max_steps 3 --checkpoint_every 33 --resume")
+    said = capsys.readouterr().out
+    assert "photographic start:" not in said
+    assert [*dict.fromkeys(re.findall(r" (\d/3) ", said))] == ["1/3", "3/3"]
 
 
 def test_a_run_of_slow_steps_is_saved_by_time(at, monkeypatch, capsys):
