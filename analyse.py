@@ -52,7 +52,7 @@ def analyse(options: AnalyseOptions) -> dict[str, Any]:
         checkpoint.chosen(field=name)
     for name in options.decoders:
         checkpoint.chosen(style=name)
-    directory = ensure_writable(options.output_dir / "analysis" / options.ckpt_path.stem)
+    directory = ensure_writable(options.directory)
     analysis = Analysis(
         checkpoint,
         list(options.encoders or checkpoint.fields),

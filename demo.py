@@ -31,8 +31,6 @@ from utils.machine import keep_memory
 
 CONFIG = "configs/demo.yaml"
 DATA = Path("data/demo")
-PHOTOS = ["--gif_name", "demo", "--output_dir", "results/photographic"]
-PAINTED = ["--gif_name", "demo_stylised", "--output_dir", "results/stylised"]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -63,13 +61,13 @@ def main() -> None:
 
     geometry = parse_train([*common, "--stage", "geometry"])
     _, learning = timed(lambda: train(geometry))
-    photo = evaluate(parse_eval(["--ckpt_path", str(Run(geometry).path), *PHOTOS]))
+    photo = evaluate(parse_eval(["--ckpt_path", str(Run(geometry).path)]))
 
     where = ["--style_dir", str(painting), "--ckpt_path", str(Run(geometry).path)]
     style = parse_train([*common, "--stage", "style", *where])
     _, painting_time = timed(lambda: train(style))
-    circle = ["--path", "circle", *PAINTED]
-    stylised = evaluate(parse_eval(["--ckpt_path", str(Run(style).path), *circle]))
+    words = ["--ckpt_path", str(Run(style).path), "--path", "circle"]
+    stylised = evaluate(parse_eval(words))
 
     sheet = Path(stylised["directory"]) / "sheet.png"
     write_sheet(sheet, photo["directory"], painting, stylised["directory"])
@@ -81,10 +79,10 @@ def main() -> None:
         "SSIM on held-out views": f"{photo['ssim']:.3f}",
         "rendering, photographic": f"{photo['seconds_per_frame']:.2f} s a frame",
         "rendering, stylised": f"{stylised['seconds_per_frame']:.2f} s a frame",
-        "stylised GIF": "demo_stylised.gif",
+        "stylised GIF": stylised["gif"],
         "scene, painting, both": str(sheet),
-        "stylised video": stylised["video"],
-        "photographic GIF": "demo.gif",
+        "stylised video": stylised["mp4"],
+        "photographic GIF": photo["gif"],
         "frames and metrics": stylised["directory"],
         "checkpoints": f"{Run(geometry).path}, {Run(style).path}",
         "TensorBoard": f"tensorboard --logdir {geometry.log_dir}",

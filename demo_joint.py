@@ -34,7 +34,6 @@ from utils.metrics import psnr
 
 CONFIG = "configs/demo_joint.yaml"
 DATA = Path("data/demo_joint")
-OUTPUT = Path("results/demo_joint")
 
 
 def photos_of(folder: Path, split: str) -> list[View]:
@@ -87,13 +86,13 @@ def main() -> None:
         ("toys", "blue"),
     ):
         words = f"--ckpt_path {checkpoint} --encoder {encoder} --decoder {decoder}"
-        words += f" --output_dir {OUTPUT} --gif_name demo_{encoder}_{decoder}"
         if (encoder, decoder) == ("toys", "blue"):  # never seen in training: the truth
             words += f" --root_dir {folders['toys_blue']}"
         reports[encoder, decoder] = evaluate(parse_eval(words.split()))
     for name in ("feature_map", "overlap"):
-        analyse(parse_analyse([name, "--ckpt_path", str(checkpoint), "--output_dir", str(OUTPUT)]))
-    sheet = OUTPUT / "sheet.png"
+        analysis = parse_analyse([name, "--ckpt_path", str(checkpoint)])
+        analyse(analysis)
+    sheet = analysis.directory / "sheet.png"
     directories = [report["directory"] for report in reports.values()]
     write_sheet(sheet, directories, folders["toys_blue"] / "test" / "r_3.png")
     swap = reports.pop(("toys", "blue"))
@@ -104,7 +103,7 @@ def main() -> None:
         "PSNR of the swap, toys in blue": f"{swap['psnr']:.2f} dB",
         "PSNR of a plain colour transfer": f"{colour_transfer_psnr(folders):.2f} dB",
         "all, and the swap's truth": str(sheet),
-        "feature map, overlap": str(OUTPUT / "analysis"),
+        "feature map, overlap": str(analysis.directory),
         "checkpoint": str(checkpoint),
     }
     print()

@@ -6,7 +6,7 @@ python eval.py --compare ckpts/lego_starry_night.ckpt ckpts/lego_wave.ckpt
 
 from __future__ import annotations
 
-from opt import SCENE, EvalOptions, parse_eval
+from opt import SCENE, EvalOptions, TrainOptions, parse_eval
 from utils.errors import UserError, exits_cleanly
 from utils.threads import spin_briefly
 
@@ -19,15 +19,17 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from assets.contact_sheet import contact_sheet
+from assets.contact_sheet import Row, contact_sheet, shown_of
 from assets.frames import Frames
 from assets.weights import read_trained
 from datasets.cameras.camera_path import cameras_along
@@ -50,7 +52,7 @@ from measures.stylised import (
     write_measures,
     write_report,
 )
-from measures.views import Measures
+from measures.views import Measures, painting_of
 from models.checkpoint import PHOTO, Checkpoint
 from models.mixing import Mixture
 from models.renderer import render_view
@@ -60,7 +62,7 @@ from systems.regions import read_regions, with_regions
 from utils.checkpoint import ensure_writable
 from utils.depth import depth_to_colour
 from utils.files import replacing, require_no_folders
-from utils.images import to_uint8, write_image
+from utils.images import read_image, to_uint8, write_image
 from utils.lock import lock
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
@@ -94,9 +96,9 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
     options, mixture, shown = chosen_of(options, checkpoint)
     field, style = mixture.field, mixture.style
     regions = read_regions(options.regions, checkpoint)
-    directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
-    gif, mp4 = Path(f"{options.gif_name}.gif"), directory / f"{options.gif_name}.mp4"
-    ensure_writable(gif.parent)
+    directory = ensure_writable(options.directory)
+    name = options.gif_name or directory.name
+    gif, mp4 = directory / f"{name}.gif", directory / f"{name}.mp4"
     require_no_folders(gif, mp4, directory / "metrics.json", directory / "measures.json")
     device = accelerator(options.device, options.num_gpus)
     networks = mixed_precision(options.precision, device)
@@ -162,7 +164,7 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
-        print_report(report, directory, gif)
+        print_report(report, directory, (gif, mp4))
         if {"consistency", "legacy"} & {*options.measure}:
             path = default_path(scene) if options.path == NO_PATH else options.path
             along = views_of(scene, replace(options, path=path))[0].to(device)
@@ -175,7 +177,7 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
             about["refit"] = view_refit(subject, scene)
         if options.measure:
             print(write_measures(directory, about))
-    found = report | {"directory": str(directory), "video": str(mp4)}
+    found = report | {"directory": str(directory), "gif": str(gif), "mp4": str(mp4)}
     return found | ({"measures": about} if options.measure else {})
 
 
@@ -192,24 +194,65 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     paths = {path.stem: path for path in options.compare}
     if len(paths) < len(options.compare):
         raise UserError("--compare: two files of the same name; rename one")
-    scenes = {p: read_trained(p, None, None).options.get("scene_name") for p in options.compare}
+    scenes, paintings = {}, {}
+    for path in options.compare:
+        checkpoint = read_trained(path, None, None)
+        scenes[path] = checkpoint.options.get("scene_name")
+        paintings[path.stem] = painting_at_hand(options, checkpoint)
     if len({*scenes.values()}) > 1:
         found = ", ".join(f"{path}: {scene}" for path, scene in scenes.items())
         raise UserError(f"--compare: different scenes ({found}); give checkpoints of one")
     place = ensure_writable(options.output_dir / "comparison")
-    reports, pictures = {}, {}
+    reports, files = {}, {}
     for name, path in paths.items():
         print(f"{name}: {path}")
         measure = options.measure or ("consistency", "quality")
-        own = {"ckpt_path": path, "compare": (), "measure": measure, "gif_name": name}
-        report = evaluate(replace(options, output_dir=place / name, **own), options.compare[0])
+        own = replace(options, ckpt_path=path, compare=(), measure=measure, output_dir=place)
+        report = evaluate(own, options.compare[0])
         reports[name] = report["measures"]
-        pictures[name] = [Path(report["directory"]) / f"{view}.png" for view in report["views"]]
+        files[name] = [Path(report["directory"]) / f"{view}.png" for view in report["views"]]
+    shown = shown_of(min(map(len, files.values())))
+    rows = unpainted(options, shown)
+    for name, own in files.items():
+        views = [torch.from_numpy(read_image(own[index])[0]) for index in shown]
+        rows.append(Row(name, views, paintings[name]))
     text = comparison_text(reports)
     write_report(place, "comparison", reports, text)
-    write_image(place / "comparison.png", contact_sheet(pictures))
+    write_image(place / "comparison.png", contact_sheet(rows))
     print(f"{text}\n\ncomparison.md, comparison.json and comparison.png: {place}")
     return reports
+
+
+def painting_at_hand(options: EvalOptions, checkpoint: Checkpoint) -> Tensor | None:
+    """The painting (H, W, 3) uint8 of the colours that are asked for; None where they are of no
+    painting or of several, or it is gone."""
+    mixture = Mixture.asked(
+        checkpoint, options.style, options.strength, options.encoder, options.decoder
+    )
+    if len(mixture.paintings) != 1 or mixture.style not in checkpoint.styles:
+        return None
+    try:
+        return painting_of(TrainOptions.from_dict(checkpoint.styles[mixture.style].options))
+    except UserError:
+        return None
+
+
+def unpainted(options: EvalOptions, shown: Sequence[int]) -> list[Row]:
+    """What was painted, as a row of `compare`'s sheet: the photographs of some views or, without
+    them, renders in the photographic colours; no row where the first checkpoint has neither."""
+    checkpoint = read_trained(options.compare[0], None, None)
+    options, mixture, _ = chosen_of(options, checkpoint)
+    scene, photographed = scene_of(options, checkpoint.scenes[mixture.field])
+    cameras, photos, _ = views_of(scene, options)
+    if photographed and photos:
+        return [Row("photographs", [photos[index].image for index in shown])]
+    if checkpoint.decoders or not checkpoint.fields[mixture.field].has_photo_colours:
+        return []
+    device = accelerator(options.device)
+    renderer = checkpoint.renderer(mixture.field, PHOTO).to(device)
+    cameras = cameras.to(device)
+    pictures = (render_view(renderer, cameras, index, options.chunk) for index in shown)
+    return [Row("unstylised renders", [to_uint8(picture.rgb).cpu() for picture in pictures])]
 
 
 def spin(options: EvalOptions) -> list[Path]:
@@ -224,8 +267,10 @@ def spin(options: EvalOptions) -> list[Path]:
     checkpoint = read_trained(options.ckpt_path, options.coarse_path, options.fine_path)
     options, mixture, _ = chosen_of(options, checkpoint)
     regions = read_regions(options.regions, checkpoint)
-    files = [Path(f"{options.gif_name}{suffix}.gif") for suffix in ("", "_depth")]
-    ensure_writable(files[0].parent)
+    directory = ensure_writable(options.directory)
+    name = options.gif_name or directory.name
+    files = [directory / f"{name}{suffix}.gif" for suffix in ("", "_depth")]
+    require_no_folders(*files)
     if options.path == NO_PATH:
         options = replace(options, path="circle")
     scene, _ = scene_of(options, checkpoint.scenes[mixture.field])
@@ -310,13 +355,13 @@ def summary(
     }
 
 
-def print_report(report: Mapping[str, Any], directory: Path, gif: Path) -> None:
+def print_report(report: Mapping[str, Any], directory: Path, videos: Sequence[Path]) -> None:
     """The means in one line, then where everything is."""
     shown = [k for k, v in report.items() if isinstance(v, float)]
     print("  ".join(f"{key} {report[key]:.4g}" for key in shown))
     for key, reason in report["left_out"].items():
         print(f"{key} is left out: {reason}")
-    print(f"frames, depth, video and metrics.json: {directory}    GIF: {gif}")
+    print(f"frames, depth and metrics.json: {directory}    video:", *videos)
 
 
 @exits_cleanly

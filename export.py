@@ -55,7 +55,7 @@ def job_of(options: ExportOptions) -> Job:
     if checkpoint.decoders:
         saved, _ = source_of(saved, field, style)
     options = options.filled_from(saved, SCENE)
-    directory = ensure_writable(options.output_dir / options.dataset_name / options.scene_name)
+    directory = ensure_writable(options.directory)
     renderer = mixture.renderer(checkpoint).to(accelerator(options.device))
     return Job(options, checkpoint, field, style, renderer, directory)
 

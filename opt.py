@@ -4,10 +4,13 @@ check is at the same time the flag ``--name``, the YAML key ``name`` and the att
 # ruff: noqa: RUF009 - `option` is `dataclasses.field` with more to say
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
 from datasets.pairs import checked_pairs, folders, is_pair, is_scene
@@ -24,6 +27,7 @@ from utils.options import (
     FILE_NAME,
     FRACTION,
     FRAMES,
+    LONGEST_NAME,
     NEAREST,
     NOT_NEGATIVE,
     PIXELS,
@@ -101,7 +105,7 @@ class Data(Options):
     )
     scene_name: str | None = option(
         None,
-        "name for outputs (default: that of --root_dir)",
+        "name of the scene (default: that of --root_dir)",
         check=FILE_NAME,
         derive=lambda o: _name_of(o.root_dir),
     )
@@ -145,7 +149,7 @@ class Data(Options):
 
     def __post_init__(self) -> None:
         if self.dataset_name == AUTO and self.root_dir is not None:
-            # what it was goes into checkpoints and folder names
+            # what it was goes into checkpoints
             object.__setattr__(self, "dataset_name", format_of(self.root_dir) or AUTO)
         super().__post_init__()
 
@@ -239,6 +243,54 @@ class Colours(Options):
         None, "of a joint training: its colours (default: those that the scene was seen in)"
     )
 
+    @property
+    def asked(self) -> str:
+        """What is asked for of a checkpoint, as a folder's name; empty where nothing is.
+
+        Such as ``starry_night``, ``starry_night@0.3+great_wave@0.7,strength=0.5`` or
+        ``encoder=lego,decoder=relit``: other requests have other names, whatever styles are called.
+        """
+        parts = ["+".join(_file_safe(word) for word in self.style)] if self.style else []
+        if self.strength < 1:
+            parts.append(f"strength={self.strength}")
+        for kind, name in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if name is not None:
+                parts.append(f"{kind}={_file_safe(name)}")
+        words = ",".join(parts)
+        if len(words.encode()) > LONGEST_NAME:
+            words = f"{words[:40]}...{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+        return words
+
+
+def _file_safe(word: str) -> str:
+    """A name or ``NAME:WEIGHT`` in letters, digits and ``_-.@``; what else is in it becomes a code,
+    as in addresses of the web."""
+
+    def coded(found: re.Match[str]) -> str:
+        if found[0] == ":":  # which not every file system takes
+            return "@"
+        return "".join(f"%{byte:02X}" for byte in found[0].encode())
+
+    return re.sub(r"[^\w.-]|^\.", coded, word)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Options):
+    """output"""
+
+    asked: ClassVar[str] = ""  # of the checkpoint; see `Colours`
+    output_dir: Path = option(
+        Path("results"), "all that is written goes into a folder in it, called like the checkpoint"
+    )
+
+    @property
+    def directory(self) -> Path:
+        """Where all goes that is written about a checkpoint: ``OUTPUT_DIR/CHECKPOINT``, and in it a
+        folder for what is ``asked`` for, if anything is.  A coarse and a fine network have no name
+        in common but their scene's, once it is known."""
+        name = self.ckpt_path.stem if self.ckpt_path else self.scene_name
+        return self.output_dir / name / self.asked
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldShape(Options):
@@ -293,7 +345,10 @@ class Run(Options):
         1, "style, mutual: passes over the training views", check=POSITIVE, part=STYLISING
     )
     max_steps: int | None = option(
-        None, "stop after this many steps (default: by epochs)", check=POSITIVE
+        None,
+        "stop after this many steps (default: by epochs); a photographic start and "
+        "--consistency_steps come on top",
+        check=POSITIVE,
     )
     checkpoint_every: int = option(
         500,
@@ -632,12 +687,8 @@ class Output(Options):
         None, "frames per second of GIF and MP4 (default: 15, or the file's)", check=POSITIVE
     )
     gif_name: str | None = option(
-        None,
-        "name of GIF and MP4 (default: the scene's name)",
-        check=FILE_NAME,
-        derive=lambda o: o.scene_name,
+        None, "name of GIF and MP4 (default: that of their folder)", check=FILE_NAME
     )
-    output_dir: Path = option(Path("results"), "directory of all files but the GIF")
     depth_format: tuple[str, ...] = option(
         ("png",), "depth of each frame: 16-bit PNG, PFM, raw", choices=("png", "pfm", "raw")
     )
@@ -684,7 +735,6 @@ class Export(Options):
         check=FILE_NAME,
         derive=lambda o: o.ckpt_path.stem if o.ckpt_path else o.fine_path and o.fine_path.stem,
     )
-    output_dir: Path = option(Path("results"), "directory of everything that is written")
     resolution: int = option(256, "mesh, volume: cells along the longest side", check=CELLS)
     bounds: tuple[float, float, float, float, float, float] | None = option(
         None, "mesh, volume: lower x y z and upper x y z (default: around what is occupied)"
@@ -720,7 +770,7 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyseOptions(Device):
+class AnalyseOptions(Results, Device):
     """analysis"""
 
     analysis: str = option(
@@ -731,7 +781,6 @@ class AnalyseOptions(Device):
     decoders: tuple[str, ...] = option((), "which to look at (default: all)")
     n_points: int = option(16384, "features of each encoder", check=EIGHT)
     seed: int = option(0, "seed of all randomness", check=SEED)
-    output_dir: Path = option(Path("results"), "directory of everything that is written")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -816,7 +865,7 @@ class TrainOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(Output, Machine, Colours, Weights, Data):
+class EvalOptions(Output, Machine, Colours, Results, Weights, Data):
     """Options of eval.py."""
 
     rules = (
@@ -848,7 +897,7 @@ class EvalOptions(Output, Machine, Colours, Weights, Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Export, Device, Colours, Weights, Data):
+class ExportOptions(Export, Device, Colours, Results, Weights, Data):
     """Options of export.py."""
 
     rules = (Rule(NO_WEIGHTS, _without_weights),)

@@ -60,7 +60,7 @@ def train(options: TrainOptions) -> list[Path]:
                 continue
             written = run.finish(system.checkpoint())
             minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-            print(f"{options.stage}: {system.n_steps} steps in {minutes} min {seconds} s")
+            print(f"{options.stage}: {system.length} in {minutes} min {seconds} s")
             print("written:", *written)
             paths += written
     return paths

@@ -52,7 +52,7 @@ class Scene:
     """Views by split and the space that they look at.
 
     Attributes:
-        name: for output paths.
+        name: for messages and outputs.
         train, val, test: the views of each split; `train` is never empty.
         near, far: range of ray distances that holds the scene, scene units; in NDC of the warped
             rays; of an unbounded scene the foreground, and rays go on to the horizon.

@@ -126,7 +126,41 @@ class LightningSystem(pl.LightningModule):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Asks for the numbers that it shows when it shows them: a GPU has to finish for them."""
+    """A bar for each phase of a system; a resumed run's begins where it goes on.  Asks for the
+    numbers that it shows when it shows them: a GPU has to finish for them."""
+
+    phase = ""  # whose bar is there
+
+    @property
+    def train_description(self) -> str:
+        return self.phase
+
+    def on_train_start(self, *_: Any) -> None:
+        """The first step says whose bar it is."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """As above."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: LightningSystem, step: int, _: int
+    ) -> None:
+        phase, at, total = module.system.phase(step)
+        if phase == self.phase:
+            return
+        if self.phase:
+            self.train_progress_bar.close()
+        self.phase = phase
+        bar = self.train_progress_bar = self.init_train_tqdm()
+        bar.total, bar.initial, bar.n = total, at, at
+        bar.refresh()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: LightningSystem, outputs: Any, step: int, _: int
+    ) -> None:
+        _, at, total = module.system.phase(step)
+        if self.is_enabled and ((at + 1) % self.refresh_rate == 0 or at + 1 == total):
+            self.train_progress_bar.n = at + 1
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
 
     def get_metrics(self, trainer: pl.Trainer, module: LightningSystem) -> dict[str, Any]:
         numbers = {name: float(value) for name, value in module.shown.items()}

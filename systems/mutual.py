@@ -93,7 +93,8 @@ def mutual_system(
         painted = field.with_styles(named, renderer, options.to_dict(), scene_state(scene))
         return replace(painted, networks={"decoder": decoder_state(stylizer.decoder)})
 
-    return System(options, [decoder, mimic], lesson.n_steps, checkpoint)
+    beginning = "consistency", lesson.n_consistency
+    return System(options, [decoder, mimic], lesson.n_steps, checkpoint, beginning)
 
 
 def lesson_of(options: TrainOptions, n_paintings: int, n_views: int) -> Lesson:

@@ -70,7 +70,7 @@ def style_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             task = StyleTask(own, scene, renderer, painting, objective_of, weights, frozen)
             add_style = partial(field.with_style, name, renderer, own.to_dict())
             checkpoint = partial(add_style, scene=scene_state(scene))
-            system = System(own, [task], task.n_steps, checkpoint)
+            system = System(own, [task], task.n_steps, checkpoint, task.beginning)
             if found:
                 system.resume(*found)
             yield system, run

@@ -81,6 +81,7 @@ class StyleTask(Task):
         self.n_recolour = RECOLOUR_PASSES * n_views if options.style_init == "photo" else 0
         n_style = options.max_steps or options.num_epochs_style * n_views
         self.n_steps = self.n_recolour + n_style
+        self.beginning = "photographic start", self.n_recolour
         sides = [min(v.height, v.width) // k for v, k in zip(self.views, self.pools, strict=True)]
         self.shorter_side, self.objective_of = min(sides), objective_of
         coarse_share = 0.0 if options.style_mode == "small" else options.coarse_share
@@ -154,8 +155,10 @@ class StyleTask(Task):
         on_host = kept * mean if self.engine.device.type == "cpu" else 0
         network = self.objective.network
         seen = "" if network is None else f"features of {network.name}; "
+        start = f" after {self.n_recolour} of photographic start" if self.n_recolour else ""
         return Plan(
-            f"{seen}{n} views of {width}x{height}; the first has {len(first)} foreground pixels "
+            f"{self.n_steps - self.n_recolour} steps{start}; {seen}{n} views of {width}x{height}; "
+            f"the first has {len(first)} foreground pixels "
             f"with {len(first.t)} samples ({each / 1e6:.1f} MB); "
             f"{kept + len(self.frozen.kept)} views cached, {n - kept - len(self.frozen.kept)} "
             f"recomputed; {at_once} pixels per backward "

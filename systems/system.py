@@ -174,6 +174,7 @@ class System(nn.Module):
         tasks: in the order in which they add gradients.
         n_steps: length of the run.
         checkpoint: what is to be saved, as it is now.
+        beginning: what the first steps are for, where that is something else, and how many.
     """
 
     engine: Engine
@@ -184,14 +185,30 @@ class System(nn.Module):
         tasks: Iterable[Task],
         n_steps: int,
         checkpoint: Callable[[], Checkpoint],
+        beginning: tuple[str, int] = ("", 0),
     ) -> None:
         super().__init__()
         self.options = options
         self.tasks = nn.ModuleList(tasks)
         self.n_steps = n_steps
         self.checkpoint = checkpoint
+        self.beginning = beginning
         self.done = 0  # steps whose effect is in the weights
         self._saved_optimizer: Mapping[str, Any] | None = None
+
+    def phase(self, step: int) -> tuple[str, int, int]:
+        """What a step is for, its number from 0 among the steps that are for it, and how many these
+        are."""
+        name, first = self.beginning
+        if step < first:
+            return name, step, first
+        return self.options.stage, step - first, self.n_steps - first
+
+    @property
+    def length(self) -> str:
+        """How many steps it takes, in words."""
+        name, first = self.beginning
+        return f"{self.n_steps - first} steps" + (f" after {first} of {name}" if first else "")
 
     def parameter_groups(self) -> ParameterGroups:
         """All tasks' groups; what several tasks learn is in the first one's."""

@@ -29,4 +29,4 @@ def test_demo_runs_without_data_and_measures_the_swap(tmp_path, monkeypatch, cap
     # of the photos as they are, their colours moved: no field is needed for it
     assert 15 < numbers["PSNR of a plain colour transfer"] < 30
     assert read_image(tmp_path / "results/demo_joint/sheet.png")[0].shape == (48, 240, 3)
-    assert (tmp_path / "results/demo_joint/analysis/demo_joint/feature_map.png").is_file()
+    assert (tmp_path / "results/demo_joint/feature_map.png").is_file()

@@ -121,11 +121,12 @@ def test_frames_are_shared_among_processes(at):
     run("pipeline.py", f"{GEOMETRY} {FIELDS['voxels']} --suffix g --ckpt_dir c", at)
     reports = []
     for n in (1, 2):
-        line = f"--ckpt_path c/sphere_g.ckpt --split train --output_dir r{n} --gif_name g{n}"
+        line = f"--ckpt_path c/sphere_g.ckpt --split train --output_dir r{n}"
         assert run("eval.py", line, at, n).count("psnr") == 1
-        reports.append(json.loads((at / f"r{n}/blender/sphere/metrics.json").read_text()))
+        reports.append(json.loads((at / f"r{n}/sphere_g/metrics.json").read_text()))
     one, two = reports
     assert list(one["views"]) == [f"{i:03d}" for i in range(8)]
     assert one["views"] == two["views"]
     assert one["psnr"] == two["psnr"]
-    assert (at / "g1.gif").read_bytes() == (at / "g2.gif").read_bytes()
+    gifs = [at / f"r{n}/sphere_g/sphere_g.gif" for n in (1, 2)]
+    assert gifs[0].read_bytes() == gifs[1].read_bytes()

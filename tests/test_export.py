@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CKPT = "ckpts/sphere_g.ckpt"
-OUT = Path("results/blender/sphere")
+OUT = Path("results/sphere_g")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_eval_renders_a_scene_without_its_photos(at, trained):
         (trained / "hidden").rename(trained / "sphere")
     assert "psnr" not in report
     assert len(circle["views"]) == 2
-    assert same == Path("whole/blender/sphere/000.png").read_bytes()
+    assert same == Path("whole/sphere_g/000.png").read_bytes()
 
 
 def test_depth_files_beside_the_frames(at):

@@ -285,10 +285,10 @@ def test_two_runs_towards_one_result(at):
 def test_two_renderings_into_one_folder(trained):
     line = ["--ckpt_path", str(trained)]
     evaluate(parse_eval(line))
-    with lock(Path("results/blender/sphere/.lock"), "busy"):
-        with pytest.raises(UserError, match="results/blender/sphere: another program renders here"):
+    with lock(Path("results/sphere_g/.lock"), "busy"):
+        with pytest.raises(UserError, match="results/sphere_g: another program renders here"):
             evaluate(parse_eval(line))
-        evaluate(parse_eval([*line, "--output_dir", "others", "--gif_name", "other"]))
+        evaluate(parse_eval([*line, "--output_dir", "others"]))
     evaluate(parse_eval(line))
 
 
@@ -348,7 +348,7 @@ def test_a_disk_that_fills_leaves_the_old_picture(tmp_path, kind):
 
 def test_outputs_that_cannot_be_written_are_found_before_rendering(trained, monkeypatch):
     monkeypatch.setattr("eval.render_view", None)
-    for name in ("sphere.gif", "results/blender/sphere/metrics.json"):
+    for name in ("results/sphere_g/sphere_g.gif", "results/sphere_g/metrics.json"):
         Path(name).mkdir(parents=True)
         with pytest.raises(UserError, match=f"{name}: is a folder"):
             evaluate(parse_eval(["--ckpt_path", str(trained)]))

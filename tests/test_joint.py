@@ -277,7 +277,7 @@ def test_every_analysis_writes_pictures_and_numbers(at):
         ("overlap", ["overlap.png"]),
     ):
         report = analyse(parse_analyse([name, *line.split()]))
-        folder = at / "results" / "analysis" / "x_j"
+        folder = at / "results" / "x_j"
         assert all((folder / file).stat().st_size > 5000 for file in files)
         assert json.loads((folder / f"{name}.json").read_text())["plane"] == report["plane"]
         assert "first two principal components of 3 features" in report["plane"]

@@ -15,7 +15,7 @@ from tests.conftest import write_sphere_scene
 from utils.errors import UserError
 
 CONTROLS = ("unstylised", "painted frame by frame", "solid texture", "flat colour")
-OUT = Path("results/blender/sphere")
+OUT = Path("results")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def painted(trained, tmp_path, monkeypatch):
 
 
 def measured(ckpt, more):
-    evaluate(parse_eval(f"--ckpt_path ckpts/sphere_{ckpt}.ckpt --gif_name g {more}".split()))
-    return json.loads((OUT / "measures.json").read_text())
+    evaluate(parse_eval(f"--ckpt_path ckpts/sphere_{ckpt}.ckpt {more}".split()))
+    return json.loads((OUT / f"sphere_{ckpt}/measures.json").read_text())
 
 
 def test_both_measures_of_a_painted_scene(painted, capsys):
@@ -71,7 +71,7 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
     assert sorted(quality["views"]) == ["000", "001"]
     assert 0 < quality["pictures"]["stylised"]["ssim"] < 1
     assert "gram" in quality["trained_on"]
-    text = (OUT / "measures.md").read_text()
+    text = (OUT / "sphere_s/measures.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert all(part in text for part in ("| painting ", "## Quality", "gram*", "By flow ("))
 
@@ -97,7 +97,7 @@ def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
     reports = compare(
         parse_eval(["--compare", "ckpts/sphere_s.ckpt", "ckpts/again.ckpt", "--measure", "quality"])
     )
-    place = Path("results/comparison")
+    place = OUT / "comparison"
     assert list(json.loads((place / "comparison.json").read_text())) == ["sphere_s", "again"]
     text = (place / "comparison.md").read_text()
     assert text.strip() in capsys.readouterr().out
@@ -109,13 +109,45 @@ def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
     anchors = ["photograph", "crops of the painting", "the painting in its place"]
     assert list(rows)[2:] == ["sphere_s", "again", *anchors]  # what is the same is there once
     sheet = np.asarray(Image.open(place / "comparison.png"))
-    assert sheet.shape == (2 * (16 + 40) + 6, 3 * (48 + 6) + 6, 3)  # two views and a crop
-    shown = np.asarray(Image.open(place / "again" / OUT.relative_to("results") / "000.png"))
-    assert (sheet[16 + 56 : 56 + 56, 6:54] == shown).all()
+    cells = sheet_cells(sheet, rows=3, columns=4)  # the painting, two views and a crop
+    assert (cells[0][0] == 255).all()
+    photo = Image.open("sphere/test/r_0.png")
+    white = Image.new("RGBA", photo.size, "white")
+    photo = np.asarray(Image.alpha_composite(white, photo).convert("RGB")).astype(int)
+    assert np.abs(cells[0][1] - photo).max() <= 1
+    painting = np.asarray(Image.open("painting.png").resize((48, 36), Image.Resampling.BILINEAR))
+    for row, name in zip(cells[1:], ("sphere_s", "again"), strict=True):
+        assert np.abs(row[0][:36] - painting.astype(int)).max() <= 1
+        assert (row[0][36:] == 255).all()
+        for cell, view in zip(row[1:], ("000", "001"), strict=False):
+            assert (cell == np.asarray(Image.open(place / name / f"{view}.png"))).all()
     with pytest.raises(UserError, match="two files of the same name"):
         compare(parse_eval(["--compare", "ckpts/again.ckpt", "ckpts/again.ckpt"]))
     with pytest.raises(UserError, match="--compare: excludes --ckpt_path"):
         parse_eval(["--compare", "a.ckpt", "--ckpt_path", "b.ckpt"])
+
+
+def sheet_cells(sheet, rows, columns, height=40, width=48):
+    """The pictures (height, width, 3) of a sheet, by row and column."""
+    assert sheet.shape == (rows * (16 + height) + 6, columns * (width + 6) + 6, 3)
+    lines = [sheet[16 + r * (16 + height) :][:height].astype(int) for r in range(rows)]
+    return [[line[:, 6 + c * (width + 6) :][:, :width] for c in range(columns)] for line in lines]
+
+
+def test_a_sheet_without_photos_and_paintings(painted):
+    """Photographic renders stand for the photos; there is no column of paintings."""
+    for name in ("sphere", "painting.png"):
+        (painted / name).rename(painted / f"hidden_{name}")
+    line = "--compare ckpts/sphere_s.ckpt --measure consistency --path circle --n_frames 6"
+    compare(parse_eval(line.split()))
+    sheet = np.asarray(Image.open(OUT / "comparison/comparison.png"))
+    cells = sheet_cells(sheet, rows=2, columns=4)  # three views and a crop
+    line = line.replace("--compare ckpts/sphere_s.ckpt --measure consistency", "--ckpt_path {}")
+    evaluate(parse_eval(line.format("ckpts/sphere_g.ckpt").split()))
+    for cell, painted_cell, view in zip(*cells, ("000", "002", "004", None), strict=True):
+        assert (cell != painted_cell).any()
+        if view:
+            assert (cell == np.asarray(Image.open(OUT / f"sphere_g/{view}.png"))).all()
 
 
 def test_without_photos_the_photographic_colours_stand_for_them(painted):
@@ -143,6 +175,6 @@ def test_photographic_colours_have_consistency_and_no_quality(painted):
 
 
 def test_nothing_is_measured_unasked(painted):
-    evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_s.ckpt", "--gif_name", "g"]))
-    assert (OUT / "metrics.json").is_file()
-    assert not list(OUT.glob("measures.*"))
+    evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_s.ckpt"]))
+    assert (OUT / "sphere_s/metrics.json").is_file()
+    assert not list(OUT.rglob("measures.*"))

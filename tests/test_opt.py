@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opt import EvalOptions, TrainOptions, parse_eval, parse_train
+from opt import EvalOptions, TrainOptions, parse_eval, parse_export, parse_train
 from utils.errors import UserError
 from utils.options import options_of
 
@@ -81,8 +81,8 @@ def test_the_seed_systems_commands():
 
 def test_names_derived_from_other_options():
     assert parse_train([*STYLE, *WEIGHTS]).suffix == "starry"
-    assert parse_eval(["--ckpt_path", "x", "--root_dir", "data/lego/"]).gif_name == "lego"
-    assert parse_eval(["--ckpt_path", "x"]).gif_name is None
+    assert parse_eval(["--ckpt_path", "x", "--root_dir", "data/lego/"]).scene_name == "lego"
+    assert parse_eval(["--ckpt_path", "x"]).scene_name is None
     assert train("--scene_name tractor").prefix == "tractor"
 
 
@@ -195,7 +195,7 @@ def test_filled_from_takes_what_the_user_left_open():
     assert filled.img_wh == (80, 60)
     assert filled.near == 1.5
     assert filled.root_dir == Path("data/lego")
-    assert (filled.scene_name, filled.gif_name) == ("tractor", "tractor")
+    assert filled.scene_name == "tractor"
     assert filled.given == options.given
     assert options.near is None
 
@@ -206,13 +206,55 @@ def test_filled_from_takes_only_the_named():
     filled = options.filled_from(saved, ["scene_name"]).filled_from(saved, ["near", "no_such"])
     assert (filled.near, filled.far) == (1.5, None)
     assert filled.root_dir == Path("elsewhere")
-    assert (filled.scene_name, filled.gif_name) == ("tractor", "tractor")
+    assert filled.scene_name == "tractor"
+    assert train("").filled_from(saved, ["scene_name"]).prefix == "tractor"  # derived from it
 
 
 def test_a_given_name_outlives_filling():
     saved = train("--scene_name tractor").to_dict()
-    options = parse_eval(["--ckpt_path", "x", "--scene_name", "digger"])
-    assert options.filled_from(saved).gif_name == "digger"
+    filled = train("--scene_name digger").filled_from(saved, ["scene_name"])
+    assert (filled.scene_name, filled.prefix) == ("digger", "digger")
+
+
+# -- where results go ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, folder",
+    [
+        ("--ckpt_path ckpts/lego_wave.ckpt", "lego_wave"),
+        ("--ckpt_path ckpts/lego_wave.ckpt --scene_name lego --strength 1", "lego_wave"),
+        ("--ckpt_path l.ckpt --style wave", "l/wave"),
+        ("--ckpt_path l.ckpt --style wave:0.3 scream:0.7", "l/wave@0.3+scream@0.7"),
+        ("--ckpt_path l.ckpt --style wave --strength 0.5", "l/wave,strength=0.5"),
+        ("--ckpt_path l.ckpt --strength 0", "l/strength=0.0"),
+        ("--ckpt_path l.ckpt --encoder toys --decoder blue", "l/encoder=toys,decoder=blue"),
+        ("--ckpt_path l.ckpt --style große_Welle", "l/große_Welle"),
+        ("--ckpt_path l.ckpt --style ../..", "l/%2E.%2F.."),
+        ("--coarse_path a.pt --fine_path b.pt --scene_name lego --style wave", "lego/wave"),
+    ],
+)
+def test_the_folder_of_a_checkpoints_results(words, folder):
+    for parse, first in ((parse_eval, []), (parse_export, ["mesh"])):
+        assert parse([*first, *words.split()]).directory == Path("results") / folder
+    line = [*words.split(), "--output_dir", "elsewhere"]
+    assert parse_eval(line).directory == Path("elsewhere") / folder
+
+
+def test_other_requests_have_other_folders():
+    """Whatever styles are called: each of these has one name alone, and a plain one."""
+    names = ["a", "a:0.5", "a 0.5", "a@0.5", "a+b", "a,b", "a%b", "a%25b", "a=b", "strength=0.5"]
+    names += ["strength:0.5", ".a", "%2Ea", "a/b", "ä", "a\u0308", "encoder=a"]
+    names += ["n" * 300, "n" * 301]
+    asked = [["--style", name] for name in names] + [["--encoder", name] for name in names]
+    asked += [["--style", "a", "b"], ["--style", "a", "--strength", "0.5"], ["--strength", "0.5"]]
+    asked += [["--encoder", "a", "--decoder", "b"], ["--decoder", "a"], ["--style", "b", "a"]]
+    found = [parse_eval(["--ckpt_path", "x.ckpt", *words]).asked for words in asked]
+    assert len({*found}) == len(found)
+    for name in found:
+        assert Path(name).name == name and not name.startswith(".")
+        assert not set(name) & set('<>:"/\\|?* ')  # which a file system may not take
+        assert len(name.encode()) <= 200
 
 
 # -- mistakes -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ commands where exit codes and interruptions matter."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,12 +98,12 @@ def test_photos_and_a_painting_in_a_stylised_gif_out(at, field, mode):
     assert not same(before.fields[ONLY_FIELD].state, painted)
     # law 6: the photographic colours are still there
     assert same(before.fields[ONLY_FIELD].state, after.renderer(style="photo").state_dict())
-    report = evaluate(parse_eval(["--ckpt_path", str(path), "--gif_name", "out"]))
+    report = evaluate(parse_eval(["--ckpt_path", str(path)]))
     assert report["digest"] == before.fields[ONLY_FIELD].digest
     assert report["style"] == "painting"
     assert "psnr" not in report
     assert report["style_distance"] > 0
-    frames = imageio.mimread("out.gif")
+    frames = imageio.mimread("results/sphere_s/sphere_s.gif")
     assert len(frames) == 2
     assert frames[0].shape[:2] == (20, 24)
     assert len(list((at / "runs").rglob("events.*"))) == 2
@@ -142,15 +143,15 @@ def test_learning_learns(at):
     report = evaluate(parse_eval(["--ckpt_path", "ckpts/sphere_g.ckpt"]))
     assert report["psnr"] > 24
     assert report["ssim"] > 0.8
-    written = json.loads(Path("results/blender/sphere/metrics.json").read_text())
+    written = json.loads(Path("results/sphere_g/metrics.json").read_text())
     assert written["psnr"] == pytest.approx(
         np.mean([view["psnr"] for view in written["views"].values()])
     )
     assert written["seconds_per_frame"] > 0
-    depth = np.asarray(Image.open("results/blender/sphere/depth_000.png"))
+    depth = np.asarray(Image.open("results/sphere_g/depth_000.png"))
     assert depth.dtype in (np.uint16, np.int32)
     assert 0 < (depth > 0).mean() < 1
-    assert Image.open("results/blender/sphere/000.png").size == (24, 20)
+    assert Image.open("results/sphere_g/000.png").size == (24, 20)
 
 
 @pytest.mark.slow
@@ -172,9 +173,9 @@ def test_the_seeds_commands_verbatim(at):
         assert done.returncode == 0, done.stderr
     for name in ("P_nerf_coarse_S", "P_nerf_fine_S", "P_nerf_coarse_S2", "P_nerf_fine_S2"):
         assert (at / f"ckpts/{name}.pt").is_file()
-    assert len(imageio.mimread("G.gif")) == 2
-    assert (at / "results/blender/lego/000.png").is_file()
-    assert (at / "results/blender/lego/metrics.json").is_file()
+    assert len(imageio.mimread("results/lego/G.gif")) == 2
+    assert (at / "results/lego/000.png").is_file()
+    assert (at / "results/lego/metrics.json").is_file()
 
 
 @pytest.mark.parametrize("mode", ["memory_saving", "small --small_size 10"])
@@ -211,7 +212,7 @@ def test_a_style_on_the_weights_alone(at, field):
     ckpt = str(geometry(field)[0])
     painted = weights(style("--max_steps 3", ckpt)[0])
     export(parse_export(["weights", "--ckpt_path", ckpt]))
-    light = "results/blender/sphere/sphere_g.safetensors"
+    light = "results/sphere_g/sphere_g.safetensors"
     again = weights(style("--max_steps 3", light)[0])
     names = [name for name in painted if name.startswith("field.")]
     assert same({k: again[k] for k in names}, {k: painted[k] for k in names})
@@ -242,7 +243,7 @@ def test_rendering_computes_as_asked(at, monkeypatch):
 
 def test_paths_where_asked(at):
     geometry("voxels")
-    out = Path("results/blender/sphere")
+    out = Path("results/sphere_g")
     for path in ("circle", "spiral", "interpolate", "interpolate --path_views r_1 5 r_3"):
         report = rendered(f"--path {path} --n_frames 5 --fps 7 --gif_name c")
         assert len(report["views"]) == 5
@@ -267,11 +268,11 @@ def test_a_path_from_a_file_shows_what_the_photos_show(at):
     path = {"render_height": 20, "render_width": 24, "fps": 12, "camera_path": [camera] * 3}
     Path("path.json").write_text(json.dumps(path))
     rendered("")
-    photo = np.asarray(Image.open("results/blender/sphere/001.png")).astype(int)
+    photo = np.asarray(Image.open("results/sphere_g/001.png")).astype(int)
     report = rendered("--path path.json")
     assert len(report["views"]) == 3
     assert report["options"]["fps"] == 12
-    frame = np.asarray(Image.open("results/blender/sphere/002.png")).astype(int)
+    frame = np.asarray(Image.open("results/sphere_g/002.png")).astype(int)
     assert np.abs(frame - photo).max() <= 1
     assert rendered("--path path.json --fps 3 --n_frames 4")["options"]["fps"] == 3
 
@@ -281,8 +282,8 @@ def test_the_report_says_how_it_came_about(at, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["eval.py", "--gif_name", "a name"])
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     report = rendered("--split test_train --fps 4")
-    written = json.loads(Path("results/blender/sphere/metrics.json").read_text())
-    assert {**written, "directory": report["directory"], "video": report["video"]} == report
+    written = json.loads(Path("results/sphere_g/metrics.json").read_text())
+    assert {name: report[name] for name in written} == written
     assert written["command"] == "eval.py --gif_name 'a name'"
     assert written["options"]["fps"] == 4
     assert written["options"]["ckpt_path"] == "ckpts/sphere_g.ckpt"
@@ -343,6 +344,28 @@ def test_the_plans_name_voxels_as_fine_as_pixels_and_the_network(at, capsys):
     assert "features of own" in capsys.readouterr().out
     geometry("voxels", 2, "--voxel_resolution 100")
     assert "voxels along the longest side, as fine as the pixels" in capsys.readouterr().out
+
+
+def test_each_part_of_a_run_has_a_bar_of_its_own(at, capsys):
+    """--max_steps is the length of the painting's, which the photographic start does not count to;
+    a resumed run's bar goes on where it was."""
+
+    geometry("voxels", 12)
+    assert re.findall(r"geometry: 100%[^\r\n]* 12/12 ", capsys.readouterr().out)
+    style("--max_steps 3")
+    said = capsys.readouterr().out
+    assert "plan: 3 steps after 32 of photographic start; " in said
+    assert "style: 3 steps after 32 of photographic start in " in said
+    assert re.findall(r"photographic start: +0%[^\r\n]* 0/32 ", said)
+    assert re.findall(r"style: 100%[^\r\n]* 3/3 ", said)
+    style("--max_steps 3 --style_init random --suffix r")
+    assert "style: 3 steps in " in capsys.readouterr().out
+    run_until(34, lambda: style("--max_steps 3 --checkpoint_every 33"))
+    capsys.readouterr()
+    style("--max_steps 3 --checkpoint_every 33 --resume")
+    said = capsys.readouterr().out
+    assert "photographic start:" not in said
+    assert [*dict.fromkeys(re.findall(r" (\d/3) ", said))] == ["1/3", "3/3"]
 
 
 def test_a_run_of_slow_steps_is_saved_by_time(at, monkeypatch, capsys):

@@ -98,11 +98,9 @@ def cell(options: argparse.Namespace, out: Path, views: str, field: str, way: st
         words = words_of(field, way, options.semantic)
         seconds, _ = run_script("pipeline.py", "--stage", "geometry", *recipe, *words)
         ckpt = out / "ckpts" / f"{name}_geometry.ckpt"
-        place = out / "renders" / name
-        gif = ["--gif_name", "few_views", "--output_dir", str(place)]
-        run_script("eval.py", "--ckpt_path", str(ckpt), *gif)
-        (file,) = place.rglob("metrics.json")
-        metrics = json.loads(file.read_text())
+        renders = out / "renders"
+        run_script("eval.py", "--ckpt_path", str(ckpt), "--output_dir", str(renders))
+        metrics = json.loads((renders / ckpt.stem / "metrics.json").read_text())
         found.append({m: metrics[m] for m in MEASURES if m in metrics} | {"seconds": seconds})
     return {"views": views, "field": field, "way": way, "draws": found}
 
