@@ -1,8 +1,9 @@
 """``python docs/run_commands.py``: runs the commands of README.md and docs/*.md in a copy of the
 project, and says which ran and which were skipped, and why.
 
-The reader's photographs, scenes and paintings are stood in for by the embedded ones, and options
-that keep a command short are appended to it; all else is as it is written.
+The reader's photographs, scenes and paintings are stood in for by the embedded ones, the weights
+of VGG-16 by random ones, and options that keep a command short are appended to it; all else is as
+it is written.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script in a folder finds the packages
 
 from datasets.embedded.garden import write_worlds  # noqa: E402
 from datasets.embedded.painting import write_demo_painting  # noqa: E402
+from features.vgg import Vgg, convolutions, torchvision_indices  # noqa: E402
 from utils.images import read_image, write_image  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,7 +60,7 @@ SHORT = {
     "python view.py": "--port 18999",
     "tensorboard": "--port 18998",
 }
-SCENES = ("data/my_photos", "SCENE", "data/lego")  # one scene stands in for all of them
+SCENES = ("data/my_photos", "SCENE", "data/lego", "data/lego_8")  # all are one scene
 LONGEST = 300  # seconds
 
 
@@ -89,7 +93,7 @@ def copy_of_the_project(at: Path) -> None:
 
 
 def write_stand_ins(at: Path) -> None:
-    """Scenes, paintings and checkpoints that the commands speak of."""
+    """Scenes, paintings, weights and checkpoints that the commands speak of."""
     small = {"size": (32, 32), "n_train": 8, "n_val": 1, "n_test": 2}
     worlds = write_worlds(at / "data" / "worlds", **small)
     for name in SCENES:
@@ -105,6 +109,7 @@ def write_stand_ins(at: Path) -> None:
             write_image(at / folder / f"{name}.png", image)
     write_image(at / "starry_night.jpg", image)
     (at / "PAINTING").symlink_to(painting)
+    write_random_vgg16(at / "vgg16.safetensors")
     base = "pipeline.py --root_dir SCENE --device cpu"
     geometry = f"{base} --stage geometry {SHORT['--stage geometry']}"
     style = f"{base} --stage style --style_dir FOLDER --ckpt_path ckpts/SCENE_geometry.ckpt"
@@ -115,6 +120,18 @@ def write_stand_ins(at: Path) -> None:
     painted = ckpts / "SCENE_starry_night.ckpt"
     for name in ("lego_starry_night", "lego_wave"):
         shutil.copy(painted, ckpts / f"{name}.ckpt")
+
+
+def write_random_vgg16(path: Path) -> None:
+    """A file of weights that holds the first three blocks of a VGG-16, untrained."""
+    channels = convolutions((2, 2, 3), (64, 128, 256))
+    convs = Vgg(channels, "vgg16").convs
+    state = {
+        f"features.{index}.{name}": value
+        for conv, index in torchvision_indices(channels).items()
+        for name, value in convs[conv].state_dict().items()
+    }
+    save_file(state, path)
 
 
 def outcome(line: str, at: Path) -> str:

@@ -22,10 +22,11 @@ from models.image_decoders import decoder_state
 from models.style import ParameterGroups
 from models.stylizer import ImageDecoder, Moments, Stylizer, map_statistics
 from opt import TrainOptions
-from systems.decoder_task import STYLE_LAYERS, load_module
+from systems.decoder_task import load_module
 from systems.paintings import read_paintings
 from systems.run import Run
 from systems.style import options_of_field, options_of_paintings
+from systems.styled_features import STYLE_LAYERS
 from systems.system import Plan, System, Task, Terms
 from utils.checkpoint import digest
 from utils.errors import UserError

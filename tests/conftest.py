@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 
 from utils.threads import spin_briefly
 
-spin_briefly()  # before PyTorch is imported
+# before PyTorch is imported; for networks as small as those of the tests a second thread only waits
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+spin_briefly()
 
 SPHERE_CENTRE = np.array([0.1, -0.15, 0.2])
 SPHERE_RADIUS = 0.7
@@ -108,6 +111,17 @@ def write_sphere_scene(
         text = json.dumps({**lens, "frames": frames})
         (root / f"transforms_{split}.json").write_text(text, encoding="utf-8")
     return root
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch computes in two threads, whose order differs from run to run."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -139,10 +139,13 @@ def killed_stage(stage: str, kills: int, rng: random.Random) -> Counter[str]:
     while left:
         process = forked(line)
         process.join(rng.uniform(0, seconds))
+        # chance alone seldom meets a file that is being written: every second kill waits for one
+        while left % 2 and process.exitcode is None and not being_written(process.pid):
+            time.sleep(0.001)
         if process.exitcode is None:
             process.kill()
             process.join()
-            found[moment(Path("killed"))] += 1
+            found[moment(process.pid)] += 1
             left -= 1
         for path in Path("killed").rglob("*.ckpt"):
             if not path.name.startswith("."):  # files beside the last ones are being written
@@ -155,14 +158,18 @@ def killed_stage(stage: str, kills: int, rng: random.Random) -> Counter[str]:
     return found
 
 
-def moment(directory: Path) -> str:
-    """What a run was at when it was killed, by what it has left."""
-    names = [path.name for path in directory.rglob("*") if path.is_file()]
-    if any(name.startswith(".") and name.endswith(".ckpt") for name in names):
+def moment(pid: int) -> str:
+    """What the process ``pid`` was at when it was killed, by what it has left."""
+    if being_written(pid):
         return "while writing"
-    if any(name.startswith("step_") for name in names):
+    if any(Path("killed").rglob("step_*.ckpt")):
         return "between checkpoints"
     return "before the first checkpoint"
+
+
+def being_written(pid: int) -> bool:
+    """Whether the process ``pid`` has begun a checkpoint and not finished it (`utils.files`)."""
+    return any(Path("killed").rglob(f".{pid}.*.ckpt"))
 
 
 def weights_of(path: Path) -> str:

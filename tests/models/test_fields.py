@@ -50,6 +50,18 @@ def test_colour_has_no_gradient_in_the_density(kind, make_field, points):
     assert names == {"geometry", "style"}
 
 
+def test_corners_add_up_their_gradient_in_a_fixed_order(make_field, two_threads):
+    field = make_field("voxels")
+
+    def gradient():
+        drawn = field.corner_densities(100_000, torch.Generator().manual_seed(0))
+        factor = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(1))
+        return torch.autograd.grad((drawn * factor).sum(), field.geometry.raw)[0]
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(4))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_change_nothing(kind, make_field, points):
     """The plain twin takes all rows at once."""

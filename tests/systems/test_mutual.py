@@ -157,6 +157,34 @@ def test_a_resumed_run_ends_with_the_same_bits(at):
         Path("ckpts/sphere_r.ckpt").unlink()
 
 
+def test_a_decoder_of_ones_own(at):
+    """It learns to rebuild, a resumed run ends with the same bits, and stage mutual takes it."""
+    words = "--stage decoder --root_dir sphere --style_dir paintings --features own"
+    words += " --decoder_layer relu2_1 --ckpt_path ckpts/sphere_g.ckpt --checkpoint_every 3"
+
+    def decoder(more):
+        (path,) = train(parse_train(f"{words} {more}".split()))
+        return path, Checkpoint.read(path).networks["decoder"]
+
+    _, barely = decoder("--max_steps 1 --suffix barely")
+    path, whole = decoder("--max_steps 8 --suffix whole")
+    assert rebuilding_error(at, whole) < 0.9 * rebuilding_error(at, barely)
+    run_until(5, lambda: decoder("--max_steps 8 --suffix stopped"))
+    _, resumed = decoder("--max_steps 8 --suffix stopped --resume")
+    assert all(torch.equal(resumed[k], whole[k]) for k in whole)
+    mutual(f"--ckpt_path {path} --suffix own_decoder --decoder_step 99", steps=1)
+
+
+def rebuilding_error(at, state):
+    """Mean absolute difference of a photo and what a decoder makes of its features."""
+    stylizer = load_stylizer("own", None, None, state)
+    assert stylizer.layer == "relu2_1"
+    image = torch.from_numpy(read_image(at / "sphere/train/r_0.png")[0]).float() / 255
+    image = image.permute(2, 0, 1)[None, :, :24, :24]
+    with torch.no_grad():
+        return (stylizer.decode(stylizer.features(image), (24, 24)) - image).abs().mean()
+
+
 def test_other_paintings_are_another_run(at):
     run_until(15, lambda: mutual("--suffix p --checkpoint_every 7"))
     paint(at / "paintings" / NAMES[1], 99)

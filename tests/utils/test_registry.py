@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from features.registry import ENCODERS, NETWORKS
+from losses.registry import OVERLAPS
 from models import FIELDS, SAMPLERS, STYLES
+from systems import STAGES
 from utils.registry import Registry
 
 
@@ -31,6 +34,11 @@ def test_an_unknown_name_is_answered_with_those_that_there_are():
         registry["cone"]
     assert raised.value.args == ("no shape 'cone'; there are cube, ball",)
     assert registry.get("cone") is None
+
+
+@pytest.mark.parametrize("registry", [STAGES, NETWORKS, ENCODERS, OVERLAPS])
+def test_every_entry_can_be_imported(registry):
+    assert all(callable(found) for found in registry.values())
 
 
 @pytest.mark.parametrize("registry", [FIELDS, STYLES, SAMPLERS])
