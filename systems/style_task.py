@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from datasets.scene import Scene
+from features.registry import AUTO
 from losses.colour_transfer import ColourTransfer, fit_colour_transfer
 from losses.objective import StyleObjective
 from losses.photometric import photometric_loss
@@ -155,6 +156,8 @@ class StyleTask(Task):
         on_host = kept * mean if self.engine.device.type == "cpu" else 0
         network = self.objective.network
         seen = "" if network is None else f"features of {network.name}; "
+        if network is not None and network.name == "own" and self.options.features == AUTO:
+            seen = "features of own (longer strokes: --features vgg16, a download of 0.5 GB); "
         start = f" after {self.n_recolour} of photographic start" if self.n_recolour else ""
         return Plan(
             f"{self.n_steps - self.n_recolour} steps{start}; {seen}{n} views of {width}x{height}; "

@@ -337,11 +337,14 @@ def test_a_signal_in_training_says_how_to_go_on(at, number, said):
     assert list(unfinished.glob("step_*.ckpt"))
 
 
-def test_the_plans_name_voxels_as_fine_as_pixels_and_the_network(at, capsys):
+def test_the_plans_name_voxels_as_fine_as_pixels_and_the_network(at, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(at))  # no VGG weights at hand
     geometry("voxels", 2, "--voxel_resolution 12")
     assert "as fine as the pixels" not in capsys.readouterr().out
-    style("--max_steps 1 --objective nnfm")
-    assert "features of own" in capsys.readouterr().out
+    style("--max_steps 1 --objective nnfm --features auto")
+    assert "features of own (longer strokes: --features vgg16" in capsys.readouterr().out
+    style("--max_steps 1 --objective nnfm --features own")
+    assert "features of own;" in capsys.readouterr().out
     geometry("voxels", 2, "--voxel_resolution 100")
     assert "voxels along the longest side, as fine as the pixels" in capsys.readouterr().out
 
