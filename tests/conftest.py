@@ -124,6 +124,15 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def short_warm_up():
+    """Painting begins with recoloured photos, of which a step draws 4096 pixels: eight times as
+    many as a view has here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("systems.style_task.RECOLOUR_RAYS", 256)
+        yield
+
+
 @pytest.fixture
 def tiny_scene_dir(tmp_path):
     """A Blender RGBA data set, 24 x 20 pixels: 8 training, 2 validation and 2 test views."""

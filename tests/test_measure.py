@@ -78,6 +78,7 @@ def test_both_measures_of_a_painted_scene(painted, capsys):
 
 def test_refit_and_legacy_are_asked_for_by_name(painted, monkeypatch):
     monkeypatch.setattr("measures.refit.STEPS", 60)
+    monkeypatch.setattr("measures.refit.RAYS", 512)  # a view has 1920 pixels
     report = measured("s", "--measure refit legacy --n_frames 12")
     assert {"consistency", "quality"}.isdisjoint(report)
     refit = report["refit"]
