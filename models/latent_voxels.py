@@ -1,7 +1,7 @@
 """The style of a voxel field that learned several paintings at once: a colour on each vertex.
 
-Painted colours depend on no viewing direction, so a vertex needs no more than the logits of one
-colour: measured, a network behind twelve features adds nothing that these cannot hold.
+Painted colours depend on no viewing direction, so a vertex needs no more than one colour: measured,
+a network behind twelve features adds nothing that the logits of it cannot hold.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ ROWS = 1 << 16  # vertices whose photographic colours are computed at once
 class LatentVoxelStyle(Style):
     """One painting of several on a voxel field: (cell, position, code) -> colour.
 
-    The logits on the vertices are interpolated; a view's code scales and shifts them by as much as
-    it differs from the painting's mean code, by a linear layer that all paintings share.
+    A vertex has three numbers, in units of the painting's palette: an affine map makes logits of
+    them.  The optimiser moves all numbers at the same pace, so what the palette hardly varies in
+    (often all but lightness) stays free of noise.  A view's code scales and shifts the numbers by
+    as much as it differs from the painting's mean code, by a linear layer that all paintings share.
 
     Args:
         geometry: of the field that the style is for.
@@ -47,6 +49,8 @@ class LatentVoxelStyle(Style):
         self.tint = nn.Linear(n_code, 6, bias=False)
         nn.init.zeros_(self.tint.weight)
         self.latents = Latents(n_views, n_code)
+        self.palette = nn.Parameter(torch.eye(3), requires_grad=False)
+        self.centre = nn.Parameter(torch.zeros(3), requires_grad=False)
 
     @classmethod
     @torch.no_grad()
@@ -69,18 +73,22 @@ class LatentVoxelStyle(Style):
         self.tint = other.tint
 
     @torch.no_grad()
-    def recolour(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Changes the colours (V, 3) of all vertices, some of them at a time."""
-        for logits in self.head.table.split(ROWS):
-            logits.copy_(logits_of(change(torch.sigmoid(logits))))
+    def recolour(self, change: Callable[[Tensor], Tensor], palette: Tensor, centre: Tensor) -> None:
+        """Changes the numbers (V, 3) of all vertices, and the map ``palette (3, 3) @ x + centre``
+        that makes logits of them."""
+        for rows in self.head.table.split(ROWS):
+            rows.copy_(change(rows))
+        self.palette.copy_(palette)
+        self.centre.copy_(centre)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """As `Style.forward`; without a code in the painting's mean."""
-        logits = self.head(feature, x)
+        own = self.head(feature, x)
         if code is not None:
-            gain, offset = self.tint(code - self.latents.mean).to(logits).chunk(2, -1)
-            logits = logits * (1 + gain) + offset
-        return torch.sigmoid(logits)
+            gain, offset = self.tint(code - self.latents.mean).to(own).chunk(2, -1)
+            own = own * (1 + gain) + offset
+        with torch.autocast(own.device.type, enabled=False):
+            return torch.sigmoid(torch.addmm(self.centre, own, self.palette.T))
 
     def clone(self) -> LatentVoxelStyle:
         shared = self.head._lattice

@@ -22,7 +22,8 @@ from losses.style_image import painting_size
 from models.field import Field
 from models.latent_voxels import LatentVoxelStyle
 from models.renderer import Renderer
-from models.style import ParameterGroups, Style
+from models.style import ParameterGroups, Style, logits_of
+from models.trilinear import CORNERS
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
 from systems.deferred import deferred_backward
@@ -48,6 +49,7 @@ CODE_RATE = 1e-3
 SHOWN_PAIRS = 2  # of views, whose difference is recorded
 FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB of the exact one
 COLOURS = 100_000  # of the scene, that its palette is taken from
+PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
 
 class Answer(NamedTuple):
@@ -210,10 +212,15 @@ class MimicTask(Task):
         codes = code_distributions(rows, self.options.seed)
         for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
             own.latents.draw(mean, log_variance, self.generator(number, 5))
-            if isinstance(own, LatentVoxelStyle) and len(seen) and not self.options.preserve_colour:
-                palette = self.paintings[number].image(64)[0].flatten(1).T
-                thinned = seen[:: max(1, len(seen) // COLOURS)].float() / 255
-                own.recolour(fit_colour_transfer(thinned, palette).apply)
+            if isinstance(own, LatentVoxelStyle) and len(seen):
+                palette = self.paintings[number].image(PALETTE)[0].flatten(1).T
+                # mean 0, and the identity for covariance
+                unit = CORNERS.float() * 2 - 1
+                photo = logits_of(seen[:: max(1, len(seen) // COLOURS)].float() / 255)
+                wanted = photo if self.options.preserve_colour else logits_of(palette)
+                palette = fit_colour_transfer(unit, wanted)
+                plain = fit_colour_transfer(photo, unit)
+                own.recolour(plain.apply, palette.matrix, palette.offset)
 
     def rate(self, step: int, n_steps: int) -> float:
         """The steps that see all pixels, and clean up after the coarse ones, slow down."""

@@ -112,7 +112,9 @@ def test_painting_on_voxels_begins_with_the_photographic_colours(make_field, mon
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_a_code_scales_and_shifts_the_logits(make_field, points, gradients, each):
+def test_a_code_scales_and_shifts_what_the_palette_makes_logits_of(
+    make_field, points, gradients, each
+):
     field = make_field("voxels").double()
     style = LatentVoxelStyle(field.geometry, 3, 6).double()
     for parameter in style.parameters():
@@ -122,7 +124,8 @@ def test_a_code_scales_and_shifts_the_logits(make_field, points, gradients, each
     code = torch.randn(30, 6) if each else torch.randn(6)
     code = code.double().requires_grad_()
     change = (code.expand(30, 6) - style.latents.mean) @ style.tint.weight.T
-    wanted = torch.sigmoid(style.head(feature, x) * (1 + change[:, :3]) + change[:, 3:])
+    own = style.head(feature, x) * (1 + change[:, :3]) + change[:, 3:]
+    wanted = torch.sigmoid(own @ style.palette.T + style.centre)
     found = style(feature, x, d, code)
     torch.testing.assert_close(found, wanted)
     leaves = [code, style.head.table, style.tint.weight]
@@ -130,14 +133,20 @@ def test_a_code_scales_and_shifts_the_logits(make_field, points, gradients, each
         torch.testing.assert_close(a, b)
 
 
-def test_recoloured_vertices(make_field, monkeypatch):
+def test_recoloured_vertices(make_field, points, monkeypatch):
+    """In units of a palette or not: the same colours, if the units are."""
     monkeypatch.setattr("models.latent_voxels.ROWS", 100)
-    style = LatentVoxelStyle(make_field("voxels").geometry, 3)
+    field = make_field("voxels")
+    style = LatentVoxelStyle(field.geometry, 3)
     nn.init.normal_(style.head.table)
-    before = torch.sigmoid(style.head.table.detach())
-    style.recolour(lambda colours: 2 * colours - 0.6)
-    wanted = (2 * before - 0.6).clamp(1 / 512, 1 - 1 / 512)
-    torch.testing.assert_close(torch.sigmoid(style.head.table), wanted)
+    x, d = points()
+    feature = field.geometry.feature(x)
+    before = style(feature, x, d)
+    palette, centre = torch.diag(torch.tensor([1.0, 2, 4])), torch.tensor([0.5, 0, -0.5])
+    style.recolour(lambda logits: (logits - centre) @ palette.inverse().T, palette, centre)
+    torch.testing.assert_close(style(feature, x, d), before)
+    style.recolour(torch.zeros_like, palette, centre)
+    torch.testing.assert_close(style(feature, x, d), torch.sigmoid(centre).expand(len(x), 3))
 
 
 @pytest.mark.parametrize("kind", ["nerf", "voxels"])
