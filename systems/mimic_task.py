@@ -32,11 +32,10 @@ from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import BYTES_PER_TILE_PIXEL, stages_of
+from systems.style_task import stages_of
 from systems.styled_features import StyledFeatures
 from systems.system import Plan, Subjects, Task, Terms, bytes_of, require_finite
 from utils.images import LUMA, resize, to_uint8
-from utils.machine import product_type
 
 SIDE = 512  # pixels of a view, or of every so manyth pixel of it, that a step sees at most
 STAY = 2  # steps on a picture of the 2D network, until it makes one of another view or painting
@@ -48,6 +47,7 @@ PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
 SHOWN_PAIRS = 2  # of views, whose difference is recorded
 FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB of the exact one
+BYTES_PER_LOSS_PIXEL = 3000  # measured: VGG-19 up to relu3_1 and back, single precision
 COLOURS = 100_000  # of the scene, that its palette is taken from
 PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
@@ -103,7 +103,7 @@ class MimicTask(Task):
         self.answer: Answer | None = None
         self.resumed = False
         n_steps = lesson.n_steps - lesson.n_consistency
-        self.show_every = options.val_every or max(1, n_steps // 10)
+        self.show_every = options.val_every or max(1, n_steps // 6)
         shorter = min(min(view.height, view.width) for view in scene.train)
         self.stages = stages_of(n_steps, shorter, COARSE)
         self.painting_sizes = {
@@ -133,9 +133,8 @@ class MimicTask(Task):
         self.chunks = self.frozen.painting_chunks(first, self.options.chunk, cost)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
         height, width = first.size
-        precision = product_type(self.options.precision, self.engine.device.type)
         side = min(height, SIDE), min(width, SIDE)
-        loss = BYTES_PER_TILE_PIXEL[precision.itemsize] * side[0] * side[1]
+        loss = BYTES_PER_LOSS_PIXEL * side[0] * side[1]
         geometry = min(budget, first.nbytes() * n_views)
         at_once = len(first) if self.chunks.fit(len(first)) else self.chunks.size
         graph = cost.painting_bytes * samples * at_once
@@ -155,7 +154,7 @@ class MimicTask(Task):
         shapes = [painting.rgb.shape for painting in self.paintings]
         longer = sum(max(h, w) / min(h, w) for h, w, _ in shapes)
         cells = sum(size**2 for size in self.painting_sizes.values()) / layer.stride**2
-        return 4 * layer.channels * cells * longer
+        return 2 * layer.channels * cells * longer  # half precision
 
     def gradient_bytes(self) -> int:
         """Of one painting, whose turn it is."""
