@@ -535,9 +535,10 @@ class Style(Options):
         check=NOT_NEGATIVE,
         part=STYLISING,
     )
-    sample_threshold: float = option(
-        0.01,
-        "drop each ray's faintest samples, up to this share of its weight; 0: keep all",
+    sample_threshold: float | None = option(
+        None,
+        "drop each ray's faintest samples, up to this share of its weight; 0: keep all (default: "
+        "0.01, of stage mutual 0.1)",
         check=SHARE,
         part=STYLISING,
     )

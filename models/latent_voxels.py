@@ -1,57 +1,106 @@
-"""The style of a voxel field that learned several paintings at once: features of its own on the
-vertices, and a decoder that all paintings share, conditioned on their codes."""
+"""The style of a voxel field that learned several paintings at once: a colour on each vertex.
+
+Painted colours depend on no viewing direction, so a vertex needs no more than one colour: measured,
+a network behind twelve features adds nothing that the logits of it cannot hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.latents import N_CODE, Latents
-from models.voxels import VoxelGeometry, VoxelStyle
+from models.style import ParameterGroups, Style, logits_of
+from models.voxels import STYLE_RATES, VertexFeatures, VoxelField, VoxelGeometry, VoxelStyle
+
+ROWS = 1 << 16  # vertices whose photographic colours are computed at once
 
 
-class LatentVoxelStyle(VoxelStyle):
-    """One painting of several on a voxel field.
+class LatentVoxelStyle(Style):
+    """One painting of several on a voxel field: (cell, position, code) -> colour.
+
+    A vertex has three numbers, in units of the painting's palette: an affine map makes logits of
+    them.  The optimiser moves all numbers at the same pace, so what the palette hardly varies in
+    (often all but lightness) stays free of noise.  A view's code scales and shifts the numbers by
+    as much as it differs from the painting's mean code, by a linear layer that all paintings share.
 
     Args:
         geometry: of the field that the style is for.
         n_views: training views, which have a code each.
         n_code: channels of a code.
-        style: further arguments of `VoxelStyle`.
     """
 
+    cost = replace(
+        VoxelField.cost,
+        painting_bytes=240,
+        painting_samples=((1 << 20, 1 << 22), (1 << 22, 1 << 22)),
+    )
     kind = "latent_voxels"
+    reads = "voxels"
 
-    def __init__(
-        self, geometry: VoxelGeometry, n_views: int, n_code: int = N_CODE, **style: Any
-    ) -> None:
-        super().__init__(geometry, n_code=n_code, **style)
+    def __init__(self, geometry: VoxelGeometry, n_views: int, n_code: int = N_CODE) -> None:
+        super().__init__()
+        self.head = VertexFeatures(geometry.lattice, 3)
+        self.tint = nn.Linear(n_code, 6, bias=False)
+        nn.init.zeros_(self.tint.weight)
         self.latents = Latents(n_views, n_code)
+        self.palette = nn.Parameter(torch.eye(3), requires_grad=False)
+        self.centre = nn.Parameter(torch.zeros(3), requires_grad=False)
 
     @classmethod
     @torch.no_grad()
     def like(
         cls, style: VoxelStyle, geometry: VoxelGeometry, n_views: int, n_code: int = N_CODE
     ) -> LatentVoxelStyle:
-        """A style with the very colours of an unconditioned ``style``, whatever the code is."""
-        spec = {k: v for k, v in style.spec().items() if k not in ("kind", "n_code")}
-        new = cls(geometry, n_views, n_code, **spec)
-        new.head.load_state_dict(style.head.state_dict())
-        state = style.decoder.state_dict()
-        first = state["mlp.layers.0.weight"]
-        state["mlp.layers.0.weight"] = torch.cat([first, first.new_zeros(len(first), n_code)], 1)
-        new.decoder.load_state_dict(state)
+        """A style that begins with the colours of another one on the vertices, without their
+        dependence on the direction."""
+        new = cls(geometry, n_views, n_code)
+        plain = style.clone()
+        plain.decoder.view_dependent = False
+        for rows, logits in zip(
+            plain.head.table.split(ROWS), new.head.table.split(ROWS), strict=True
+        ):
+            logits.copy_(logits_of(plain.decoder(rows, rows.new_zeros(len(rows), 3))))
         return new
 
     def share(self, other: LatentVoxelStyle) -> None:
-        """Takes another painting's decoder for its own."""
-        self.decoder = other.decoder
+        """Takes another painting's layer for its own."""
+        self.tint = other.tint
+
+    @torch.no_grad()
+    def recolour(self, change: Callable[[Tensor], Tensor], palette: Tensor, centre: Tensor) -> None:
+        """Changes the numbers (V, 3) of all vertices, and the map ``palette (3, 3) @ x + centre``
+        that makes logits of them."""
+        for rows in self.head.table.split(ROWS):
+            rows.copy_(change(rows))
+        self.palette.copy_(palette)
+        self.centre.copy_(centre)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """As `Style.forward`; without a code in the painting's mean."""
-        return super().forward(feature, x, d, self.latents.mean if code is None else code)
+        own = self.head(feature, x)
+        if code is not None:
+            gain, offset = self.tint(code - self.latents.mean).to(own).chunk(2, -1)
+            own = own * (1 + gain) + offset
+        with torch.autocast(own.device.type, enabled=False):
+            return torch.sigmoid(torch.addmm(self.centre, own, self.palette.T))
+
+    def clone(self) -> LatentVoxelStyle:
+        shared = self.head._lattice
+        return deepcopy(self, {id(shared): shared})
+
+    def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
+        scale = lr / STYLE_RATES["features"] if lr else 1.0
+        return [
+            {"params": [self.head.table], "lr": STYLE_RATES["features"] * scale, "sparse": True},
+            {"params": [self.tint.weight], "lr": STYLE_RATES["mlp"] * scale},
+        ]
 
     def spec(self) -> dict[str, Any]:
-        return super().spec() | {"n_views": len(self.latents.codes)}
+        n_views, n_code = self.latents.codes.shape
+        return {"kind": self.kind, "n_views": n_views, "n_code": n_code}

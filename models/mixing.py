@@ -96,60 +96,35 @@ class Mixture:
         """The field in these colours, on the CPU.
 
         Styles of one shape are averaged in their parameters: what lies between is a style of its
-        own, not two pictures laid over each other, and as fast as one.  Where shapes differ (a
-        NeRF's photographic colours are another network than its painted ones) colours are averaged.
+        own, not two pictures laid over each other, and as fast as one.  Where shapes differ (of a
+        mutual training, whose photographic colours are another network than the painted ones) the
+        logits of colours are averaged.
         """
         renderer = checkpoint.renderer(self.field, next(iter(self.shares)))
         if self.single:
             return renderer
         geometry = renderer.field.geometry
         styles = {name: checkpoint.style(self.field, name, geometry) for name in self.shares}
-        renderer.field.style = self.mixed(styles, geometry)
+        renderer.field.style = self.mixed(styles)
         return renderer
 
-    def mixed(self, styles: Mapping[str, Style], geometry: nn.Module) -> nn.Module:
+    def mixed(self, styles: Mapping[str, Style]) -> nn.Module:
         """The one style that these shares come to.
 
         Args:
             styles: by name, those that it has a share of; they are not changed.
-            geometry: of their field.
         """
         own = [styles[name] for name in self.shares]
-        if self.single:
-            return own[0]
-        shares = list(self.shares.values())
-        return _mixed(_conditioned(own, shares, geometry), shares)
+        return own[0] if self.single else _mixed(own, list(self.shares.values()))
 
 
 def _mixed(styles: Sequence[Style], shares: Sequence[float]) -> nn.Module:
-    """One style in between where shapes allow, else the mean of the colours."""
+    """One style in between where shapes allow, else the mean of the colours' logits."""
     if not _alike(styles):
         return BlendedColours(styles, shares)
-    if all(isinstance(style, LatentNerfStyle) for style in styles):
+    if all(isinstance(style, LatentNerfStyle | LatentVoxelStyle) for style in styles):
         return averaged(styles, shares)
     return blended(styles, shares)
-
-
-def _conditioned(
-    styles: Sequence[Style], shares: Sequence[float], geometry: nn.Module
-) -> list[Style]:
-    """The styles, all conditioned on codes where one of them is: an unconditioned one, which has
-    the same colours for any code, takes the others' mean."""
-    latents = [s.latents for s in styles if isinstance(s, LatentVoxelStyle)]
-    if not latents:
-        return list(styles)
-    weights = [w for s, w in zip(styles, shares, strict=True) if isinstance(s, LatentVoxelStyle)]
-    pairs = zip(weights, latents, strict=True)
-    mean = sum(w * own.mean for w, own in pairs) / math.fsum(weights)
-    found = []
-    for style in styles:
-        if not isinstance(style, LatentVoxelStyle):
-            style = LatentVoxelStyle.like(style, geometry, *latents[0].codes.shape)
-            style.requires_grad_(False)
-            style.latents.mean.copy_(mean)
-            style.latents.codes.copy_(mean.expand_as(style.latents.codes))
-        found.append(style)
-    return found
 
 
 def _parsed(checkpoint: Checkpoint, word: str | None) -> tuple[str | None, float]:

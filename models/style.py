@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from models import STYLES
 from models.mlp import MLP, encoded_width, positional_encoding
 
+if TYPE_CHECKING:
+    from models.field import Cost
+
 ParameterGroups = list[dict[str, Any]]
+LEAST = 1 / 512  # of a colour, half an 8-bit step, whose logit is finite
 
 
 class Decoder(nn.Module):
@@ -134,6 +138,7 @@ class Style(nn.Module):
     """``style(feature, x, d, code=None) -> rgb``: a head and a decoder.
 
     Attributes:
+        cost: of painting in it, where it is another one than its field's.
         kind: name in `models.STYLES`.
         reads: kind of the fields whose features it reads.
         head: ``(feature, x) -> (M, C)``.  Its attribute ``linear`` is the `nn.Linear` that the head
@@ -145,6 +150,7 @@ class Style(nn.Module):
     Subclasses define their specification (``kind``, `spec`) and their learning rates.
     """
 
+    cost: ClassVar[Cost | None] = None
     kind: str
     reads: ClassVar[str]
     head: nn.Module
@@ -213,7 +219,7 @@ def build_style(spec: Mapping[str, Any], geometry: nn.Module) -> Style:
 
 
 class BlendedColours(nn.Module):
-    """Several styles at once: the weighted mean of their colours.
+    """Several styles at once: the weighted mean of the logits of their colours, sample by sample.
 
     Args:
         styles: styles of the same field.
@@ -228,7 +234,12 @@ class BlendedColours(nn.Module):
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
         """As `Style.forward`."""
         pairs = zip(self.weights, self.styles, strict=True)
-        return sum(weight * style(feature, x, d, code) for weight, style in pairs)
+        return torch.sigmoid(sum(w * logits_of(style(feature, x, d, code)) for w, style in pairs))
+
+
+def logits_of(colours: Tensor) -> Tensor:
+    """Logits of colours in [0, 1], finite ones."""
+    return torch.logit(colours.clamp(LEAST, 1 - LEAST))
 
 
 def blended(styles: Sequence[Style], weights: Sequence[float]) -> Style:

@@ -84,7 +84,7 @@ def normalised(features: Tensor, own: Statistics) -> Tensor:
 
 class Manner(NamedTuple):
     """What the network takes from a painting: the statistics of its features, and its normalised
-    features (1, C, H, W), whose patches are strokes; None: statistics alone."""
+    features (1, C, H, W) in half precision, whose patches are strokes; None: statistics alone."""
 
     statistics: Statistics
     features: Tensor | None = None
@@ -93,7 +93,7 @@ class Manner(NamedTuple):
     def of(cls, features: Tensor, patches: bool = True) -> Manner:
         """Of a painting's features (1, C, H, W)."""
         own = Moments.of(features).statistics()
-        return cls(own, normalised(features, own) if patches else None)
+        return cls(own, normalised(features, own).half() if patches else None)
 
 
 class ImageDecoder(nn.Module):

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 # corner k of a cell is offset (k >> 2 & 1, k >> 1 & 1, k & 1)
 CORNERS = torch.tensor([[k >> 2 & 1, k >> 1 & 1, k & 1] for k in range(8)], device="cpu")
+FEW = 4  # channels, each of which is summed by itself: numbers add up ten times as fast as rows
 SHARED = 3  # with this many samples per cell on average, gradients are summed by cell first
 
 
@@ -40,9 +41,11 @@ class _TrilinearGather(torch.autograd.Function):
         out = grad.new_zeros((ctx.n_rows, grad.shape[1]))
         if cell.numel() == 0:
             return out, None, None, None
-        if grad.shape[1] == 1:
+        if grad.shape[1] <= FEW and not grad.is_cuda:
             flat = corners.index_select(0, cell).flatten()
-            out[:, 0].index_add_(0, flat, (grad * weights).flatten())
+            for channel in range(grad.shape[1]):
+                own = grad[:, channel : channel + 1] * weights
+                out[:, channel].index_add_(0, flat, own.flatten())
         elif grad.is_cuda:
             flat = corners.index_select(0, cell).flatten()
             out.index_add_(0, flat, (grad[:, None] * weights[..., None]).flatten(0, 1))

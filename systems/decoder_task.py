@@ -119,7 +119,10 @@ class DecoderTask(Task):
         there = pixel[first.rows, first.columns]
         middle = there[inside].mean(0) if inside.any() else pixel.new_tensor([0.0, 0.0])
         second = self._around(other, float(middle[1]), float(middle[0]))
-        out, terms = self._stylised([(view, first), (other, second)], painting)
+        pairs, stride = [(view, first), (other, second)], self.stylizer.stride
+        wanted = torch.cat([crop.of(self.styled.of(i, painting), stride) for i, crop in pairs])
+        mask = torch.cat([crop.of(self.views.mask(i)) for i, crop in pairs])
+        out, terms = self._stylised(wanted, mask, painting)
         corner = there.new_tensor([second.columns.start, second.rows.start])
         place = there - corner
         limit = place.new_tensor([out.shape[3] - 0.5, out.shape[2] - 0.5])
@@ -144,24 +147,18 @@ class DecoderTask(Task):
                 len(seen), lambda part: seen.render(field, background, part, code)
             )
             answer = torch.cat([*parts, seen.opacity.new_zeros(0, 3)]).float()
-        out, terms = self._stylised([(view, crop)], painting, field)
+        wanted = self.styled.of(view, painting, field, seen)
+        out, terms = self._stylised(wanted, crop.of(self.views.mask(view)), painting)
         own = out[0].float().flatten(1).T[seen.places()]
         own = torch.lerp(background.expand_as(own), own, seen.opacity[:, None])
         terms["field"] = FIELD * (own - answer).square().mean() if len(seen) else own.sum()
         self.descend(self._shares(terms), step)
         return {name: value.detach() for name, value in terms.items()}
 
-    def _stylised(
-        self, crops: Sequence[tuple[int, _Crop]], painting: int, guide: Field | None = None
-    ) -> tuple[Tensor, Terms]:
-        """The stylised crops (B, 3, h, w) of views, with a graph, and their content and style
-        terms."""
-        stylizer, stride = self.stylizer, self.stylizer.stride
-        wanted = torch.cat([
-            crop.of(self.styled.of(view, painting, guide), stride) for view, crop in crops
-        ])  # fmt: skip
-        mask = torch.cat([crop.of(self.views.mask(view)) for view, crop in crops])
-        out = stylizer.decode(wanted, tuple(mask.shape[2:]))
+    def _stylised(self, wanted: Tensor, mask: Tensor, painting: int) -> tuple[Tensor, Terms]:
+        """The pictures (B, 3, H, W) of features (B, C, h, w), with a graph, and their content and
+        style terms."""
+        out = self.stylizer.decode(wanted, tuple(mask.shape[2:]))
         found = self.styled.terms(out, wanted, painting, mask)
         return out, {"content": CONTENT * found["content"], "style": STYLE * found["style"]}
 

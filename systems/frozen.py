@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene, View
-from models.field import Field
+from models.field import Cost, Field
 from models.render import compositing_weights, drop_faint_samples, segment_sum
 from models.renderer import Renderer, ray_chunks
 from opt import TrainOptions
@@ -229,9 +229,18 @@ class FrozenGeometry:
 
     @classmethod
     def of_views(
-        cls, renderer: Renderer, scene: Scene, views: Sequence[View], options: TrainOptions
+        cls,
+        renderer: Renderer,
+        scene: Scene,
+        views: Sequence[View],
+        options: TrainOptions,
+        threshold: float = NEGLIGIBLE,
     ) -> FrozenGeometry:
-        """Of views of a scene, on the renderer's device, in the memory that the options allow."""
+        """Of views of a scene, on the renderer's device, in the memory that the options allow.
+
+        Args:
+            threshold: where the options say nothing else.
+        """
         device, given = renderer.bounds.device, options.cache_gb
         return cls(
             renderer,
@@ -239,22 +248,26 @@ class FrozenGeometry:
             HOST_SHARE * memory_of_machine() if given is None else given * 1e9,
             CUDA_SHARE * torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0,
             options.chunk,
-            options.sample_threshold,
+            threshold if options.sample_threshold is None else options.sample_threshold,
         )
 
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def painting_chunks(self, first: FrozenView, chunk: int = 0) -> Chunks:
+    def painting_chunks(
+        self, first: FrozenView, chunk: int = 0, cost: Cost | None = None
+    ) -> Chunks:
         """How many pixels are painted at once, of views with as many samples as the ``first``.
 
         Args:
             chunk: pixels, if not by field and device.
+            cost: of a sample; None: the field's.
         """
+        cost = cost or self.renderer.field.cost
         if chunk:
             return Chunks(chunk)
         samples_per_pixel = max(1.0, len(first.t) / max(1, len(first)))
-        sizes = self.renderer.field.cost.painting_samples_on(self.renderer.bounds.device)
+        sizes = cost.painting_samples_on(self.renderer.bounds.device)
         return Chunks(*(n / samples_per_pixel for n in sizes))
 
     def view(self, index: int, stride: int = 1, first: tuple[int, int] = (0, 0)) -> FrozenView:

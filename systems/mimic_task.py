@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.scene import Scene
+from losses.colour_transfer import fit_colour_transfer
 from losses.style_image import painting_size
 from models.field import Field
+from models.latent_voxels import LatentVoxelStyle
 from models.renderer import Renderer
-from models.style import ParameterGroups, Style
+from models.style import ParameterGroups, Style, logits_of
+from models.trilinear import CORNERS
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
 from systems.deferred import deferred_backward
@@ -29,11 +32,10 @@ from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import BYTES_PER_TILE_PIXEL, stages_of
+from systems.style_task import stages_of
 from systems.styled_features import StyledFeatures
-from systems.system import Plan, Subjects, Task, Terms, require_finite
+from systems.system import Plan, Subjects, Task, Terms, bytes_of, require_finite
 from utils.images import LUMA, resize, to_uint8
-from utils.machine import product_type
 
 SIDE = 512  # pixels of a view, or of every so manyth pixel of it, that a step sees at most
 STAY = 2  # steps on a picture of the 2D network, until it makes one of another view or painting
@@ -43,7 +45,11 @@ FEATURES, STYLE, PICTURE = 0.1, 0.1, 3.0  # weights
 LAST_RATE = 0.1  # of the learning rate, at the end
 PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
-SHOWN_PAIRS = 4  # of views, whose difference is recorded
+SHOWN_PAIRS = 2  # of views, whose difference is recorded
+FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB of the exact one
+BYTES_PER_LOSS_PIXEL = 3000  # measured: VGG-19 up to relu3_1 and back, single precision
+COLOURS = 100_000  # of the scene, that its palette is taken from
+PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
 
 class Answer(NamedTuple):
@@ -97,7 +103,7 @@ class MimicTask(Task):
         self.answer: Answer | None = None
         self.resumed = False
         n_steps = lesson.n_steps - lesson.n_consistency
-        self.show_every = options.val_every or max(1, n_steps // 10)
+        self.show_every = options.val_every or max(1, n_steps // 6)
         shorter = min(min(view.height, view.width) for view in scene.train)
         self.stages = stages_of(n_steps, shorter, COARSE)
         self.painting_sizes = {
@@ -118,26 +124,27 @@ class MimicTask(Task):
 
     def start(self) -> Plan:
         own = self.renderer, self.scene, self.scene.train, self.options
-        self.frozen = FrozenGeometry.of_views(*own)
+        self.frozen = FrozenGeometry.of_views(*own, FAINT)
         budget = self.frozen.budget
         with self.engine.autocast():
             first = self.frozen.view(0)
         samples = max(1.0, len(first.t) / max(1, len(first)))
-        cost = self.renderer.field.cost
-        self.chunks = self.frozen.painting_chunks(first, self.options.chunk)
+        cost = self.styles[0].cost or self.renderer.field.cost
+        self.chunks = self.frozen.painting_chunks(first, self.options.chunk, cost)
         n_views, n_paintings = len(self.frozen), len(self.paintings)
         height, width = first.size
-        precision = product_type(self.options.precision, self.engine.device.type)
         side = min(height, SIDE), min(width, SIDE)
-        loss = BYTES_PER_TILE_PIXEL[precision.itemsize] * side[0] * side[1]
+        loss = BYTES_PER_LOSS_PIXEL * side[0] * side[1]
         geometry = min(budget, first.nbytes() * n_views)
-        graph = cost.painting_bytes * samples * min(self.chunks.size, len(first))
+        at_once = len(first) if self.chunks.fit(len(first)) else self.chunks.size
+        graph = cost.painting_bytes * samples * at_once
         n_steps = self.lesson.n_steps - self.lesson.n_consistency
         return Plan(
             f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, one "
             f"pixel in {', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
             f"{geometry / 1e6:.0f} MB; each further painting "
-            f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint",
+            f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint, three times as much in "
+            "training",
             loss + graph + geometry + 8 * height * width * n_views + self._manner_bytes(),
         )
 
@@ -147,7 +154,11 @@ class MimicTask(Task):
         shapes = [painting.rgb.shape for painting in self.paintings]
         longer = sum(max(h, w) / min(h, w) for h, w, _ in shapes)
         cells = sum(size**2 for size in self.painting_sizes.values()) / layer.stride**2
-        return 4 * layer.channels * cells * longer
+        return 2 * layer.channels * cells * longer  # half precision
+
+    def gradient_bytes(self) -> int:
+        """Of one painting, whose turn it is."""
+        return bytes_of(self.styles[0].parameter_groups(None)) + self.styles[0].latents.codes.nbytes
 
     def bytes_per_painting(self) -> int:
         """What one painting has for itself."""
@@ -188,11 +199,27 @@ class MimicTask(Task):
         self.views = views
         self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
-            for number, (own, (mean, log_variance)) in enumerate(
-                zip(self.styles, code_distributions(rows, self.options.seed), strict=True)
-            ):
-                own.latents.draw(mean, log_variance, self.generator(number, 5))
+            self._begin(rows)
         self.decoder[0].provide(self.styled[1])
+
+    def _begin(self, rows: list[Tensor]) -> None:
+        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts, and
+        brings the scene's colours into its palette."""
+        seen = torch.cat([x[alpha > 127] for x, alpha in zip(
+            self.views.rgb, self.views.alpha, strict=True
+        )])  # fmt: skip
+        codes = code_distributions(rows, self.options.seed)
+        for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
+            own.latents.draw(mean, log_variance, self.generator(number, 5))
+            if isinstance(own, LatentVoxelStyle) and len(seen):
+                palette = self.paintings[number].image(PALETTE)[0].flatten(1).T
+                # mean 0, and the identity for covariance
+                unit = CORNERS.float() * 2 - 1
+                photo = logits_of(seen[:: max(1, len(seen) // COLOURS)].float() / 255)
+                wanted = photo if self.options.preserve_colour else logits_of(palette)
+                palette = fit_colour_transfer(unit, wanted)
+                plain = fit_colour_transfer(photo, unit)
+                own.recolour(plain.apply, palette.matrix, palette.offset)
 
     def rate(self, step: int, n_steps: int) -> float:
         """The steps that see all pixels, and clean up after the coarse ones, slow down."""

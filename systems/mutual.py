@@ -112,11 +112,8 @@ def new_styles(renderer: Renderer, n_paintings: int, n_views: int, seed: int) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if field.kind == "voxels":
-            photo = field.style.clone()
-            photo.decoder.view_dependent = False
-            styles = [
-                LatentVoxelStyle.like(photo, field.geometry, n_views) for _ in range(n_paintings)
-            ]
+            first = LatentVoxelStyle.like(field.style, field.geometry, n_views)
+            styles = [first, *(first.clone() for _ in range(n_paintings - 1))]
         else:
             styles = [LatentNerfStyle(field.geometry, n_views) for _ in range(n_paintings)]
     for style in styles[1:]:

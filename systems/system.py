@@ -97,6 +97,10 @@ class Task(nn.Module):
         """What is learned, with learning rates."""
         raise NotImplementedError
 
+    def gradient_bytes(self) -> int:
+        """Memory of the gradients of a step."""
+        return bytes_of(self.parameter_groups())
+
     def start(self) -> Plan:
         """Moves what it works with to the engine's device, and says what it is about to do."""
         raise NotImplementedError
@@ -241,9 +245,9 @@ class System(nn.Module):
             task.prepare()
 
     def optimizer_bytes(self) -> int:
-        """Memory of the gradients and the optimiser's two moments."""
-        groups = self.parameter_groups()
-        return sum(3 * p.numel() * p.element_size() for g in groups for p in g["params"])
+        """Memory of a step's gradients and the optimiser's two moments."""
+        moments = 2 * bytes_of(self.parameter_groups())
+        return moments + sum(task.gradient_bytes() for task in self.tasks)
 
     def step(self, step: int, optimizer: torch.optim.Optimizer, move: Callable[[], None]) -> None:
         """One step.
@@ -358,6 +362,11 @@ class System(nn.Module):
         (self._saved_optimizer,) = progress.optimizers
         for i, task in enumerate(self.tasks):
             task.load_state(progress.task.get(str(i), {}))
+
+
+def bytes_of(groups: ParameterGroups) -> int:
+    """Memory of the parameters of groups."""
+    return sum(p.nbytes for group in groups for p in group["params"])
 
 
 def _mean(found: Sequence[Terms]) -> Terms:

@@ -129,10 +129,7 @@ class Trained:
         styles = {name: self._style(mixture.field, name) for name in mixture.shares}
         if mixture.single:
             return Subject(renderer, styles[mixture.style])
-        geometry = renderer.field.geometry
-        return Subject(
-            renderer, self._mixed.get(str(mixture), lambda: mixture.mixed(styles, geometry))
-        )
+        return Subject(renderer, self._mixed.get(str(mixture), lambda: mixture.mixed(styles)))
 
     def photographic(self, colours: Colours) -> Subject:
         field = self._mixture(colours).field

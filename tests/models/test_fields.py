@@ -170,7 +170,7 @@ def test_options_make_a_specification(kind, sampling, sampler, bounds):
 # voxels
 
 
-@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("n_samples", [0, 30, 300])
 def test_trilinear_gather_equals_its_plain_twin(channels, n_samples):
     """With few samples in a cell, and with many."""

@@ -92,15 +92,61 @@ def test_nerfs_style_module_is_the_papers(make_field, points, gradients, each):
     assert [layer.out_features for layer in style.network.layers] == [*[256] * 7, 3]
 
 
-def test_an_unconditioned_style_keeps_its_colours_for_any_code(make_field, points):
-    field = make_field("voxels")
+def test_painting_on_voxels_begins_with_the_photographic_colours(make_field, monkeypatch):
+    """Of each vertex, whatever the code is; however many are computed at once."""
+    monkeypatch.setattr("models.latent_voxels.ROWS", 100)
+    field = make_field("voxels", view_dependent=False)
     nn.init.normal_(field.style.head.table)
     new = LatentVoxelStyle.like(field.style, field.geometry, 3)
+    x = field.geometry.lattice.vertices() * 0.9999
+    feature, d = field.geometry.feature(x), torch.zeros_like(x)
+    wanted = field.style(feature, x, d)
+    torch.testing.assert_close(new(feature, x, d), wanted, atol=5e-3, rtol=0)
+    assert torch.equal(new(feature, x, d, torch.randn(32)), new(feature, x, d))
+    # seen from everywhere, also where the photographic colours are not
+    seen = make_field("voxels").style
+    seen.load_state_dict(field.style.state_dict())
+    twin = LatentVoxelStyle.like(seen, field.geometry, 3)
+    assert torch.equal(twin.head.table, new.head.table)
+    assert seen.decoder.view_dependent
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_code_scales_and_shifts_what_the_palette_makes_logits_of(
+    make_field, points, gradients, each
+):
+    field = make_field("voxels").double()
+    style = LatentVoxelStyle(field.geometry, 3, 6).double()
+    for parameter in style.parameters():
+        nn.init.normal_(parameter)
+    x, d = points(30, torch.float64)
+    feature = field.geometry.feature(x)
+    code = torch.randn(30, 6) if each else torch.randn(6)
+    code = code.double().requires_grad_()
+    change = (code.expand(30, 6) - style.latents.mean) @ style.tint.weight.T
+    own = style.head(feature, x) * (1 + change[:, :3]) + change[:, 3:]
+    wanted = torch.sigmoid(own @ style.palette.T + style.centre)
+    found = style(feature, x, d, code)
+    torch.testing.assert_close(found, wanted)
+    leaves = [code, style.head.table, style.tint.weight]
+    for a, b in zip(gradients(found, leaves), gradients(wanted, leaves), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_recoloured_vertices(make_field, points, monkeypatch):
+    """In units of a palette or not: the same colours, if the units are."""
+    monkeypatch.setattr("models.latent_voxels.ROWS", 100)
+    field = make_field("voxels")
+    style = LatentVoxelStyle(field.geometry, 3)
+    nn.init.normal_(style.head.table)
     x, d = points()
     feature = field.geometry.feature(x)
-    wanted = field.style(feature, x, d)
-    torch.testing.assert_close(new(feature, x, d), wanted)
-    torch.testing.assert_close(new(feature, x, d, torch.randn(32)), wanted)
+    before = style(feature, x, d)
+    palette, centre = torch.diag(torch.tensor([1.0, 2, 4])), torch.tensor([0.5, 0, -0.5])
+    style.recolour(lambda logits: (logits - centre) @ palette.inverse().T, palette, centre)
+    torch.testing.assert_close(style(feature, x, d), before)
+    style.recolour(torch.zeros_like, palette, centre)
+    torch.testing.assert_close(style(feature, x, d), torch.sigmoid(centre).expand(len(x), 3))
 
 
 @pytest.mark.parametrize("kind", ["nerf", "voxels"])

@@ -1,5 +1,6 @@
 """Patches of features, against loops over cells."""
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -13,9 +14,14 @@ def patch(features, row, column):
     return padded[:, row : row + 3, column : column + 3]
 
 
-def test_nearest_patches_are_those_of_the_largest_cosine():
+@pytest.mark.parametrize("products", [1 << 24, 1])
+def test_nearest_patches_are_those_of_the_largest_cosine(monkeypatch, products):
+    """Of all cells at once, and of few rows at a time."""
+    monkeypatch.setattr(patch_swap, "PRODUCTS", products)
     content, style = torch.randn(1, 4, 5, 6), torch.randn(1, 4, 7, 3)
     where = torch.rand(5, 6) < 0.6
+    where[:, 0] = False
+    where[4] = False
     found = nearest_patches(content, style, where)
     assert torch.equal(found < 0, ~where)
     every = [patch(style, r, c).flatten() for r in range(7) for c in range(3)]
@@ -23,6 +29,11 @@ def test_nearest_patches_are_those_of_the_largest_cosine():
         own = patch(content, row, column).flatten()
         cosines = [float(functional.cosine_similarity(own, other, 0)) for other in every]
         assert int(found[row, column]) == max(range(21), key=cosines.__getitem__)
+
+
+def test_nothing_is_matched_where_there_is_nothing():
+    content, style = torch.randn(1, 4, 5, 6), torch.randn(1, 4, 7, 3)
+    assert (nearest_patches(content, style, torch.zeros(5, 6, dtype=torch.bool)) == -1).all()
 
 
 def test_swapped_patches_overlap_to_their_mean():
@@ -40,10 +51,14 @@ def test_swapped_patches_overlap_to_their_mean():
 
 def test_a_large_painting_is_compared_with_patches_from_all_over_it(monkeypatch):
     monkeypatch.setattr(patch_swap, "MOST_PATCHES", 20)
-    numbers = patch_swap._spread(torch.Size([12, 15]), torch.device("cpu"))
-    rows, columns = (numbers // 15).unique(), (numbers % 15).unique()
-    assert 10 < len(numbers) <= 20
-    assert rows.min() < 4
-    assert rows.max() >= 8
-    assert columns.min() < 4
-    assert columns.max() >= 11
+    rows, columns = patch_swap._spread((12, 15))
+    assert 10 < len(rows) * len(columns) <= 20
+    assert rows[0] < 4
+    assert rows[-1] >= 8
+    assert columns[0] < 4
+    assert columns[-1] >= 11
+    # and each of them is found where it is
+    style = torch.randn(1, 4, 12, 15)
+    found = nearest_patches(style, style, torch.ones(12, 15, dtype=torch.bool))
+    assert set(found.unique().tolist()) == {r * 15 + c for r in rows for c in columns}
+    assert all(found[r, c] == r * 15 + c for r in rows for c in columns)

@@ -97,10 +97,11 @@ def test_a_painting_in_its_own_manner_is_what_it_was():
     image = torch.rand(1, 3, 48, 56)
     features = stylizer.features(image)
     manner = Manner.of(features)
-    nearest = stylizer.matched(manner.features, manner)
+    nearest = stylizer.matched(manner.features.float(), manner)
     assert torch.equal(nearest.flatten(), torch.arange(nearest.numel(), dtype=torch.int32))
     same = stylizer.changed(features, manner.statistics, manner, nearest)
-    torch.testing.assert_close(same, features, rtol=1e-4, atol=1e-4)
+    # patches are kept in half precision
+    torch.testing.assert_close(same, features, rtol=1e-3, atol=1e-3 * float(features.max()))
 
 
 def test_decoders_files(tmp_path):

@@ -72,6 +72,15 @@ def test_tasks_that_share_a_parameter_move_it_together(options):
     assert recorded[0] == {"loss": 10.0, "a/distance": 1.0, "b/distance": 9.0}
 
 
+def test_memory_of_the_optimiser(options, monkeypatch):
+    """Two moments of each number, and the gradients that a step has at once."""
+    tasks = [Pull(options, "a", 1.0), Pull(options, "b", 3.0)]
+    system = System(options, tasks, 1, lambda: None)
+    assert system.optimizer_bytes() == 3 * 2 * 4
+    monkeypatch.setattr(tasks[0], "gradient_bytes", lambda: 100)
+    assert system.optimizer_bytes() == 2 * 2 * 4 + 100 + 4
+
+
 def test_a_task_alone_has_its_own_names_and_the_mean_of_its_moves(options):
     task = Pull(options, "a", 1.0, moves=2)
     recorded = run(options, [task])
