@@ -97,8 +97,8 @@ class Mixture:
 
         Styles of one shape are averaged in their parameters: what lies between is a style of its
         own, not two pictures laid over each other, and as fast as one.  Where shapes differ (of a
-        mutual training, whose photographic colours are another network than the painted ones) the
-        logits of colours are averaged.
+        mutual training, whose photographic colours are another network than the painted ones), or
+        units (a painting's palette), the logits of colours are averaged.
         """
         renderer = checkpoint.renderer(self.field, next(iter(self.shares)))
         if self.single:
@@ -119,10 +119,10 @@ class Mixture:
 
 
 def _mixed(styles: Sequence[Style], shares: Sequence[float]) -> nn.Module:
-    """One style in between where shapes allow, else the mean of the colours' logits."""
-    if not _alike(styles):
+    """One style in between where shapes and units allow, else the mean of the colours' logits."""
+    if not _alike(styles) or isinstance(styles[0], LatentVoxelStyle):
         return BlendedColours(styles, shares)
-    if all(isinstance(style, LatentNerfStyle | LatentVoxelStyle) for style in styles):
+    if isinstance(styles[0], LatentNerfStyle):
         return averaged(styles, shares)
     return blended(styles, shares)
 

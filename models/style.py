@@ -232,9 +232,17 @@ class BlendedColours(nn.Module):
         self.reads_features = any(style.reads_features for style in styles)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
-        """As `Style.forward`."""
-        pairs = zip(self.weights, self.styles, strict=True)
-        return torch.sigmoid(sum(w * logits_of(style(feature, x, d, code)) for w, style in pairs))
+        """As `Style.forward`; ``code`` holds those of all conditioned styles, one after another."""
+        latents = [getattr(style, "latents", None) for style in self.styles]
+        codes: list[Tensor | None] = [None] * len(latents)
+        if code is not None:
+            sizes = [0 if own is None else len(own.mean) for own in latents]
+            parts = zip(latents, code.split(sizes, -1), strict=True)
+            codes = [None if own is None else part for own, part in parts]
+        logits = 0.0
+        for weight, style, own in zip(self.weights, self.styles, codes, strict=True):
+            logits = logits + weight * logits_of(style(feature, x, d, own))
+        return torch.sigmoid(logits)
 
 
 def logits_of(colours: Tensor) -> Tensor:

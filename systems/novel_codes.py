@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene
+from models.style import BlendedColours
 
 NEAREST = 3  # training cameras, between whose codes is interpolated
 SHARPNESS = 2.0  # power of the inverse distance
@@ -16,7 +17,8 @@ SHARPNESS = 2.0  # power of the inverse distance
 def codes_of(
     style: nn.Module, cameras: Cameras, scene: Scene, sigma_scale: float
 ) -> list[Tensor | None]:
-    """The code of each camera, see `Latents.between`; None where the style's own mean is meant.
+    """The code of each camera, see `Latents.between` (of blended colours those of all conditioned
+    styles, one after another); None where the style's own mean is meant.
 
     Args:
         style: in which is rendered.
@@ -24,15 +26,18 @@ def codes_of(
         scene: with the training views, as they were when the style was learned.
         sigma_scale: 0: every camera takes the painting's mean.
     """
-    latents = getattr(style, "latents", None)
-    if latents is None or sigma_scale == 0 or len(latents.codes) != len(scene.train):
+    styles = style.styles if isinstance(style, BlendedColours) else [style]
+    latents = [own.latents for own in styles if hasattr(own, "latents")]
+    known = all(len(own.codes) == len(scene.train) for own in latents)
+    if not latents or sigma_scale == 0 or not known:
         return [None] * len(cameras)
     trained = Cameras.within(scene, scene.train).to(cameras.c2w.device).c2w[:, :, 3]
     codes: list[Tensor | None] = []
     with torch.no_grad():
         for eye in cameras.c2w[:, :, 3]:
             views, weights = neighbours(trained, eye)
-            codes.append(latents.between(views, weights, sigma_scale))
+            own = [part.between(views, weights, sigma_scale) for part in latents]
+            codes.append(torch.cat(own))
     return codes
 
 

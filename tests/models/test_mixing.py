@@ -82,20 +82,34 @@ def test_strength_and_mixture_vary_smoothly_between_the_ends(kind, latent):
 
 def test_what_lies_between_is_one_style_where_shapes_allow():
     for kind, latent, one in (
-        ("voxels", True, False),
+        ("voxels", True, False),  # the photographic colours are another network
         ("voxels", False, True),
         ("nerf", True, False),
     ):
         checkpoint = checkpoint_of(kind, latent)
         style = Mixture.asked(checkpoint, ["a"], 0.5).renderer(checkpoint).field.style
         assert isinstance(style, BlendedColours) != one
-    # of two paintings of one run everything is mixed, whatever the field
-    for kind in ("voxels", "nerf"):
-        checkpoint = checkpoint_of(kind, True)
-        style = Mixture.asked(checkpoint, ["a", "b:3"]).renderer(checkpoint).field.style
-        for key, found in style.state_dict().items():
-            parts = [checkpoint.styles[name].state[key] for name in ("a", "b")]
-            torch.testing.assert_close(found, 0.25 * parts[0] + 0.75 * parts[1])
+    # of two paintings of one run on a NeRF everything is mixed
+    checkpoint = checkpoint_of("nerf", True)
+    style = Mixture.asked(checkpoint, ["a", "b:3"]).renderer(checkpoint).field.style
+    for key, found in style.state_dict().items():
+        parts = [checkpoint.styles[name].state[key] for name in ("a", "b")]
+        torch.testing.assert_close(found, 0.25 * parts[0] + 0.75 * parts[1])
+
+
+def test_paintings_with_palettes_of_their_own_are_mixed_in_their_colours():
+    """Averaged numbers in averaged units would be another colour, and not the limit of a mixture
+    with the scene's."""
+    checkpoint = checkpoint_of("voxels", True)
+    half = ["a", "b"]
+    whole = colours(checkpoint, Mixture.asked(checkpoint, half, 1.0))
+    nearly = colours(checkpoint, Mixture.asked(checkpoint, half, 0.999))
+    torch.testing.assert_close(whole, nearly, atol=5e-3, rtol=0)
+    styles = [checkpoint.renderer(style=name).field.style for name in half]
+    mixed = Mixture.asked(checkpoint, half, 1.0).renderer(checkpoint).field.style
+    cell, x, d = torch.arange(8), torch.zeros(8, 3), torch.zeros(8, 3)
+    logits = [torch.logit(style(cell, x, d, None)) for style in styles]
+    torch.testing.assert_close(mixed(cell, x, d, None), torch.sigmoid(sum(logits) / 2))
 
 
 def test_words():
