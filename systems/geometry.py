@@ -45,7 +45,8 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
-        tasks: list[Task] = [PhotometricTask(options, scene, renderer, pixels, n_steps)]
+        resolution = final_resolution(options, scene)
+        tasks: list[Task] = [PhotometricTask(options, scene, renderer, pixels, n_steps, resolution)]
         if PriorTask.wanted(options):
             tasks.append(PriorTask(options, scene, renderer))
         if options.semantic is not None:
@@ -80,11 +81,13 @@ def length_of(options: TrainOptions, pixels: TrainingPixels) -> int:
     return max(1, options.num_epochs_density * pixels.n_candidates // options.batch_size)
 
 
-def new_renderer(options: TrainOptions, scene: Scene, spec: Spec | None = None) -> Renderer:
+def new_renderer(
+    options: TrainOptions, scene: Scene, spec: Spec | None = None, resolution: int | None = None
+) -> Renderer:
     """An untrained renderer for ``scene``, initialised from the seed; ``spec``: see
-    `Renderer.build`, None: as of the options."""
+    `Renderer.build`, None: as of the options; ``resolution``: in the end, None: the scene's."""
     kind, growth = FIELDS[options.field], growth_of(scene)
-    resolution = final_resolution(options, scene)
+    resolution = resolution or final_resolution(options, scene)
     occupied = first_occupancy(scene, resolution)
     coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))
     with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,8 @@ from datasets.scene import Scene
 from models import FIELDS
 from opt import TrainOptions
 
+CLOSEST = 0.25  # share of the photos that may resolve more than a field's cells
+
 
 @dataclass(frozen=True)
 class Due:
@@ -80,16 +82,24 @@ def growth_of(scene: Scene) -> GrowthSchedule:
     return HULL if scene.has_alpha else OPEN
 
 
-def final_resolution(options: TrainOptions, scene: Scene) -> int:
-    """Cells along the longest side of the field's box at the end.
+def final_resolution(options: TrainOptions, *scenes: Scene) -> int:
+    """Cells along the longest side of the box of a field that learns from ``scenes``, at the end.
 
     Cells of an object that are finer than the photos' pixels learn colours that no photo shows
     clearly: lego at 200x200 with 256 of them is 31.5 dB, with 160 32.8 dB, and is painted with
     less grain.  In warped space cells grow with the distance, and those nearby may be finer.
     """
-    finest = math.inf
-    if isinstance(scene.space, World):
-        centre, longest = scene.box.mean(0), float((scene.box[1] - scene.box[0]).max())
-        pixels = [float((v.c2w[:, 3] - centre).norm()) / v.fx for v in scene.train]
-        finest = max(1.0, longest / float(torch.tensor(pixels).median()))
+    finest = max(_pixels_along(scene) for scene in scenes)
     return FIELDS[options.field].grid_resolution(options, finest)
+
+
+def _pixels_along(scene: Scene) -> float:
+    """Pixels of the photos along the longest side of an object's box: of the closest quarter of
+    them, that many or more; without limit where space is warped."""
+    if not isinstance(scene.space, World):
+        return math.inf
+    centre, longest = scene.box.mean(0), float((scene.box[1] - scene.box[0]).max())
+    away = torch.stack([view.c2w[:, 3] for view in scene.train]).sub(centre).norm(dim=1)
+    focal = torch.tensor([max(view.fx, view.fy) for view in scene.train])
+    pixel = float((away / focal).quantile(CLOSEST))
+    return max(1.0, longest / pixel) if pixel > 0 else math.inf

@@ -20,6 +20,7 @@ from models.encoded import FeatureDecoder, wear
 from models.renderer import Spec
 from opt import Data, TrainOptions
 from systems.geometry import length_of, new_renderer, training_pixels
+from systems.growth import final_resolution
 from systems.overlap_task import OverlapTask, overlaps_of
 from systems.pair_task import PairTask
 from systems.pattern_task import PatternTask, Swap
@@ -86,9 +87,12 @@ class Joint:
     ) -> None:
         self.options, self.pairs, self.data = options, pairs, dict(data)
         self.scenes: dict[str, Scene] = {}  # of the encoders
+        self.resolutions: dict[str, int] = {}  # that they grow to
         for encoder in listed_once([pair.encoder for pair in pairs]):
             names = [pair.data for pair in pairs if pair.encoder == encoder]
             self.scenes[encoder] = one_scene(encoder, {n: self.data[n][0] for n in names})
+            scenes = [self.data[name][0] for name in names]
+            self.resolutions[encoder] = final_resolution(options, *scenes)
             for name in names:
                 scene, pixels = self.data[name]
                 self.data[name] = in_space_of(self.scenes[encoder], scene), pixels
@@ -96,7 +100,8 @@ class Joint:
         if found is None:
             spec = spec_of(options)
             self.renderers = {
-                name: new_renderer(options, scene, spec) for name, scene in self.scenes.items()
+                name: new_renderer(options, scene, spec, self.resolutions[name])
+                for name, scene in self.scenes.items()
             }
             boxes = torch.stack([scene.box for scene in self.scenes.values()])
             unit = float((boxes[:, 1] - boxes[:, 0]).max())
@@ -118,6 +123,7 @@ class Joint:
                 self.renderers[pair.encoder],
                 pixels,
                 self.n_steps,
+                self.resolutions[pair.encoder],
                 self.decoders[pair.decoder],
                 pair.data,
                 index,

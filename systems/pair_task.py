@@ -30,6 +30,7 @@ class PairTask(PhotometricTask):
         renderer: the encoder.
         pixels: of the training views.
         n_steps: length of the run, by which the encoder grows.
+        resolution: cells along the encoder's longest side at the end.
         decoder: that the encoder wears here.
         name: of the data set.
         index: number of the task, for random numbers of its own.
@@ -43,12 +44,13 @@ class PairTask(PhotometricTask):
         renderer: Renderer,
         pixels: TrainingPixels,
         n_steps: int,
+        resolution: int,
         decoder: FeatureDecoder,
         name: str,
         index: int,
         grows: bool,
     ) -> None:
-        super().__init__(options, scene, renderer, pixels, n_steps)
+        super().__init__(options, scene, renderer, pixels, n_steps, resolution)
         self.decoder, self.index, self.grows = decoder, index, grows
         self.name, self.label = name, f"{name}/"
 

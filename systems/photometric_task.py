@@ -20,7 +20,7 @@ from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
 from models.style import ParameterGroups
 from opt import TrainOptions
-from systems.growth import GrowthSchedule, final_resolution, growth_of
+from systems.growth import GrowthSchedule, growth_of
 from systems.system import Plan, Subjects, Task, Terms
 from utils.chunks import Chunks
 from utils.depth import depth_to_colour
@@ -47,6 +47,7 @@ class PhotometricTask(Task):
         renderer: to be trained.
         pixels: of the training views.
         n_steps: length of the run, by which the field grows.
+        resolution: cells along the field's longest side at the end.
     """
 
     name = "photos"
@@ -59,6 +60,7 @@ class PhotometricTask(Task):
         renderer: Renderer,
         pixels: TrainingPixels,
         n_steps: int,
+        resolution: int,
     ) -> None:
         super().__init__(options)
         self.scene = scene
@@ -66,7 +68,7 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
-        self.resolution = final_resolution(options, scene)
+        self.resolution = resolution
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
         self.chunks = Chunks(options.chunk or options.batch_size)

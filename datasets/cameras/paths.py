@@ -126,7 +126,9 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
         everywhere = torch.stack([view.c2w for view in views])
         centre, _ = look_at_ball(everywhere)
         seen = math.atan(min(first.width / first.fx, first.height / first.fy) / 2)
-        if float((angles_from(everywhere, centre) < seen).float().mean()) > SUBJECT_SHARE:
+        shown = float((angles_from(everywhere, centre) < seen).float().mean()) > SUBJECT_SHARE
+        # a path that looks away from it on the way would be turned upside down
+        if shown and float(angles_from(poses, centre).max()) < math.pi / 2:
             poses = turned_towards(poses, centre, SUBJECT_WITHIN * seen)
     return cameras_in(scene, poses, intrinsics, first.height, first.width)
 
@@ -143,8 +145,9 @@ def angles_from(c2w: Tensor, target: Tensor) -> Tensor:
 
 
 def turned_towards(c2w: Tensor, target: Tensor, most: float) -> Tensor:
-    """The cameras ``c2w (N, 3, 4)``, turned about where they are so that ``target (3,)`` is less
-    than ``most`` radians from their axes: hardly where it is near to them, and smoothly."""
+    """The cameras ``c2w (N, 3, 4)``, with ``target (3,)`` in front of them, turned about where they
+    are so that it is less than ``most`` radians from their axes: hardly where it is near to them,
+    and smoothly."""
     angle = angles_from(c2w, target)
     turn = angle - most * (angle / most).tanh()
     axis = functional.normalize(torch.linalg.cross(-c2w[:, :, 2], target - c2w[:, :, 3]), dim=1)

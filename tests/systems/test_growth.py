@@ -67,9 +67,17 @@ def test_an_object_has_no_cells_finer_than_pixels(tmp_path):
     assert final_resolution(options, scene) == 64  # in contracted space
     scene.space = World()
     assert final_resolution(options, scene) == round(2 / (3 / 13.9))
+    coarse = scene_of([0.0])
+    coarse.space = World()
     for view in scene.train:
-        view.fx *= 100
+        view.fy *= 100
     assert final_resolution(options, scene) == 64
+    assert (
+        final_resolution(options, coarse, scene) == final_resolution(options, scene, coarse) == 64
+    )
+    for view in coarse.train:
+        view.c2w[:, 3] = coarse.box.mean(0)
+    assert final_resolution(options, coarse) == 64
     nerf = parse_train([*words, "--field", "nerf"])
     assert final_resolution(nerf, scene) == final_resolution(nerf, scene_of([0.0]))
 

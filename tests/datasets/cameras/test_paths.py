@@ -276,6 +276,10 @@ class TestInterpolation:
         assert float(angles_from(path.c2w, centre).max()) < 0.6 * seen
         for pose in path.c2w:
             check_is_pose(pose)
+        plain = scene.train[3].c2w.clone()
+        scene.train[3].c2w[:, :3] = plain[:, :3] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
+        path = interpolated_path(scene, 60)  # one looks outward: nothing is turned upside down
+        assert float(path.c2w[:, 2, 1].min()) > 0
         for view in scene.train[:4]:
             view.c2w[:, :3] = view.c2w[:, :3] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
         path = interpolated_path(scene, 60)
