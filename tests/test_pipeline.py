@@ -368,7 +368,8 @@ def test_each_part_of_a_run_has_a_bar_of_its_own(at, capsys):
     style("--max_steps 3 --checkpoint_every 33 --resume")
     said = capsys.readouterr().out
     assert "photographic start:" not in said
-    assert [*dict.fromkeys(re.findall(r" (\d/3) ", said))] == ["1/3", "3/3"]
+    shown = re.findall(r" ([1-3]/3) ", said)  # a slow machine's bar shows more
+    assert (shown[0], shown[-1]) == ("1/3", "3/3")
 
 
 def test_a_run_of_slow_steps_is_saved_by_time(at, monkeypatch, capsys):
