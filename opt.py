@@ -598,7 +598,7 @@ class Mutual(Options):
     )
     decoder_step: int | None = option(
         None,
-        "the field's step from which it also teaches the 2D network (default: after a quarter)",
+        "the field's step from which it also teaches the 2D network (default: after half)",
         check=NOT_NEGATIVE,
         part=TEACHING,
     )
