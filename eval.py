@@ -6,7 +6,7 @@ python eval.py --compare ckpts/lego_starry_night.ckpt ckpts/lego_wave.ckpt
 
 from __future__ import annotations
 
-from opt import SCENE, EvalOptions, TrainOptions, parse_eval
+from opt import COMPARISON, SCENE, EvalOptions, TrainOptions, parse_eval, results_name
 from utils.errors import UserError, exits_cleanly
 from utils.threads import spin_briefly
 
@@ -191,18 +191,18 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     Raises:
         UserError: bad input.
     """
-    paths = {path.stem: path for path in options.compare}
+    paths = {results_name(path): path for path in options.compare}
     if len(paths) < len(options.compare):
         raise UserError("--compare: two files of the same name; rename one")
     scenes, paintings = {}, {}
-    for path in options.compare:
+    for name, path in paths.items():
         checkpoint = read_trained(path, None, None)
         scenes[path] = checkpoint.options.get("scene_name")
-        paintings[path.stem] = painting_at_hand(options, checkpoint)
+        paintings[name] = painting_at_hand(options, checkpoint)
     if len({*scenes.values()}) > 1:
         found = ", ".join(f"{path}: {scene}" for path, scene in scenes.items())
         raise UserError(f"--compare: different scenes ({found}); give checkpoints of one")
-    place = ensure_writable(options.output_dir / "comparison")
+    place = ensure_writable(options.output_dir / COMPARISON)
     reports, files = {}, {}
     for name, path in paths.items():
         print(f"{name}: {path}")

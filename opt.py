@@ -244,34 +244,59 @@ class Colours(Options):
     )
 
     @property
+    def requests(self) -> list[str]:
+        """What is asked for of a checkpoint, each in words that a file's name may have."""
+        parts = ["+".join(map(_file_safe, self.style))] if self.style else []
+        if self.strength < 1:
+            parts.append(f"strength={self.strength}")
+        for kind, name in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if name is not None:
+                parts.append(f"{kind}={_file_safe(name)}")
+        return parts
+
+    @property
     def asked(self) -> str:
         """What is asked for of a checkpoint, as a folder's name; empty where nothing is.
 
         Such as ``starry_night``, ``starry_night@0.3+great_wave@0.7,strength=0.5`` or
         ``encoder=lego,decoder=relit``: other requests have other names, whatever styles are called.
         """
-        parts = ["+".join(_file_safe(word) for word in self.style)] if self.style else []
-        if self.strength < 1:
-            parts.append(f"strength={self.strength}")
-        for kind, name in (("encoder", self.encoder), ("decoder", self.decoder)):
-            if name is not None:
-                parts.append(f"{kind}={_file_safe(name)}")
-        words = ",".join(parts)
+        words = ",".join(self.requests)
         if len(words.encode()) > LONGEST_NAME:
             words = f"{words[:40]}...{hashlib.sha256(words.encode()).hexdigest()[:16]}"
         return words
 
 
 def _file_safe(word: str) -> str:
-    """A name or ``NAME:WEIGHT`` in letters, digits and ``_-.@``; what else is in it becomes a code,
-    as in addresses of the web."""
+    """A name or ``NAME:WEIGHT`` in letters, digits and ``_-.@``; what else is in it, and a dot at
+    either end, becomes a code, as in addresses of the web."""
 
     def coded(found: re.Match[str]) -> str:
         if found[0] == ":":  # which not every file system takes
             return "@"
         return "".join(f"%{byte:02X}" for byte in found[0].encode())
 
-    return re.sub(r"[^\w.-]|^\.", coded, word)
+    return re.sub(r"[^\w.-]|^\.|\.\Z", coded, word)
+
+
+COMPARISON = "comparison"  # the folder of --compare, among those of checkpoints
+
+
+def results_name(path: Path) -> str:
+    """The folder's name for what is written about a checkpoint: the file's without its extension;
+    of a run that is not finished, whose ``RUN/step_300.ckpt`` others have too, ``RUN_step_300``.
+
+    Raises:
+        UserError: the name is that of another folder.
+    """
+    if re.fullmatch(r"step_\d+", path.stem):
+        return f"{_name_of(path.parent)}_{path.stem}"
+    if path.stem == COMPARISON or not path.stem.strip("."):
+        raise UserError(
+            f"{path}: results would go to a folder '{path.stem}', which is not its own; rename "
+            "the checkpoint"
+        )
+    return path.stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,12 +308,17 @@ class Results(Options):
         Path("results"), "all that is written goes into a folder in it, called like the checkpoint"
     )
 
+    def __post_init__(self) -> None:
+        if self.ckpt_path:
+            results_name(self.ckpt_path)  # before anything is computed
+        super().__post_init__()
+
     @property
     def directory(self) -> Path:
-        """Where all goes that is written about a checkpoint: ``OUTPUT_DIR/CHECKPOINT``, and in it a
-        folder for what is ``asked`` for, if anything is.  A coarse and a fine network have no name
-        in common but their scene's, once it is known."""
-        name = self.ckpt_path.stem if self.ckpt_path else self.scene_name
+        """Where all goes that is written about a checkpoint: ``OUTPUT_DIR/CHECKPOINT``, see
+        `results_name`, and in it a folder for what is ``asked`` for, if anything is.  A coarse and
+        a fine network have no name in common but their scene's, once it is known."""
+        name = results_name(self.ckpt_path) if self.ckpt_path else self.scene_name
         return self.output_dir / name / self.asked
 
 
@@ -568,7 +598,7 @@ class Mutual(Options):
     )
     decoder_step: int | None = option(
         None,
-        "the field's step from which it also teaches the 2D network (default: after a quarter)",
+        "the field's step from which it also teaches the 2D network (default: after half)",
         check=NOT_NEGATIVE,
         part=TEACHING,
     )
@@ -895,6 +925,15 @@ class EvalOptions(Output, Machine, Colours, Results, Weights, Data):
         (),
         "checkpoints of one scene to measure side by side: one table, and a sheet of their views",
     )
+
+    @property
+    def requests(self) -> list[str]:
+        parts = super().requests
+        if self.regions:
+            parts.append(f"regions={'+'.join(map(_file_safe, self.regions))}")
+        if self.sigma_scale:
+            parts.append(f"sigma_scale={self.sigma_scale}")
+        return parts
 
 
 @dataclass(frozen=True, kw_only=True)

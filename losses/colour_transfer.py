@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# about the square of an 8-bit step: a colour direction with less variance is noise, and is
-# amplified no more than one with this variance
+# a colour direction with less variance is noise, and is amplified no more than one with this
+# variance: of colours in [0, 1] about the square of an 8-bit step, of logits, which such a step
+# changes at least four times as much, less than it
 _VARIANCE_FLOOR = 1e-5
 
 
@@ -47,11 +48,13 @@ def fit_colour_transfer(source: Tensor, target: Tensor) -> ColourTransfer:
     A = S_t^(1/2) S_s^(-1/2), b = mean_t - A mean_s, with symmetric roots.
 
     The amplification of a direction is bounded: a source of one flat colour is mapped to the
-    target's mean.
+    target's mean.  The bound is meant for colours in [0, 1], or in a unit in which they vary more,
+    such as their logits.
 
     Args:
-        source: (N, 3) colours in [0, 1], N >= 1.
-        target: (M, 3) colours in [0, 1], M >= 1.
+        source: (N, 3) colours, N >= 1.
+        target: (M, 3) colours, M >= 1; in the same unit or in another one, which the map then
+            leads to.
 
     Returns:
         The map, with the dtype and device of ``source``.

@@ -144,7 +144,8 @@ class Style(nn.Module):
         head: ``(feature, x) -> (M, C)``.  Its attribute ``linear`` is the `nn.Linear` that the head
             consists of, so that the decoder can fuse it into its first layer; None: the head is
             something else.
-        decoder: reads the C channels of the head.
+        decoder: reads the C channels of the head.  A subclass without one, or with another kind of
+            it, has its own `forward` and `spec`.
         reads_features: whether colours depend on the geometry's features.
 
     Subclasses define their specification (``kind``, `spec`) and their learning rates.
@@ -199,12 +200,13 @@ class Style(nn.Module):
         return deepcopy(self)
 
     def reset(self) -> None:
-        """Draws the parameters anew: Xavier-uniform weights and zero biases, as styleNeRF does in
-        stage 2."""
+        """Draws the linear layers anew: Xavier-uniform weights and zero biases, as styleNeRF does
+        in stage 2."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
 
 def build_style(spec: Mapping[str, Any], geometry: nn.Module) -> Style:

@@ -176,7 +176,9 @@ class DecoderTask(Task):
 
     def _around(self, view: int, row: float, column: float) -> _Crop:
         """The crop whose middle is as near to a pixel as the image allows, in whole cells of the
-        encoder, so that its features are those of the whole image."""
+        encoder, so that its features can be cut out of those of the whole image.  Encoded by
+        itself, as for the field's step, it differs from them where the encoder looks over its
+        border."""
         stride, size = self.stylizer.stride, self.views.rgb[view].shape[:2]
         parts = []
         for length, at in zip(size, (row, column), strict=True):

@@ -128,6 +128,15 @@ def test_two_checkpoints_in_one_table_and_on_one_sheet(painted, capsys):
         parse_eval(["--compare", "a.ckpt", "--ckpt_path", "b.ckpt"])
 
 
+def test_each_of_the_compared_needs_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"comparison.ckpt: .*; rename the checkpoint"):
+        compare(parse_eval(["--compare", "a.ckpt", "comparison.ckpt"]))
+    # two runs' files have the same name, not the same folder: next is that there are none
+    with pytest.raises(UserError, match=r"^a/step_3.ckpt: .*no such file"):
+        compare(parse_eval(["--compare", "a/step_3.ckpt", "b/step_3.ckpt"]))
+
+
 def sheet_cells(sheet, rows, columns, height=40, width=48):
     """The pictures (height, width, 3) of a sheet, by row and column."""
     assert sheet.shape == (rows * (16 + height) + 6, columns * (width + 6) + 6, 3)

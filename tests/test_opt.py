@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opt import EvalOptions, TrainOptions, parse_eval, parse_export, parse_train
+from opt import EvalOptions, TrainOptions, parse_eval, parse_export, parse_train, results_name
 from utils.errors import UserError
 from utils.options import options_of
 
@@ -230,7 +230,10 @@ def test_a_given_name_outlives_filling():
         ("--ckpt_path l.ckpt --strength 0", "l/strength=0.0"),
         ("--ckpt_path l.ckpt --encoder toys --decoder blue", "l/encoder=toys,decoder=blue"),
         ("--ckpt_path l.ckpt --style große_Welle", "l/große_Welle"),
-        ("--ckpt_path l.ckpt --style ../..", "l/%2E.%2F.."),
+        ("--ckpt_path l.ckpt --style ../..", "l/%2E.%2F.%2E"),
+        ("--ckpt_path l.ckpt --style St.Ives. a.:0.5", "l/St.Ives%2E+a.@0.5"),
+        ("--ckpt_path ckpts/lego_style_wave/step_300.ckpt", "lego_style_wave_step_300"),
+        ("--ckpt_path ckpts/lego_step_300.ckpt", "lego_step_300"),
         ("--coarse_path a.pt --fine_path b.pt --scene_name lego --style wave", "lego/wave"),
     ],
 )
@@ -241,18 +244,63 @@ def test_the_folder_of_a_checkpoints_results(words, folder):
     assert parse_eval(line).directory == Path("elsewhere") / folder
 
 
+@pytest.mark.parametrize(
+    "words, folder",
+    [
+        ("--regions wave=0,0,0,1,1,1", "l/regions=wave%3D0%2C0%2C0%2C1%2C1%2C1"),
+        ("--style a --regions b=masks c=more", "l/a,regions=b%3Dmasks+c%3Dmore"),
+        ("--sigma_scale 0", "l"),
+        ("--style a --sigma_scale 1", "l/a,sigma_scale=1.0"),
+        ("--path spiral --split val --img_wh 8 8", "l"),
+    ],
+)
+def test_the_folder_of_what_eval_alone_can_ask_for(words, folder):
+    options = parse_eval(["--ckpt_path", "l.ckpt", *words.split()])
+    assert options.directory == Path("results") / folder
+
+
+def test_an_unfinished_runs_checkpoint_beside_which_one_works(tmp_path, monkeypatch):
+    (tmp_path / "lego_style_wave").mkdir()
+    monkeypatch.chdir(tmp_path / "lego_style_wave")
+    assert results_name(Path("step_300.ckpt")) == "lego_style_wave_step_300"
+
+
+@pytest.mark.parametrize("name", ["comparison.ckpt", "...ckpt", "..ckpt", "..", "ckpts/...ckpt"])
+def test_a_checkpoint_whose_results_would_have_no_folder_of_their_own(name):
+    folder = Path(name).stem
+    wanted = f"{name}: results would go to a folder '{folder}', which is not its own; rename the "
+    for parse, first in ((parse_eval, []), (parse_export, ["mesh"])):
+        with pytest.raises(UserError) as error:
+            parse([*first, "--ckpt_path", name])
+        assert str(error.value) == f"{wanted}checkpoint"
+
+
 def test_other_requests_have_other_folders():
     """Whatever styles are called: each of these has one name alone, and a plain one."""
     names = ["a", "a:0.5", "a 0.5", "a@0.5", "a+b", "a,b", "a%b", "a%25b", "a=b", "strength=0.5"]
-    names += ["strength:0.5", ".a", "%2Ea", "a/b", "ä", "a\u0308", "encoder=a"]
+    names += [
+        "strength:0.5",
+        ".a",
+        "%2Ea",
+        "a.",
+        "a%2E",
+        ".",
+        "..",
+        "a/b",
+        "ä",
+        "a\u0308",
+        "encoder=a",
+    ]
     names += ["n" * 300, "n" * 301]
     asked = [["--style", name] for name in names] + [["--encoder", name] for name in names]
     asked += [["--style", "a", "b"], ["--style", "a", "--strength", "0.5"], ["--strength", "0.5"]]
+    asked += [["--regions", "a=b"], ["--regions", "a", "b"], ["--style", "regions=a=b"]]
+    asked += [["--sigma_scale", "1"], ["--sigma_scale", "0.5"], ["--style", "sigma_scale=1.0"]]
     asked += [["--encoder", "a", "--decoder", "b"], ["--decoder", "a"], ["--style", "b", "a"]]
     found = [parse_eval(["--ckpt_path", "x.ckpt", *words]).asked for words in asked]
     assert len({*found}) == len(found)
     for name in found:
-        assert Path(name).name == name and not name.startswith(".")
+        assert Path(name).name == name and name.strip(".") == name
         assert not set(name) & set('<>:"/\\|?* ')  # which a file system may not take
         assert len(name.encode()) <= 200
 

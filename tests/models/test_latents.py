@@ -133,6 +133,13 @@ def test_a_code_scales_and_shifts_what_the_palette_makes_logits_of(
         torch.testing.assert_close(a, b)
 
 
+def test_reset_of_a_style_whose_layer_has_no_bias(make_field):
+    style = LatentVoxelStyle(make_field("voxels").geometry, 3)
+    assert (style.tint.weight == 0).all()
+    style.reset()
+    assert style.tint.weight.abs().max() > 0
+
+
 def test_recoloured_vertices(make_field, points, monkeypatch):
     """In units of a palette or not: the same colours, if the units are."""
     monkeypatch.setattr("models.latent_voxels.ROWS", 100)
