@@ -22,6 +22,7 @@ from models.mlp import fused_exists
 from models.renderer import Renderer
 from opt import TrainOptions
 from systems.geometry import length_of, training_pixels
+from systems.growth import final_resolution
 from systems.lightning import LightningSystem
 from systems.photometric_task import PhotometricTask
 from systems.run import Run
@@ -185,7 +186,10 @@ def geometry_system(options: TrainOptions, scene: Scene, renderer: Renderer) -> 
     """The system of stage 1."""
     scene, pixels = training_pixels(scene)
     n_steps = length_of(options, pixels)
-    return system_of(options, PhotometricTask(options, scene, renderer, pixels, n_steps))
+    resolution = final_resolution(options, scene)
+    return system_of(
+        options, PhotometricTask(options, scene, renderer, pixels, n_steps, resolution)
+    )
 
 
 def train(

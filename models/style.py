@@ -234,10 +234,11 @@ class BlendedColours(nn.Module):
         self.reads_features = any(style.reads_features for style in styles)
 
     def forward(self, feature: Tensor, x: Tensor, d: Tensor, code: Tensor | None = None) -> Tensor:
-        """As `Style.forward`; ``code`` holds those of all conditioned styles, one after another."""
+        """As `Style.forward`; where styles have codes of their own, ``code`` holds those of all of
+        them, one after another."""
         latents = [getattr(style, "latents", None) for style in self.styles]
-        codes: list[Tensor | None] = [None] * len(latents)
-        if code is not None:
+        codes = [code] * len(latents)
+        if code is not None and any(own is not None for own in latents):
             sizes = [0 if own is None else len(own.mean) for own in latents]
             parts = zip(latents, code.split(sizes, -1), strict=True)
             codes = [None if own is None else part for own, part in parts]

@@ -17,6 +17,7 @@ from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint, geometry_digest
 from models.image_decoders import load_stylizer
 from models.latent_voxels import LatentVoxelStyle
 from models.latents import Latents
+from models.mixing import Mixture
 from models.style import logits_of
 from models.stylizer import Moments, pooled
 from models.warp import Frame, Surface
@@ -254,6 +255,22 @@ def test_a_novel_view_never_takes_another_paintings_code(at):
     low, high = style.latents.codes.aminmax(dim=0)
     for code in codes_of(style, novel, scene, 1.0):
         assert bool(((code >= low - 1e-5) & (code <= high + 1e-5)).all())
+
+
+def test_in_a_mixture_each_painting_keeps_its_own_codes(at):
+    checkpoint = Checkpoint.read(at / "ckpts/sphere_mutual.ckpt")
+    scene = scene_from(checkpoint.scenes[ONLY_FIELD])
+    names = [name for name in checkpoint.styles if name != PHOTO][:2]
+    mixed = Mixture.asked(checkpoint, names, 0.5).renderer(checkpoint).field.style
+    trained = Cameras.within(scene, scene.train)
+    code = codes_of(mixed, trained, scene, 1.0)[2]
+    cell, x, d = torch.zeros(4, dtype=torch.int64), torch.zeros(4, 3), torch.zeros(4, 3)
+    logits = 0.0
+    for name, share in Mixture.asked(checkpoint, names, 0.5).shares.items():
+        style = checkpoint.renderer(style=name).field.style
+        own = style.latents.codes[2] if name != PHOTO else None
+        logits = logits + share * torch.logit(style(cell, x, d, own).clamp(1e-4, 1 - 1e-4))
+    torch.testing.assert_close(mixed(cell, x, d, code), torch.sigmoid(logits), atol=1e-4, rtol=0)
 
 
 def test_codes_do_not_jump_along_a_path():
