@@ -203,23 +203,28 @@ class MimicTask(Task):
         self.decoder[0].provide(self.styled[1])
 
     def _begin(self, rows: list[Tensor]) -> None:
-        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts, and
-        brings the scene's colours into its palette."""
-        seen = torch.cat([x[alpha > 127] for x, alpha in zip(
-            self.views.rgb, self.views.alpha, strict=True
-        )])  # fmt: skip
+        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts."""
         codes = code_distributions(rows, self.options.seed)
         for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
             own.latents.draw(mean, log_variance, self.generator(number, 5))
-            if isinstance(own, LatentVoxelStyle) and len(seen):
-                palette = self.paintings[number].image(PALETTE)[0].flatten(1).T
-                # mean 0, and the identity for covariance
-                unit = CORNERS.float() * 2 - 1
-                photo = logits_of(seen[:: max(1, len(seen) // COLOURS)].float() / 255)
-                wanted = photo if self.options.preserve_colour else logits_of(palette)
-                palette = fit_colour_transfer(unit, wanted)
-                plain = fit_colour_transfer(photo, unit)
-                own.recolour(plain.apply, palette.matrix, palette.offset)
+        if isinstance(self.styles[0], LatentVoxelStyle):
+            self._recolour()
+
+    def _recolour(self) -> None:
+        """Brings the scene's colours on the vertices into each painting's palette."""
+        views = zip(self.views.rgb, self.views.alpha, strict=True)
+        seen = torch.cat([rgb[alpha > 127] for rgb, alpha in views])
+        if not len(seen):
+            return
+        unit = CORNERS.float() * 2 - 1  # mean 0, and the identity for covariance
+        photo = logits_of(seen[:: max(1, len(seen) // COLOURS)].float() / 255)
+        plain = fit_colour_transfer(photo, unit)
+        for own, painting in zip(self.styles, self.paintings, strict=True):
+            wanted = photo
+            if not self.options.preserve_colour:
+                wanted = logits_of(painting.image(PALETTE)[0].flatten(1).T)
+            palette = fit_colour_transfer(unit, wanted)
+            own.recolour(plain.apply, palette.matrix, palette.offset)
 
     def rate(self, step: int, n_steps: int) -> float:
         """The steps that see all pixels, and clean up after the coarse ones, slow down."""
