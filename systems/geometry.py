@@ -38,14 +38,16 @@ def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
             return
         scene, pixels = training_pixels(load_scene(options))
         n_steps = length_of(options, pixels)
-        renderer = found[1].renderer() if found else new_renderer(options, scene)
+        resolution = final_resolution(options, scene)
+        renderer = (
+            found[1].renderer() if found else new_renderer(options, scene, resolution=resolution)
+        )
 
         def checkpoint() -> Checkpoint:
             fields = {ONLY_FIELD: FieldRecord.of(renderer)}
             scenes = {ONLY_FIELD: scene_state(scene)}
             return Checkpoint(options.stage, fields, scenes)
 
-        resolution = final_resolution(options, scene)
         tasks: list[Task] = [PhotometricTask(options, scene, renderer, pixels, n_steps, resolution)]
         if PriorTask.wanted(options):
             tasks.append(PriorTask(options, scene, renderer))

@@ -136,12 +136,9 @@ def interpolated_path(scene: Scene, n_frames: int, names: Sequence[str] = ()) ->
 def angles_from(c2w: Tensor, target: Tensor) -> Tensor:
     """(N,) radians between the axes of cameras ``c2w (N, 3, 4)`` and the direction to ``target``
     (3,)."""
-    towards = functional.normalize(target - c2w[:, :, 3], dim=1)
-    return (
-        torch.linalg.cross(-c2w[:, :, 2], towards)
-        .norm(dim=1)
-        .atan2((-c2w[:, :, 2] * towards).sum(dim=1))
-    )
+    ahead, towards = -c2w[:, :, 2], target - c2w[:, :, 3]
+    aside = torch.linalg.cross(ahead, towards).norm(dim=1)
+    return torch.atan2(aside, (ahead * towards).sum(dim=1))
 
 
 def turned_towards(c2w: Tensor, target: Tensor, most: float) -> Tensor:
