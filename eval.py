@@ -194,11 +194,12 @@ def compare(options: EvalOptions) -> dict[str, Any]:
     paths = {results_name(path): path for path in options.compare}
     if len(paths) < len(options.compare):
         raise UserError("--compare: two files of the same name; rename one")
-    scenes, paintings = {}, {}
+    scenes, paintings, first = {}, {}, None
     for name, path in paths.items():
         checkpoint = read_trained(path, None, None)
         scenes[path] = checkpoint.options.get("scene_name")
         paintings[name] = painting_at_hand(options, checkpoint)
+        first = first or checkpoint
     if len({*scenes.values()}) > 1:
         found = ", ".join(f"{path}: {scene}" for path, scene in scenes.items())
         raise UserError(f"--compare: different scenes ({found}); give checkpoints of one")
@@ -212,7 +213,7 @@ def compare(options: EvalOptions) -> dict[str, Any]:
         reports[name] = report["measures"]
         files[name] = [Path(report["directory"]) / f"{view}.png" for view in report["views"]]
     shown = shown_of(min(map(len, files.values())))
-    rows = unpainted(options, shown)
+    rows = unpainted(options, first, shown)
     for name, own in files.items():
         views = [torch.from_numpy(read_image(own[index])[0]) for index in shown]
         rows.append(Row(name, views, paintings[name]))
@@ -226,9 +227,7 @@ def compare(options: EvalOptions) -> dict[str, Any]:
 def painting_at_hand(options: EvalOptions, checkpoint: Checkpoint) -> Tensor | None:
     """The painting (H, W, 3) uint8 of the colours that are asked for; None where they are of no
     painting or of several, or it is gone."""
-    mixture = Mixture.asked(
-        checkpoint, options.style, options.strength, options.encoder, options.decoder
-    )
+    _, mixture, _ = chosen_of(options, checkpoint)
     if len(mixture.paintings) != 1 or mixture.style not in checkpoint.styles:
         return None
     try:
@@ -237,10 +236,9 @@ def painting_at_hand(options: EvalOptions, checkpoint: Checkpoint) -> Tensor | N
         return None
 
 
-def unpainted(options: EvalOptions, shown: Sequence[int]) -> list[Row]:
+def unpainted(options: EvalOptions, checkpoint: Checkpoint, shown: Sequence[int]) -> list[Row]:
     """What was painted, as a row of `compare`'s sheet: the photographs of some views or, without
-    them, renders in the photographic colours; no row where the first checkpoint has neither."""
-    checkpoint = read_trained(options.compare[0], None, None)
+    them, renders in the photographic colours; no row where the checkpoint has neither."""
     options, mixture, _ = chosen_of(options, checkpoint)
     scene, photographed = scene_of(options, checkpoint.scenes[mixture.field])
     cameras, photos, _ = views_of(scene, options)
