@@ -6,7 +6,7 @@ python eval.py --compare ckpts/lego_starry_night.ckpt ckpts/lego_wave.ckpt
 
 from __future__ import annotations
 
-from opt import COMPARISON, SCENE, EvalOptions, TrainOptions, parse_eval, results_name
+from opt import SCENE, EvalOptions, TrainOptions, parse_eval
 from utils.errors import UserError, exits_cleanly
 from utils.threads import spin_briefly
 
@@ -66,6 +66,7 @@ from utils.images import read_image, to_uint8, write_image
 from utils.lock import lock
 from utils.machine import accelerator, keep_memory, mixed_precision, versions
 from utils.metrics import means
+from utils.results import COMPARISON, results_name
 from utils.video import write_gif
 
 FPS = 15  # of a path that does not say how many

@@ -4,8 +4,6 @@ check is at the same time the flag ``--name``, the YAML key ``name`` and the att
 # ruff: noqa: RUF009 - `option` is `dataclasses.field` with more to say
 from __future__ import annotations
 
-import hashlib
-import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, make_dataclass
@@ -27,7 +25,6 @@ from utils.options import (
     FILE_NAME,
     FRACTION,
     FRAMES,
-    LONGEST_NAME,
     NEAREST,
     NOT_NEGATIVE,
     PIXELS,
@@ -45,6 +42,7 @@ from utils.options import (
     options_of,
     parse_options,
 )
+from utils.results import file_safe, joined, name_of, results_name
 from utils.schedule import Schedule
 
 STROKES = Check("must be from 0.25 to 4", lambda x: 0.25 <= x <= 4)
@@ -56,9 +54,7 @@ PAINTED = [stage for stage, parts in PARTS.items() if STYLISING in parts]
 
 
 def _name_of(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    return path.name if path.name not in ("", "..") else path.resolve().name
+    return None if path is None else name_of(path)
 
 
 def _suffix_of(o: TrainOptions) -> str:
@@ -246,12 +242,12 @@ class Colours(Options):
     @property
     def requests(self) -> list[str]:
         """What is asked for of a checkpoint, each in words that a file's name may have."""
-        parts = ["+".join(map(_file_safe, self.style))] if self.style else []
+        parts = ["+".join(map(file_safe, self.style))] if self.style else []
         if self.strength < 1:
             parts.append(f"strength={self.strength}")
         for kind, name in (("encoder", self.encoder), ("decoder", self.decoder)):
             if name is not None:
-                parts.append(f"{kind}={_file_safe(name)}")
+                parts.append(f"{kind}={file_safe(name)}")
         return parts
 
     @property
@@ -261,42 +257,7 @@ class Colours(Options):
         Such as ``starry_night``, ``starry_night@0.3+great_wave@0.7,strength=0.5`` or
         ``encoder=lego,decoder=relit``: other requests have other names, whatever styles are called.
         """
-        words = ",".join(self.requests)
-        if len(words.encode()) > LONGEST_NAME:
-            words = f"{words[:40]}...{hashlib.sha256(words.encode()).hexdigest()[:16]}"
-        return words
-
-
-def _file_safe(word: str) -> str:
-    """A name or ``NAME:WEIGHT`` in letters, digits and ``_-.@``; what else is in it, and a dot at
-    either end, becomes a code, as in addresses of the web."""
-
-    def coded(found: re.Match[str]) -> str:
-        if found[0] == ":":  # which not every file system takes
-            return "@"
-        return "".join(f"%{byte:02X}" for byte in found[0].encode())
-
-    return re.sub(r"[^\w.-]|^\.|\.\Z", coded, word)
-
-
-COMPARISON = "comparison"  # the folder of --compare, among those of checkpoints
-
-
-def results_name(path: Path) -> str:
-    """The folder's name for what is written about a checkpoint: the file's without its extension;
-    of a run that is not finished, whose ``RUN/step_300.ckpt`` others have too, ``RUN_step_300``.
-
-    Raises:
-        UserError: the name is that of another folder.
-    """
-    if re.fullmatch(r"step_\d+", path.stem):
-        return f"{_name_of(path.parent)}_{path.stem}"
-    if path.stem == COMPARISON or not path.stem.strip("."):
-        raise UserError(
-            f"{path}: results would go to a folder '{path.stem}', which is not its own; rename "
-            "the checkpoint"
-        )
-    return path.stem
+        return joined(self.requests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -930,7 +891,7 @@ class EvalOptions(Output, Machine, Colours, Results, Weights, Data):
     def requests(self) -> list[str]:
         parts = super().requests
         if self.regions:
-            parts.append(f"regions={'+'.join(map(_file_safe, self.regions))}")
+            parts.append(f"regions={'+'.join(map(file_safe, self.regions))}")
         if self.sigma_scale:
             parts.append(f"sigma_scale={self.sigma_scale}")
         return parts

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opt import EvalOptions, TrainOptions, parse_eval, parse_export, parse_train, results_name
+from opt import EvalOptions, TrainOptions, parse_eval, parse_export, parse_train
 from utils.errors import UserError
 from utils.options import options_of
+from utils.results import results_name
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GEOMETRY = ["--stage", "geometry", "--root_dir", "data/lego"]
