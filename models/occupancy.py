@@ -26,7 +26,7 @@ SEGMENT = 2 * BLOCK - 0.5  # cells along a ray segment that one test of the coar
 # Segments of a ray, front to back, that are evaluated together: most rays end at the first surface.
 # A GPU takes longer to wait for the end of a wave than to evaluate a few rays whole.
 ALL = 1 << 30
-WAVES = (3, 6, ALL)
+WAVES = (3, 6, 10, 16, ALL)
 GPU_WAVES = (4, ALL)
 FEW_RAYS = 1 << 14
 

@@ -139,9 +139,10 @@ class ContractedMarch:
             x = torch.addcmul(
                 _along(start, ray, s), _along(velocity, ray, s), self.distance(ray, s)
             )
-            m = x.abs().amax(0).clamp_(min=1.0)
+            inverse = x.abs().amax(0).clamp_(min=1.0).reciprocal_()
             axes = (3,) + (1,) * s.ndim
-            return x.mul_((2 - 1 / m) / m).mul_(stretch.view(axes)).add_(shift.view(axes))
+            x.mul_((2 - inverse).mul_(inverse))
+            return torch.addcmul(shift.view(axes), x, stretch.view(axes))
 
         return positions
 

@@ -364,8 +364,9 @@ class Contracted(Space):
         """See the class; the foreground stays as it is to the bit."""
         u = (x - self.centre) / self.half
         m = u.abs().amax(-1, keepdim=True)
-        beyond = m.clamp(min=1.0)
-        return torch.where(m > 1, self.centre + self.half * u * ((2 - 1 / beyond) / beyond), x)
+        inverse = m.clamp(min=1.0).reciprocal()
+        contracted = torch.addcmul(self.centre, u * (inverse * (2 - inverse)), self.half)
+        return torch.where(m > 1, contracted, x)
 
     def to_world(self, x: Tensor) -> Tensor:
         u = (x - self.centre) / self.half
