@@ -31,6 +31,10 @@ class Renderer(nn.Module):
         background: (3,) in [0, 1].
         spec: plain values under "field", "style" and "sampler" from which `build` makes the same
             modules.
+
+    Attributes:
+        joins: whether neighbouring samples get their colour together, see `models.render.paired`; a
+            field that has learned without is not to be rendered so.
     """
 
     bounds: Tensor
@@ -44,6 +48,7 @@ class Renderer(nn.Module):
         self.sampler = sampler
         self.register_buffer("bounds", bounds.clone())
         self.register_buffer("background", background.clone())
+        self.joins = spec["field"].get("joined", False)
         self._spec = spec
 
     @classmethod
@@ -164,7 +169,15 @@ class Renderer(nn.Module):
         """
         threshold = self.field.colour_threshold
         rendering = render(
-            self.field, rays, samples, code, geometry, threshold, scale_gradients_within, style
+            self.field,
+            rays,
+            samples,
+            code,
+            geometry,
+            threshold,
+            scale_gradients_within,
+            style,
+            join=self.joins,
         )
         return self.over_background(rendering)
 

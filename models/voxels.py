@@ -221,7 +221,7 @@ class VoxelField(Field):
     rows = ROWS
     colour_threshold = 1e-3
     cost = Cost(
-        rays=(1 << 14, 1 << 18),
+        rays=(1 << 13, 1 << 18),
         points=1 << 16,
         learning_bytes=1500,
         painting_bytes=600,
@@ -231,7 +231,7 @@ class VoxelField(Field):
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
         return {
-            "field": {"kind": cls.kind},
+            "field": {"kind": cls.kind, "joined": True},
             "style": {"kind": VoxelStyle.kind},
             "sampler": {"kind": "occupancy", "n_steps": 0},
         }
