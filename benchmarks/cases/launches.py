@@ -103,7 +103,9 @@ def geometry_launches(settings: Settings, field: str) -> Launches:
     root, scene = learning_scene(settings)
     more = ["--batch_size", str(RAYS), "--max_steps", ENDLESS, "--precision", "32"]
     options = options_for(replace(settings, device="cpu"), "geometry", field, root, *more)
-    return launches_of(geometry_system(options, scene, RENDERERS[field](settings)))
+    renderer = RENDERERS[field](settings)
+    renderer.joins = False  # as those made for a GPU
+    return launches_of(geometry_system(options, scene, renderer))
 
 
 def style_launches(settings: Settings, field: str, mode: str) -> Launches:
