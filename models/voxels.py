@@ -13,7 +13,6 @@ from models.field import Cost, Field
 from models.occupancy import bordered_index, dilate, grid_shape, resample_any, with_border
 from models.style import Decoder, ParameterGroups, Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
-from utils.machine import accelerator
 
 HIDDEN_WIDTHS = (64, 64)
 ROWS = 1 << 14  # samples per block of the network on a CPU
@@ -231,10 +230,8 @@ class VoxelField(Field):
 
     @classmethod
     def specs_of(cls, options: Any) -> dict[str, dict[str, Any]]:
-        # on a GPU pairing costs more launches than it saves work
-        joined = accelerator(options.device) == "cpu"
         return {
-            "field": {"kind": cls.kind, "joined": joined},
+            "field": {"kind": cls.kind},
             "style": {"kind": VoxelStyle.kind},
             "sampler": {"kind": "occupancy", "n_steps": 0},
         }

@@ -103,9 +103,7 @@ def geometry_launches(settings: Settings, field: str) -> Launches:
     root, scene = learning_scene(settings)
     more = ["--batch_size", str(RAYS), "--max_steps", ENDLESS, "--precision", "32"]
     options = options_for(replace(settings, device="cpu"), "geometry", field, root, *more)
-    renderer = RENDERERS[field](settings)
-    renderer.joins = False  # as those made for a GPU
-    return launches_of(geometry_system(options, scene, renderer))
+    return launches_of(geometry_system(options, scene, RENDERERS[field](settings)))
 
 
 def style_launches(settings: Settings, field: str, mode: str) -> Launches:

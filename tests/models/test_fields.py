@@ -156,7 +156,7 @@ def test_groups_hold_every_parameter_once(kind, make_field):
 )
 def test_options_make_a_specification(kind, sampling, sampler, bounds):
     options = SimpleNamespace(
-        N_samples=24, N_importance=40, N_emb_xyz=6, N_emb_dir=3, sampling=sampling, device="cpu"
+        N_samples=24, N_importance=40, N_emb_xyz=6, N_emb_dir=3, sampling=sampling
     )
     spec = FIELDS[kind].specs_of(options)
     assert spec["field"]["kind"] == spec["style"]["kind"] == kind
