@@ -25,6 +25,23 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
     return (rendered - target).square().mean()
 
 
+def robust_loss(rendered: Tensor, target: Tensor, scale: float) -> Tensor:
+    """Mean squared error of colours in which a pixel counts less the farther it is off, as one does
+    that shows a passer-by: with r the root of a pixel's mean squared error, the mean of
+    ``r^2 / (1 + (r / scale)^2)`` (Geman and McClure, Bayesian image analysis, 1985).
+
+    Args:
+        rendered: (N, 3) in [0, 1].
+        target: (N, 3) in [0, 1].
+        scale: > 0, colour error at which a pixel counts a quarter.
+
+    Returns:
+        Scalar; what it is to `photometric_loss` where errors are small, and below ``scale^2``.
+    """
+    error = (rendered - target).square().mean(-1)
+    return (error / (1 + error / scale**2)).mean()
+
+
 def transparency_loss(opacity: Tensor) -> Tensor:
     """Penalises transparent rays, for photos without alpha whose every pixel shows a surface (NDC
     and contracted scenes).

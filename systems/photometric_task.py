@@ -14,7 +14,13 @@ from datasets.cameras.rays import Cameras, Rays
 from datasets.pixels import TrainingPixels
 from datasets.scene import Scene
 from losses.distortion import distortion_loss
-from losses.photometric import photometric_loss, psnr_of, silhouette_loss, transparency_loss
+from losses.photometric import (
+    photometric_loss,
+    psnr_of,
+    robust_loss,
+    silhouette_loss,
+    transparency_loss,
+)
 from models.appearance import AffineAppearance
 from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
@@ -31,6 +37,8 @@ from utils.metrics import psnr
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
 APPEARANCE_RATE = 2e-3
+WIDE = 10.0  # times --robust, its scale at first, which falls evenly
+NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
 N_NAMED = 3  # such photos that are named, at most
 # bytes for each byte of a refined field's parameters, measured: gradients, the optimiser's moments
@@ -142,7 +150,7 @@ class PhotometricTask(Task):
         part = self.engine.team.part(len(rays))
         shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
         terms = self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
-        self.quality = psnr_of(terms["fine"])
+        self.quality = psnr_of(terms.pop("error", terms["fine"]))
         yield terms
 
     def _rays(self, flat: Tensor) -> tuple[Rays, Tensor]:
@@ -173,7 +181,8 @@ class PhotometricTask(Task):
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
         terms = {}
         for name, rendering in renderings.items():
-            terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
+            seen = self._exposed(rendering, view, own)
+            terms[name] = self._compared(seen, target, step) * share
             if self.scene.surrounds:
                 terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
             if self.alpha is not None:
@@ -182,7 +191,18 @@ class PhotometricTask(Task):
         if self.options.distortion:
             terms["distortion"] = self._distortion(step, rays, samples, renderings["fine"])
         self.descend(terms, step)
+        if self.options.robust:  # of which there is no PSNR
+            exposed = self._exposed(renderings["fine"], view, own)
+            terms["error"] = photometric_loss(exposed, target) * share
         return {name: value.detach() for name, value in terms.items()}
+
+    def _compared(self, colours: Tensor, target: Tensor, step: int) -> Tensor:
+        """The loss of colours (N, 3) against the photos' ``target (N, 3)``.  A robust one begins
+        wide: to a field that is still grey everything is a passer-by."""
+        if not self.options.robust:
+            return photometric_loss(colours, target)
+        wide = max(1.0, WIDE * (1 - step / (NARROW_FROM * self.n_steps)))
+        return robust_loss(colours, target, wide * self.options.robust)
 
     def _distortion(self, step: int, rays: Rays, samples: Samples, rendering: Rendering) -> Tensor:
         """The weighted distortion, in sides of the field's box, as these rays' share of the whole

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from losses.photometric import photometric_loss, psnr_of, silhouette_loss, transparency_loss
+from losses.photometric import (
+    photometric_loss,
+    psnr_of,
+    robust_loss,
+    silhouette_loss,
+    transparency_loss,
+)
 
 
 def test_known_values():
@@ -21,6 +27,38 @@ def test_gradient():
     rendered = torch.rand(5, 3, dtype=torch.float64, requires_grad=True)
     target = torch.rand(5, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda r: photometric_loss(r, target), rendered)
+
+
+def test_a_robust_fit_is_the_colour_of_most_photos():
+    """A third of the photos of a surface show somebody before it: the least squared error is at the
+    mean, the least robust one where the others are."""
+    wall, passer_by = torch.tensor([0.3, 0.5, 0.7]), torch.tensor([0.9, 0.1, 0.1])
+    photos = torch.cat([wall.expand(20, 3), passer_by.expand(10, 3)]).double()
+    fits = []
+    for loss in (photometric_loss, lambda a, b: robust_loss(a, b, 0.1)):
+        colour = torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([colour], max_iter=100, line_search_fn="strong_wolfe")
+
+        def closure(colour=colour, loss=loss, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = loss(colour.expand(30, 3), photos)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        fits.append(colour.detach())
+    torch.testing.assert_close(fits[0], photos.mean(0), atol=1e-6, rtol=0)
+    assert (fits[1] - photos[0]).abs().max() < 0.02
+
+
+def test_robust_loss_is_the_squared_error_of_small_errors_and_bounded():
+    target = torch.zeros(4, 3, dtype=torch.float64)
+    small = robust_loss(target + 1e-3, target, 0.1)
+    torch.testing.assert_close(small, photometric_loss(target + 1e-3, target), rtol=1e-3, atol=0)
+    assert robust_loss(target + 1, target, 0.1) < 0.1**2
+    rendered = torch.full((1, 3), 0.1, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(robust_loss(rendered, target[:1], 0.1), rendered)
+    torch.testing.assert_close(gradient, 2 * rendered.detach() / 3 / 4)
 
 
 def test_transparency_is_training_on_random_backgrounds():

@@ -156,3 +156,17 @@ def test_resuming_another_appearance_is_refused(at, first, then):
     run_until(4, lambda: geometry("voxels", 5, f"--appearance {first} --checkpoint_every 3"))
     with pytest.raises(UserError, match=f"--appearance {then} was {first}"):
         geometry("voxels", 5, f"--appearance {then} --resume")
+
+
+def test_a_robust_loss_learns_otherwise_and_reports_the_same_psnr(at):
+    """The PSNR of a run is of the squared error, whatever the loss."""
+    found, learned = {}, {}
+    for scale in ("0", "0.005"):
+        path = geometry("voxels", 1, f"--robust {scale} --log_dir runs_{scale}")[0]
+        (events,) = (at / f"runs_{scale}").rglob("events.*")
+        log = EventAccumulator(str(events)).Reload()
+        found[scale] = [log.Scalars(name)[0].value for name in ("psnr", "fine")]
+        learned[scale] = weights(path)
+    assert found["0"][0] == pytest.approx(found["0.005"][0], rel=1e-6)
+    assert found["0.005"][1] < 0.05**2 < found["0"][1]  # ten times as wide at first
+    assert not same(learned["0"], learned["0.005"])
