@@ -402,8 +402,8 @@ class Optimisation(Options):
     )
     robust: float = option(
         0.0,
-        "geometry: colour error at which a pixel counts a quarter, in the end, for photos with people "
-        "walking through: 0.1, of full brightness; 0: all count alike",
+        "geometry: colour error at which a pixel counts a quarter in the end, for photos with "
+        "people walking through: 0.1, of full brightness; 0: all count alike",
         check=NOT_NEGATIVE,
         part=PHOTOS,
     )
