@@ -610,6 +610,12 @@ class Joint(Options):
     overlap_weight: Schedule = option(
         Schedule.constant(1e-3), "its weight", check=SCHEDULE_NOT_NEGATIVE, part=PAIRS
     )
+    feature_smoothness: Schedule = option(
+        Schedule.constant(3e-3),
+        "weight that keeps the features of such encoders alike nearby and from other directions",
+        check=SCHEDULE_NOT_NEGATIVE,
+        part=PAIRS,
+    )
     pattern: tuple[str, ...] = option(
         (), "decoders that also see the place, so that they can make a pattern", part=PAIRS
     )
