@@ -63,8 +63,8 @@ class OverlapTask(Task):
     is to wear another's decoder is also held to the same features nearby and from any direction,
     as far as its photos allow.
 
-    Features are compared in units of their deviation, without a gradient through it: else an
-    encoder could overlap by shrinking.
+    For their overlap features are compared in units of their deviation, without a gradient through
+    it: else an encoder could overlap by shrinking.
 
     Args:
         options: of the run.
@@ -144,7 +144,7 @@ class OverlapTask(Task):
 
     def _variation(self, encoder: str, drawn: Drawn, generator: torch.Generator) -> Tensor:
         """Mean squared difference between an encoder's features and those a step aside, from
-        another sample's direction."""
+        another sample's direction, as a share of their variance."""
         renderer = self.tasks[encoder][0].renderer
         x, d, features = drawn.x, drawn.d, drawn.features
         side = (renderer.bounds[1] - renderer.bounds[0]).max()
@@ -152,8 +152,9 @@ class OverlapTask(Task):
         inside = renderer.sampler.grid.contains(aside)
         aside = torch.where(inside[:, None], aside, x)  # where there is nothing, no features are
         turned = d[torch.randperm(len(d), generator=generator).to(d.device)]
-        scale = features.detach().std(0).clamp(min=1e-6)
-        return ((features - features_at(renderer, aside, turned)) / scale).square().mean()
+        difference = features - features_at(renderer, aside, turned)
+        # with the gradient of the variance: else features would become one to be smooth
+        return (difference.square().mean(0) / features.var(0).clamp(min=1e-12)).mean()
 
     def _term(self, index: int, own: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of the ``index``-th overlap, of features (N, D) and (M, D)."""
