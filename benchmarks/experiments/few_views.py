@@ -30,7 +30,13 @@ CONFIGS = {"voxels": "few_views.yaml", "nerf": "nerf_cpu.yaml"}
 # what needs no network: off, and on
 FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # the recipe has it
-    "voxels": (("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"), ()),
+    "voxels": (
+        (
+            *("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"),
+            *("--visible_weight", "0"),
+        ),
+        (),
+    ),
     "nerf": ((), ("--coarse_to_fine", "0.7")),
 }
 WAYS = ("plain", "network-free", "semantic", "all")
