@@ -439,6 +439,13 @@ class FewViews(Options):
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
     )
+    visible_weight: float = option(
+        0.0,
+        "cells of which no ray of a photo gets more than this share of its colour are given up, as "
+        "fog (default 0: those that no ray reaches)",
+        check=SHARE,
+        part=PHOTOS,
+    )
     depth_smoothness: float = option(
         0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS
     )

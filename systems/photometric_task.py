@@ -30,6 +30,7 @@ from utils.metrics import psnr
 # A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
+LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
 N_NAMED = 3  # such photos that are named, at most
@@ -68,6 +69,9 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
+        if options.visible_weight:
+            pruning = (*self.growth.pruning, *LATE_PRUNING)
+            self.growth = replace(self.growth, pruning=pruning)
         self.resolution = resolution
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
@@ -163,11 +167,15 @@ class PhotometricTask(Task):
         rays = only(rays, own)
         target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
-        samples = self.renderer.sample(rays, generator, mark=True, propose=True)
+        least = self.options.visible_weight
+        samples = self.renderer.sample(rays, generator, mark=not least, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius
         code = self.code(step, len(rays))
         rendering = self.renderer.render(rays, samples, code, scale_gradients_within=near)
+        if least:
+            seen = samples.take((rendering.weights > least).nonzero()[:, 0])
+            self.renderer.sampler.grid.mark(rays.points(seen.ray_index, seen.t))
         renderings = {"fine": rendering}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
