@@ -44,15 +44,16 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
     """
     if n_frequencies == 0:
         return x
-    angles = x[..., None, :] * _frequencies(n_frequencies, x.device, x.dtype)[:, None]
-    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)
+    phases, frequencies = _waves(n_frequencies, x.device, x.dtype)
+    waves = torch.addcmul(phases, x[..., None, None, :], frequencies).sin_()
     return torch.cat([x, waves.flatten(-3)], dim=-1)
 
 
 @cache
-def _frequencies(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """``2^0 ... 2^(n - 1)``."""
-    return 2.0 ** torch.arange(n, device=device, dtype=dtype)
+def _waves(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Phases (2, 1), of sine and cosine, and frequencies (n, 1, 1), ``2^0 ... 2^(n - 1)``."""
+    phases = torch.tensor([[0.0], [torch.pi / 2]], device=device, dtype=dtype)
+    return phases, 2.0 ** torch.arange(n, device=device, dtype=dtype)[:, None, None]
 
 
 class MLP(nn.Module):
