@@ -78,8 +78,9 @@ def max_blurred(weights: Tensor) -> Tensor:
     Returns:
         (N, S).
     """
-    larger = functional.max_pool1d(weights[:, None], 2, stride=1, padding=1)
-    return functional.avg_pool1d(larger, 2, stride=1)[:, 0]
+    padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
+    larger = torch.maximum(padded[:, 1:], padded[:, :-1])
+    return torch.lerp(larger[:, 1:], larger[:, :-1], 0.5)
 
 
 def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:

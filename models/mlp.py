@@ -44,16 +44,18 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
     """
     if n_frequencies == 0:
         return x
-    phases, frequencies = _waves(n_frequencies, x.device, x.dtype)
-    waves = torch.addcmul(phases, x[..., None, None, :], frequencies).sin_()
-    return torch.cat([x, waves.flatten(-3)], dim=-1)
+    phases, frequencies = _waves(x.shape[-1], n_frequencies, x.device, x.dtype)
+    # cosines are sines of a shifted angle: all of them at once
+    repeated = x.repeat([1] * (x.ndim - 1) + [2 * n_frequencies])
+    return torch.cat([x, torch.addcmul(phases, repeated, frequencies).sin_()], dim=-1)
 
 
 @cache
-def _waves(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Phases (2, 1), of sine and cosine, and frequencies (n, 1, 1), ``2^0 ... 2^(n - 1)``."""
-    phases = torch.tensor([[0.0], [torch.pi / 2]], device=device, dtype=dtype)
-    return phases, 2.0 ** torch.arange(n, device=device, dtype=dtype)[:, None, None]
+def _waves(width: int, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Phases and frequencies (2 n width,) of the sines and cosines of ``width`` channels."""
+    phases = torch.tensor([0, torch.pi / 2], dtype=dtype).repeat_interleave(width).repeat(n)
+    frequencies = 2.0 ** torch.arange(n, dtype=dtype).repeat_interleave(2 * width)
+    return phases.to(device), frequencies.to(device)
 
 
 class MLP(nn.Module):

@@ -146,9 +146,9 @@ class Space:
     def clip(self, rays: Rays, box: Tensor) -> Rays:
         """The part of the rays that is inside a ``box (2, 3)`` of the field (slab method)."""
         inverse = rays.directions.masked_fill(rays.directions == 0, 1e-12).reciprocal()
-        enters, leaves = ((box[:, None] - rays.origins) * inverse).aminmax(dim=0)
-        near = torch.maximum(enters.amax(-1), rays.near)
-        far = torch.minimum(leaves.amin(-1), rays.far)
+        a, b = (box[:, None] - rays.origins) * inverse
+        near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)
+        far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
         return replace(rays, near=near, far=far)
 
     def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
