@@ -156,12 +156,9 @@ class HierarchicalSampler(Sampler):
             propose: return the coarse rendering, with its graph, as the samples' `proposal`.
         """
         path = rays.march()
-        live = (path.far > path.near).nonzero()[:, 0]
-        near, far = path.near[live], path.far[live]
-        # random numbers are drawn for all rays, so that they do not depend on which rays are empty
-        s = stratified(path.near, path.far, self.n_coarse, generator)[live]
-        edges = interval_edges(s, near, far)
-        samples, places = self._pack(rays, path, live, s, edges)
+        s = stratified(path.near, path.far, self.n_coarse, generator)
+        edges = interval_edges(s, path.near, path.far)
+        samples, places = self._pack(rays, path, s, edges)
         if self.n_fine == 0:
             return samples
         proposal = None
@@ -173,22 +170,22 @@ class HierarchicalSampler(Sampler):
                 density, _ = self.coarse.geometry(rays.points(samples.ray_index, samples.t))
                 packed = compositing_weights(density, samples)
         weights = torch.zeros_like(s).flatten().index_copy_(0, places, packed.to(s.dtype))
-        u = strata(rays.near, self.n_fine, generator)[live]
+        u = strata(rays.near, self.n_fine, generator)
         fine = importance(edges, max_blurred(weights.view_as(s)), u)
         s = torch.cat([s, fine], -1).sort(-1).values
-        samples, _ = self._pack(rays, path, live, s, interval_edges(s, near, far))
+        samples, _ = self._pack(rays, path, s, interval_edges(s, path.near, path.far))
         samples.proposal = proposal
         return samples
 
-    def _pack(
-        self, rays: Rays, path: March, live: Tensor, s: Tensor, edges: Tensor
-    ) -> tuple[Samples, Tensor]:
+    def _pack(self, rays: Rays, path: March, s: Tensor, edges: Tensor) -> tuple[Samples, Tensor]:
         """Packs path parameters ``s (N, S)`` with the intervals between ``edges (N, S + 1)``,
-        without the samples in empty cells; also returns the places (M,) of the samples kept among
-        all N S."""
-        ray, t = live[:, None].expand_as(s).flatten(), path.distance(live, s).flatten()
-        delta = path.lengths(live, edges).flatten()
-        if self.grid is None:
-            return Samples(ray, t, delta, len(rays)), torch.arange(len(t), device=t.device)
-        places = self.grid.contains(rays.points(ray, t)).nonzero()[:, 0]
+        without the samples of empty rays and in empty cells; also returns the places (M,) of the
+        samples kept among all N S."""
+        each = torch.arange(len(rays), device=s.device)
+        ray, t = each[:, None].expand_as(s).flatten(), path.distance(each, s).flatten()
+        delta = path.lengths(each, edges).flatten()
+        kept = (path.far > path.near)[:, None]
+        if self.grid is not None:
+            kept = kept & self.grid.contains(rays.points(ray, t)).view_as(s)
+        places = kept.expand_as(s).flatten().nonzero()[:, 0]
         return Samples(ray, t, delta, len(rays)).take(places), places

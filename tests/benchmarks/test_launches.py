@@ -71,7 +71,7 @@ def test_operations_and_waits_are_counted():
     ("count", "operations", "waits"),
     [
         (lambda: launches.geometry_launches(QUICK, "voxels"), 305, 6),
-        (lambda: launches.geometry_launches(QUICK, "nerf"), 440, 4),
+        (lambda: launches.geometry_launches(QUICK, "nerf"), 440, 3),
         (lambda: launches.geometry_launches(QUICK, "nerf_occupancy"), 315, 5),
         (lambda: launches.style_launches(QUICK, "voxels", "memory_saving"), 250, 3),
         (lambda: launches.frame_launches(QUICK), 220, 7),
