@@ -26,6 +26,7 @@ from utils.chunks import Chunks
 from utils.depth import depth_to_colour
 from utils.errors import UserError
 from utils.metrics import psnr
+from utils.sums import total_of
 
 # A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
 # It also rids few-view scenes of fog that only rays past the object would meet.
@@ -145,7 +146,7 @@ class PhotometricTask(Task):
         rays, view = self._rays(flat)
         part = self.engine.team.part(len(rays))
         shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
-        terms = self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
+        terms = self.totals({name: total_of(own[name] for own in shares) for name in shares[0]})
         self.quality = psnr_of(terms["fine"])
         yield terms
 
@@ -181,12 +182,17 @@ class PhotometricTask(Task):
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
         terms = {}
         for name, rendering in renderings.items():
-            terms[name] = photometric_loss(self._exposed(rendering, view, own), target) * share
+            rgb, opacity = (x if share == 1 else x[own] for x in (rendering.rgb, rendering.opacity))
+            if self.appearance is not None:  # as the photos would show them
+                rgb = self.appearance(rgb, opacity, view[own])
+            terms[name] = photometric_loss(rgb, target)
             if self.scene.surrounds:
-                terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+                terms[f"{name}_transparency"] = transparency_loss(opacity)
             if self.alpha is not None:
-                apart = silhouette_loss(rendering.opacity[own], self.alpha[flat[own]])
-                terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart * share
+                apart = silhouette_loss(opacity, self.alpha[flat[own]])
+                terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart
+        if share < 1:
+            terms = {name: value * share for name, value in terms.items()}
         if self.options.distortion:
             terms["distortion"] = self._distortion(step, rays, samples, renderings["fine"])
         self.descend(terms, step)
@@ -204,13 +210,6 @@ class PhotometricTask(Task):
     def code(self, step: int, n_rays: int) -> Tensor | None:
         """The code (n_rays, C) that the colours of a step's rays are conditioned on; None: none."""
         return None
-
-    def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
-        """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""
-        rgb = rendering.rgb[part]
-        if self.appearance is None:
-            return rgb
-        return self.appearance(rgb, rendering.opacity[part], view[part])
 
     def after_step(self, step: int) -> None:
         self.engine.show(f"{self.label}psnr", self.quality)
