@@ -446,6 +446,13 @@ class FewViews(Options):
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
     )
+    visible_weight: float = option(
+        0.0,
+        "cells of which no ray of a photo gets more than this share of its colour are given up, as "
+        "fog (default 0: those that no ray reaches)",
+        check=SHARE,
+        part=PHOTOS,
+    )
     depth_smoothness: float = option(
         0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS
     )
@@ -616,6 +623,12 @@ class Joint(Options):
     )
     overlap_weight: Schedule = option(
         Schedule.constant(1e-3), "its weight", check=SCHEDULE_NOT_NEGATIVE, part=PAIRS
+    )
+    feature_smoothness: Schedule = option(
+        Schedule.constant(3e-3),
+        "weight that keeps the features of such encoders alike nearby and from other directions",
+        check=SCHEDULE_NOT_NEGATIVE,
+        part=PAIRS,
     )
     pattern: tuple[str, ...] = option(
         (), "decoders that also see the place, so that they can make a pattern", part=PAIRS

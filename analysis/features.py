@@ -14,7 +14,7 @@ from datasets.cameras.rays import Cameras
 from datasets.portable import scene_from
 from datasets.scene import Scene
 from models.checkpoint import Checkpoint
-from models.encoded import FeatureDecoder, contributing_features
+from models.encoded import FeatureDecoder, contributing_points, features_at
 from models.renderer import Renderer
 from utils.errors import UserError
 
@@ -81,7 +81,8 @@ class Analysis:
         parts, n = [], -(-self.n_points * CHUNK // RAYS)
         for start in range(0, RAYS, CHUNK):
             some = renderer.clip(rays[slice(start, start + CHUNK)])
-            parts.append(contributing_features(renderer, some, n, generator))
+            points = contributing_points(renderer, some, n, generator)
+            parts.append(features_at(renderer, *points))
         found = torch.cat(parts)[: self.n_points]
         if len(found) == 0:
             raise UserError(f"--encoder {encoder}: its training views show nothing of it")

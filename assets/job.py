@@ -171,7 +171,7 @@ def visible_depth(renderer: Renderer, scene: Scene) -> float:
             indexing="ij",
         )
         row, column = row.flatten(), column.flatten()
-        rays = cameras.rays(torch.full_like(row, view), row, column)
+        rays = cameras.rays(view, row, column)
         seen = renderer(rays)
         points = rays.points(torch.arange(len(rays), device=row.device), seen.depth)
         solid = (seen.opacity > 0.5) & (seen.depth > 0)

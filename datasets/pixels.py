@@ -81,14 +81,14 @@ class TrainingPixels:
         Returns:
             view, row, column: (N,) int64 each.
         """
-        view = torch.searchsorted(self.offsets, flat, right=True) - 1
+        view = torch.searchsorted(self.offsets[1:], flat, right=True)
         local = flat - self.offsets[view]
         width = self.sizes[view, 1]
         return view, local // width, local % width
 
     def colours(self, flat: Tensor) -> Tensor:
         """Colours (N, 3) in [0, 1], float32, of the flat indices ``flat (N,)``."""
-        return self.rgb[flat].float() / 255.0
+        return self.rgb[flat] / 255.0
 
     def draw(self, n: int, generator: torch.Generator, crop: float = 1.0) -> Tensor:
         """Draw pixels uniformly, with replacement.

@@ -39,6 +39,8 @@ class Tile:
         """The tile's own features, from the features ``(..., h, w)`` of `crop_with_halo`."""
         columns = _padding(self.columns, self.halo_columns, stride, features.shape[-1])
         rows = _padding(self.rows, self.halo_rows, stride, features.shape[-2])
+        if not any((*columns, *rows)):
+            return features
         # negative padding instead of a slice, whose gradient would lose the features' memory layout
         return functional.pad(features, (*columns, *rows))
 

@@ -78,14 +78,16 @@ class Vgg(FeatureNetwork):
             self.convs[conv] = nn.Conv2d(inputs, outputs, 3, padding=1)
             self.layers[conv] = self.layers[_relu(conv)] = Layer(outputs, stride, halo)
             inputs = outputs
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("shift", -mean / std, persistent=False)
+        self.register_buffer("scale", 1 / std, persistent=False)
         self.requires_grad_(False)
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         self.require(layers)
         # channels last: convolutions and their gradients take a third less time
-        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = torch.addcmul(self.shift, image, self.scale)
+        x = x.contiguous(memory_format=torch.channels_last)
         wanted = set(layers)
         features: dict[str, Tensor] = {}
         for name, conv in self.convs.items():

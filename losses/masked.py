@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,16 @@ def mask_like(features: Tensor, mask: Tensor | None) -> Tensor:
     return pooled
 
 
+def masks_like(features: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor | None]:
+    """As `mask_like`, for the features of several layers: each is halved from the next finer one.
+    None stays None."""
+    masks = {}
+    for layer in sorted(features, key=lambda name: -features[name].shape[2]):
+        mask = None if mask is None else mask_like(features[layer], mask)
+        masks[layer] = mask
+    return masks
+
+
 def masked_sums(values: Tensor, weight: Tensor) -> Sums:
     """Weighted sum over the positions.
 
@@ -96,13 +107,9 @@ def masked_sums(values: Tensor, weight: Tensor) -> Sums:
     Returns:
         value (B, C), weight (B,).
     """
-    return Sums(masked_totals(values, weight), weight.sum(dim=(1, 2, 3)))
-
-
-def masked_totals(values: Tensor, weight: Tensor) -> Tensor:
-    """The value (B, C) of `masked_sums`."""
     with torch.autocast(values.device.type, enabled=False):
-        return (weight.flatten(2) @ flatten_positions(values).to(weight.dtype))[:, 0]
+        total = (weight.flatten(2) @ flatten_positions(values).to(weight.dtype))[:, 0]
+    return Sums(total, weight.sum(dim=(1, 2, 3)))
 
 
 def flatten_positions(features: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from features.network import FeatureNetwork
 from features.tiles import Tile, step_and_halo, tiles_of
-from losses.masked import Sums, check_image, mask_like
+from losses.masked import Sums, check_image, mask_like, masks_like
 from losses.registry import TERMS, checked_weights
 from losses.terms import FeatureTerm, PixelTerm
+from utils.sums import total_of
 from utils.team import ALONE, Team
 
 TILE = 384  # pixels; features of one tile and their graph are in memory at a time
@@ -169,7 +170,7 @@ class StyleObjective(nn.Module):
         values, gradient = self._feature_gradient(team.share(tiles), view, team)
         leaf = image.requires_grad_()
         if pixel_values := self._pixel_values(leaf, photo, view.mask):
-            gradient += torch.autograd.grad(sum(pixel_values.values()), leaf)[0]
+            gradient += torch.autograd.grad(total_of(pixel_values.values()), leaf)[0]
         return {k: value.detach() for k, value in (values | pixel_values).items()}, gradient
 
     def _feature_gradient(
@@ -197,7 +198,7 @@ class StyleObjective(nn.Module):
             total.value.requires_grad_()
         values = self._feature_values(totals)
         leaves = [total.value for total in totals.values()]
-        upstream = torch.autograd.grad(sum(values.values()), leaves)
+        upstream = torch.autograd.grad(total_of(values.values()), leaves)
         for tile in tiles:
             if not keep_graph:
                 crop, sums = forward(tile)
@@ -214,9 +215,9 @@ class StyleObjective(nn.Module):
         if self.photo_layers:
             with torch.no_grad():
                 photos = self._features(tile, tile.crop_with_halo(view.photo), self.photo_layers)
-        mask = None if view.mask is None else tile.crop(view.mask)
+        masks = masks_like(features, None if view.mask is None else tile.crop(view.mask))
         return {
-            (name, layer): term.sums(features[layer], photos.get(layer), mask)
+            (name, layer): term.sums(features[layer], photos.get(layer), masks[layer])
             for (name, layer), term in self._per_layer()
         }
 
@@ -233,7 +234,8 @@ class StyleObjective(nn.Module):
     def _feature_values(self, sums: Mapping[Key, Sums]) -> Values:
         """The weighted feature terms, of the sums over the whole image."""
         return {
-            name: self.weights[name] * sum(t.value(sums[name, layer]) for layer, t in terms.items())
+            name: self.weights[name]
+            * TERMS[name].load().total([*terms.values()], [sums[name, layer] for layer in terms])
             for name, terms in self.feature_terms.items()
         }
 
@@ -260,7 +262,10 @@ class StyleObjective(nn.Module):
         if mask is None:
             return _View(image, photo, None)
         mask, backdrop = mask_like(image, mask), self.backdrop
-        over = (None if x is None else backdrop + mask * (x - backdrop) for x in (image, photo))
+        over = (
+            None if x is None else torch.lerp(backdrop.to(mask), x.to(mask), mask)
+            for x in (image, photo)
+        )
         return _View(*over, mask)
 
     def _check_side(self, image: Tensor, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional
 
 
 def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def photometric_loss(rendered: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"rendered {tuple(rendered.shape)} and target {tuple(target.shape)} differ in shape"
         )
-    return (rendered - target).square().mean()
+    return functional.mse_loss(rendered, target)
 
 
 def robust_loss(rendered: Tensor, target: Tensor, scale: float) -> Tensor:

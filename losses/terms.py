@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from losses.masked import Sums
+from utils.sums import total_of
 
 
 class FeatureTerm(nn.Module):
@@ -45,6 +47,11 @@ class FeatureTerm(nn.Module):
     def value(self, sums: Sums) -> Tensor:
         """The term (scalar) from the `sums` over a whole render, value (B, ...) and weight (B,)."""
         raise NotImplementedError
+
+    @staticmethod
+    def total(terms: Sequence[FeatureTerm], sums: Sequence[Sums]) -> Tensor:
+        """The sum of the values of several layers' terms, which are all of one class."""
+        return total_of(term.value(own) for term, own in zip(terms, sums, strict=True))
 
     def keep(self, name: str, value: Tensor) -> None:
         """Registers a tensor of any shape as a buffer that is not saved."""

@@ -129,7 +129,7 @@ def colours_in(
         return colours
     picture = view.image(colours, renderer.background)[0].permute(1, 2, 0)
     painted = change(picture, view.mask()[0, 0] > OPAQUE)
-    return painted.reshape(-1, 3)[view.places()]
+    return painted.reshape(-1, 3)[view.places]
 
 
 def fitted(

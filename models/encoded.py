@@ -189,31 +189,35 @@ def worn(style: EncodedStyle, decoder: FeatureDecoder) -> ColourFunction:
     return colours
 
 
-def contributing_features(
+def contributing_points(
     renderer: Renderer, rays: Rays, n_points: int, generator: torch.Generator
-) -> Tensor:
-    """Features of samples of some rays, drawn in proportion to what they contribute to their
-    pixels; differentiable in the encoder, not in where it is sampled.
+) -> tuple[Tensor, Tensor]:
+    """Samples of some rays, drawn in proportion to what they contribute to their pixels.
 
     Args:
-        renderer: of a field with an `EncodedStyle`.
+        renderer: of a field.
         rays: N rays, clipped.
         n_points: K.
         generator: on the CPU.
 
     Returns:
-        (K, D); K is 0 where the rays meet nothing.
+        Positions and viewing directions (K, 3); K is 0 where the rays meet nothing.
     """
     with torch.no_grad():
         samples = renderer.sample(rays)
         weights = compositing_weights(renderer.geometry(rays, samples)[0], samples)
-    style = renderer.field.style
     if len(samples) == 0 or not bool(weights.sum() > 0):
-        return weights.new_zeros(0, style.decoder.n_features)
+        return weights.new_zeros(0, 3), weights.new_zeros(0, 3)
     # by the cumulated weights: `multinomial` would want a generator of the device
     total = weights.double().cumsum(0)
     u = torch.rand(n_points, generator=generator, dtype=torch.float64).to(total.device)
     index = torch.searchsorted(total, u * total[-1]).clamp(max=len(samples) - 1)
     ray = samples.ray_index[index]
-    x, d = rays.points(ray, samples.t[index]), rays.view_directions[ray]
-    return style.features(renderer.field.geometry.feature(x), x, d)
+    return rays.points(ray, samples.t[index]), rays.view_directions[ray]
+
+
+def features_at(renderer: Renderer, x: Tensor, d: Tensor) -> Tensor:
+    """Features (K, D) of a field with an `EncodedStyle`, at positions ``x (K, 3)`` from viewing
+    directions ``d (K, 3)``; differentiable in the field, not in where it is looked up."""
+    field = renderer.field
+    return field.style.features(field.geometry.feature(x), x, d)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from datasets.cameras.march import March
 from datasets.cameras.rays import Rays
@@ -27,13 +29,23 @@ def stratified(near: Tensor, far: Tensor, n: int, generator: torch.Generator | N
     Returns:
         (N, n) ascending.
     """
-    shape = (len(near), n)
+    return torch.addcmul(near[:, None], (far - near)[:, None], strata(near, n, generator))
+
+
+def strata(like: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """`stratified` in [0, 1], for as many rays as ``like (N,)`` has entries, in its dtype."""
+    shape, edges = (len(like), n), _strata_edges(n, like.device, like.dtype)
     if generator is None:
-        u = torch.full(shape, 0.5, device=near.device, dtype=near.dtype)
+        u = torch.full(shape, 0.5, device=like.device, dtype=like.dtype)
     else:
-        u = torch.rand(shape, generator=generator, device=near.device, dtype=near.dtype)
-    u = (torch.arange(n, device=near.device) + u) / n
-    return near[:, None] + (far - near)[:, None] * u
+        u = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+    return torch.add(edges, u, alpha=1 / n)
+
+
+@cache
+def _strata_edges(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(n,) where the bins of [0, 1] begin."""
+    return torch.arange(n, device=device, dtype=dtype) / n
 
 
 def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
@@ -47,14 +59,13 @@ def importance(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     Returns:
         (N, n) ascending distances.
     """
-    pdf = weights + 1e-5
-    cdf = (pdf / pdf.sum(-1, keepdim=True)).cumsum(-1)
-    cdf = torch.cat([torch.zeros_like(cdf[:, :1]), cdf], -1)
-    upper = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[-1])
-    low, high = cdf.gather(-1, upper - 1), cdf.gather(-1, upper)
-    fraction = ((u - low) / (high - low)).clamp(0, 1)
-    left, right = edges.gather(-1, upper - 1), edges.gather(-1, upper)
-    return left + fraction * (right - left)
+    cdf = (weights + 1e-5).cumsum(-1)
+    cdf = functional.pad(cdf / cdf[:, -1:], (1, 0))
+    upper = torch.searchsorted(cdf, u, right=True).clamp_(1, weights.shape[-1])
+    both = torch.stack([cdf, edges])
+    lower = both.gather(-1, (upper - 1).expand(2, -1, -1))
+    (low, left), (height, width) = lower, both.gather(-1, upper.expand(2, -1, -1)) - lower
+    return torch.addcmul(left, ((u - low) / height).clamp_(0, 1), width)
 
 
 def max_blurred(weights: Tensor) -> Tensor:
@@ -69,7 +80,7 @@ def max_blurred(weights: Tensor) -> Tensor:
     """
     padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
     larger = torch.maximum(padded[:, 1:], padded[:, :-1])
-    return (larger[:, 1:] + larger[:, :-1]) / 2
+    return torch.lerp(larger[:, 1:], larger[:, :-1], 0.5)
 
 
 def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
@@ -82,7 +93,7 @@ def interval_edges(t: Tensor, near: Tensor, far: Tensor) -> Tensor:
     Returns:
         (N, S + 1) ascending.
     """
-    middles = (t[:, 1:] + t[:, :-1]) / 2
+    middles = torch.lerp(t[:, 1:], t[:, :-1], 0.5)
     return torch.cat([near[:, None], middles, far[:, None]], -1)
 
 
@@ -145,12 +156,9 @@ class HierarchicalSampler(Sampler):
             propose: return the coarse rendering, with its graph, as the samples' `proposal`.
         """
         path = rays.march()
-        live = (path.far > path.near).nonzero()[:, 0]
-        near, far = path.near[live], path.far[live]
-        # random numbers are drawn for all rays, so that they do not depend on which rays are empty
-        s = stratified(path.near, path.far, self.n_coarse, generator)[live]
-        edges = interval_edges(s, near, far)
-        samples, places = self._pack(rays, path, live, s, edges)
+        s = stratified(path.near, path.far, self.n_coarse, generator)
+        edges = interval_edges(s, path.near, path.far)
+        samples, places = self._pack(rays, path, s, edges)
         if self.n_fine == 0:
             return samples
         proposal = None
@@ -162,23 +170,22 @@ class HierarchicalSampler(Sampler):
                 density, _ = self.coarse.geometry(rays.points(samples.ray_index, samples.t))
                 packed = compositing_weights(density, samples)
         weights = torch.zeros_like(s).flatten().index_copy_(0, places, packed.to(s.dtype))
-        zero = torch.zeros_like(rays.near)
-        u = stratified(zero, zero + 1, self.n_fine, generator)[live]
+        u = strata(rays.near, self.n_fine, generator)
         fine = importance(edges, max_blurred(weights.view_as(s)), u)
         s = torch.cat([s, fine], -1).sort(-1).values
-        samples, _ = self._pack(rays, path, live, s, interval_edges(s, near, far))
+        samples, _ = self._pack(rays, path, s, interval_edges(s, path.near, path.far))
         samples.proposal = proposal
         return samples
 
-    def _pack(
-        self, rays: Rays, path: March, live: Tensor, s: Tensor, edges: Tensor
-    ) -> tuple[Samples, Tensor]:
+    def _pack(self, rays: Rays, path: March, s: Tensor, edges: Tensor) -> tuple[Samples, Tensor]:
         """Packs path parameters ``s (N, S)`` with the intervals between ``edges (N, S + 1)``,
-        without the samples in empty cells; also returns the places (M,) of the samples kept among
-        all N S."""
-        ray, t = live[:, None].expand_as(s).flatten(), path.distance(live, s).flatten()
-        delta = path.lengths(live, edges).flatten()
-        if self.grid is None:
-            return Samples(ray, t, delta, len(rays)), torch.arange(len(t), device=t.device)
-        places = self.grid.contains(rays.points(ray, t)).nonzero()[:, 0]
+        without the samples of empty rays and in empty cells; also returns the places (M,) of the
+        samples kept among all N S."""
+        each = torch.arange(len(rays), device=s.device)
+        ray, t = each[:, None].expand_as(s).flatten(), path.distance(each, s).flatten()
+        delta = path.lengths(each, edges).flatten()
+        kept = (path.far > path.near)[:, None]
+        if self.grid is not None:
+            kept = kept & self.grid.contains(rays.points(ray, t)).view_as(s)
+        places = kept.expand_as(s).flatten().nonzero()[:, 0]
         return Samples(ray, t, delta, len(rays)).take(places), places

@@ -44,15 +44,18 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
     """
     if n_frequencies == 0:
         return x
-    angles = x[..., None, :] * _frequencies(n_frequencies, x.device, x.dtype)[:, None]
-    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)
-    return torch.cat([x, waves.flatten(-3)], dim=-1)
+    phases, frequencies = _waves(x.shape[-1], n_frequencies, x.device, x.dtype)
+    # cosines are sines of a shifted angle: all of them at once
+    repeated = x.repeat([1] * (x.ndim - 1) + [2 * n_frequencies])
+    return torch.cat([x, torch.addcmul(phases, repeated, frequencies).sin_()], dim=-1)
 
 
 @cache
-def _frequencies(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """``2^0 ... 2^(n - 1)``."""
-    return 2.0 ** torch.arange(n, device=device, dtype=dtype)
+def _waves(width: int, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Phases and frequencies (2 n width,) of the sines and cosines of ``width`` channels."""
+    phases = torch.tensor([0, torch.pi / 2], dtype=dtype).repeat_interleave(width).repeat(n)
+    frequencies = 2.0 ** torch.arange(n, dtype=dtype).repeat_interleave(2 * width)
+    return phases.to(device), frequencies.to(device)
 
 
 class MLP(nn.Module):

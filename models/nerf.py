@@ -40,8 +40,8 @@ class NerfGeometry(nn.Module):
         self.register_buffer("bounds", bounds.clone())
         half = (bounds[1] - bounds[0]).max() / 2
         # to [-pi, pi]^3, and from the softplus to a density
-        self.register_buffer("centre", bounds.mean(0), persistent=False)
         self.register_buffer("scale", torch.pi / half, persistent=False)
+        self.register_buffer("shift", -bounds.mean(0) * self.scale, persistent=False)
         self.register_buffer("fog", FOG / half, persistent=False)
         self.n_frequencies = n_frequencies
         self.revealed = 1.0  # share of the frequencies, see `Field.reveal`
@@ -50,7 +50,7 @@ class NerfGeometry(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x (M, 3)`` -> density (M,) per unit of the field's space, and feature (M, 256)."""
         raw, feature = self.mlp.with_hidden(self._normalised(x))
-        return functional.softplus(raw[:, 0]) * self.fog, feature
+        return functional.softplus(raw.squeeze(1)) * self.fog, feature
 
     def feature(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` -> feature (M, 256).  Only for inputs already passed through `forward`:
@@ -69,7 +69,7 @@ class NerfGeometry(nn.Module):
 
     def _normalised(self, x: Tensor) -> Tensor:
         """``x (M, 3)`` in [-pi, pi]^3."""
-        return (x - self.centre) * self.scale
+        return torch.addcmul(self.shift, x, self.scale)
 
 
 class Bottleneck(nn.Module):

@@ -103,6 +103,8 @@ class OccupancyGrid(nn.Module):
             the last `prune` that asked for them.
         cell: (3,) edge lengths of a cell, units of the field's space.
         smallest: of them.
+        scale, first: (3, 1) cells per unit, and what is added so that the cells of the grid with a
+            border (`with_border`) are counted from its corner.
     """
 
     occupied: Tensor
@@ -111,6 +113,8 @@ class OccupancyGrid(nn.Module):
     blocks: Tensor
     bordered: Tensor
     cell: Tensor
+    scale: Tensor
+    first: Tensor
     smallest: float
 
     def __init__(self, occupied: Tensor, bounds: Tensor) -> None:
@@ -118,7 +122,7 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("occupied", occupied)
         self.register_buffer("lit", torch.zeros_like(occupied))
         self.register_buffer("bounds", bounds.clone())
-        for name in ("blocks", "bordered", "cell"):  # see `_derive`
+        for name in ("blocks", "bordered", "cell", "scale", "first"):  # see `_derive`
             self.register_buffer(name, None, persistent=False)
         self._derive()
 
@@ -136,6 +140,8 @@ class OccupancyGrid(nn.Module):
         resolution = torch.tensor(self.occupied.shape, device=self.bounds.device)
         self.cell = (self.bounds[1] - self.bounds[0]) / resolution
         self.smallest = float(self.cell.min())
+        self.scale = (1 / self.cell)[:, None]
+        self.first = 1 - self.bounds[0][:, None] * self.scale
         self.bordered = with_border(self.occupied, False)
         pooled = functional.max_pool3d(self.occupied[None, None].half(), BLOCK, ceil_mode=True)
         self.blocks = functional.max_pool3d(pooled, 3, stride=1, padding=1)[0, 0] > 0
@@ -152,7 +158,9 @@ class OccupancyGrid(nn.Module):
 
     def contains(self, x: Tensor) -> Tensor:
         """(M,) bool: whether each position ``x (M, 3)`` lies in an occupied cell."""
-        index = bordered_index(self._in_cells(x), self.occupied.shape)
+        # as `bordered_index`, in fewer operations
+        cells = torch.addcmul(self.first, x.T, self.scale)
+        index = flat_index(cells.floor(), self.bordered.shape)
         return self.bordered.flatten().index_select(0, index)
 
     def centres(self, cells: Tensor) -> Tensor:

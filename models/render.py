@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,12 @@ class Samples:
     def __len__(self) -> int:
         return self.t.shape[0]
 
+    @cached_property
+    def edges(self) -> Tensor:
+        """(N + 1,) where the samples of each ray begin, and M."""
+        rays = torch.arange(self.n_rays + 1, device=self.ray_index.device)
+        return torch.searchsorted(self.ray_index, rays)
+
     def take(self, index: Tensor) -> Samples:
         """The samples at ``index (K,)``, ascending."""
         parts = (x.index_select(0, index) for x in (self.ray_index, self.t, self.delta))
@@ -58,16 +65,23 @@ class Rendering:
 
     Attributes:
         rgb: (N, 3) colour over black, that is premultiplied by opacity, or over the background.
-        depth: (N,) expected distance of the hit, scene units (in NDC along the warped ray); 0 where
-            nothing is hit.
         opacity: (N,) in [0, 1].
         weights: (M,) contribution of each sample to its ray.
+        samples: the M samples.
     """
 
     rgb: Tensor
-    depth: Tensor
     opacity: Tensor
     weights: Tensor
+    samples: Samples
+
+    @property
+    def depth(self) -> Tensor:
+        """(N,) expected distance of the hit, scene units (in NDC along the warped ray); 0 where
+        nothing is hit.  Computed when it is asked for."""
+        samples = self.samples
+        along = segment_sum(self.weights * samples.t, samples.ray_index, samples.n_rays)
+        return along / self.opacity.clamp(min=TINY)
 
 
 def render(
@@ -206,13 +220,12 @@ def composite(
     """
     n, ray = samples.n_rays, samples.ray_index
     opacity = segment_sum(weights, ray, n)
-    depth = segment_sum(weights * samples.t, ray, n) / opacity.clamp(min=TINY)
     if kept is None:
-        return Rendering(segment_sum(weights[:, None] * rgb, ray, n), depth, opacity, weights)
+        return Rendering(segment_sum(weights[:, None] * rgb, ray, n), opacity, weights, samples)
     ray, own = kept
     share = opacity / segment_sum(own, ray, n).clamp(min=TINY)
     colour = segment_sum(own[:, None] * rgb, ray, n) * share[:, None]
-    return Rendering(colour, depth, opacity, weights)
+    return Rendering(colour, opacity, weights, samples)
 
 
 def transmittance(density: Tensor, samples: Samples) -> Tensor:
@@ -225,13 +238,15 @@ def transmittance(density: Tensor, samples: Samples) -> Tensor:
     Returns:
         (M,) in (0, 1].
     """
-    if len(samples) == 0:
-        return density
-    optical = density * samples.delta
+    return density if len(samples) == 0 else _light(density * samples.delta, samples)
+
+
+def _light(optical: Tensor, samples: Samples) -> Tensor:
+    """`transmittance`, from the optical depth (M,) of each sample."""
     # One running sum over all rays: in double, or the later rays would lose their digits.
-    before = optical.double().cumsum(0) - optical
-    first = first_samples(samples.ray_index, samples.n_rays).index_select(0, samples.ray_index)
-    return torch.exp(before.index_select(0, first) - before).to(density.dtype)
+    before = optical.cumsum(0, dtype=torch.float64) - optical
+    first = samples.edges.index_select(0, samples.ray_index)
+    return (before.index_select(0, first) - before).to(optical.dtype).exp_()
 
 
 def first_samples(ray_index: Tensor, n_rays: int) -> Tensor:
@@ -259,7 +274,32 @@ def compositing_weights(density: Tensor, samples: Samples) -> Tensor:
     >>> composite(torch.eye(3)[:2], weights, samples).rgb.round(decimals=3)  # red before green
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    return transmittance(density, samples) * -torch.expm1(-density * samples.delta)
+    return _Weights.apply(density, samples)
+
+
+class _Weights(torch.autograd.Function):
+    """`compositing_weights`.  With ``o_i = density_i delta_i`` the gradient with respect to ``o_i``
+    is ``g_i (T_i - w_i) - sum_{j>i} g_j w_j``: one running sum, as in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, density: Tensor, samples: Samples) -> Tensor:  # noqa: ANN001
+        optical = density * samples.delta
+        light = _light(optical, samples)
+        weights = torch.expm1(optical.neg_()).mul_(light).neg_()
+        ctx.save_for_backward(weights, light)
+        ctx.samples = samples
+        return weights
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        (weights, light), samples = ctx.saved_tensors, ctx.samples
+        ray = samples.ray_index
+        upto = (grad * weights).cumsum(0, dtype=torch.float64)
+        last = samples.edges[1:].index_select(0, ray) - 1
+        behind = upto.index_select(0, last) - upto
+        of_optical = torch.addcmul(-behind.to(grad.dtype), grad, light - weights)
+        return of_optical * samples.delta, None
 
 
 class _SegmentSum(torch.autograd.Function):

@@ -183,7 +183,8 @@ class Renderer(nn.Module):
 
     def over_background(self, rendering: Rendering) -> Rendering:
         """Lays a rendering over black over the background."""
-        rgb = rendering.rgb + (1 - rendering.opacity)[:, None] * self.background
+        clear = (1 - rendering.opacity)[:, None]
+        rgb = torch.addcmul(rendering.rgb, clear, self.background)
         return replace(rendering, rgb=rgb)
 
     def refine(self, resolution: int) -> bool:
@@ -245,12 +246,15 @@ def render_view(
     torch.Size([12, 16, 3])
     """
     height, width = cameras.shapes[view]
-    parts = ray_chunks(renderer, chunk).over(
-        height * width,
-        lambda part: renderer(cameras.view_rays(view, part.start, part.stop), code),
-    )
+
+    def part_of(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        seen = renderer(cameras.view_rays(view, part.start, part.stop), code)
+        return seen.rgb, seen.depth, seen.opacity
+
+    parts = ray_chunks(renderer, chunk).over(height * width, part_of)
+    rgb, depth, opacity = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*parts, strict=True))
     return Picture(
-        torch.cat([p.rgb for p in parts]).clamp(0, 1).view(height, width, 3),
-        torch.cat([p.depth for p in parts]).view(height, width),
-        torch.cat([p.opacity for p in parts]).view(height, width),
+        rgb.clamp(0, 1).view(height, width, 3),
+        depth.view(height, width),
+        opacity.view(height, width),
     )

@@ -113,7 +113,7 @@ class Decoder(nn.Module):
             elif code is not None:
                 bias = bias + of_code @ code.to(bias)
             if bottleneck is not None:
-                bias = bias + of_h @ bottleneck.bias
+                bias = torch.addmv(bias, of_h, bottleneck.bias)
                 of_h = of_h @ bottleneck.weight
             return torch.cat([of_h, *kept], 1), bias
 

@@ -149,7 +149,7 @@ class DecoderTask(Task):
             answer = torch.cat([*parts, seen.opacity.new_zeros(0, 3)]).float()
         wanted = self.styled.of(view, painting, field, seen)
         out, terms = self._stylised(wanted, crop.of(self.views.mask(view)), painting)
-        own = out[0].float().flatten(1).T[seen.places()]
+        own = out[0].float().flatten(1).T[seen.places]
         own = torch.lerp(background.expand_as(own), own, seen.opacity[:, None])
         terms["field"] = FIELD * (own - answer).square().mean() if len(seen) else own.sum()
         self.descend(self._shares(terms), step)

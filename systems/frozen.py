@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -149,8 +150,7 @@ class FrozenView:
 
     def rays(self, part: slice) -> Rays:
         """The rays of the pixels ``part``."""
-        row, column = self.row[part].long(), self.column[part].long()
-        return self.cameras.rays(torch.full_like(row, self.index), row, column)
+        return self.cameras.rays(self.index, self.row[part], self.column[part])
 
     def render(
         self,
@@ -171,27 +171,30 @@ class FrozenView:
         else:
             rgb = field.style(self.feature[inside], x, d, code)
         colour = segment_sum(self.weights[inside, None] * rgb, ray, part.stop - part.start)
-        return colour + (1 - self.opacity[part])[:, None] * background
+        return torch.addcmul(colour, (1 - self.opacity[part])[:, None], background)
 
+    @cached_property
     def places(self) -> Tensor:
         """(P,) int64 row-major numbers of the pixels in the window."""
         row, column = self._local()
-        return row * self.size[1] + column
+        return torch.add(column, row, alpha=self.size[1]).long()
 
     def _local(self) -> tuple[Tensor, Tensor]:
-        """(P,) int64 rows and columns of the pixels in the window."""
+        """(P,) int32 rows and columns of the pixels in the window."""
+        if self.corner == (0, 0) and self.stride == 1:
+            return self.row, self.column
         places = zip((self.row, self.column), self.corner, strict=True)
-        return tuple(torch.div(x.long() - n, self.stride, rounding_mode="floor") for x, n in places)
+        return tuple(torch.div(x - n, self.stride, rounding_mode="floor") for x, n in places)
 
     def mask(self) -> Tensor:
         """(1, 1, H, W) opacity of the window."""
         opacity = self.opacity.new_zeros(self.size[0] * self.size[1])
-        return opacity.index_copy(0, self.places(), self.opacity).view(1, 1, *self.size)
+        return opacity.index_copy_(0, self.places, self.opacity).view(1, 1, *self.size)
 
     def image(self, colours: Tensor, background: Tensor) -> Tensor:
         """The window (1, 3, H, W): the pixels in their ``colours (P, 3)``, the rest background."""
         picture = background.to(colours.dtype).repeat(self.size[0] * self.size[1], 1)
-        picture = picture.index_copy(0, self.places(), colours)
+        picture = picture.index_copy(0, self.places, colours)
         return picture.view(*self.size, 3).permute(2, 0, 1)[None]
 
 
@@ -314,7 +317,7 @@ class FrozenGeometry:
             pixel = torch.arange(part.start, part.stop, device=self.cameras.c2w.device)
             row = corner[0] + pixel // width * stride
             column = corner[1] + pixel % width * stride
-            return self._part(self.cameras.rays(torch.full_like(pixel, index), row, column))
+            return self._part(self.cameras.rays(index, row, column))
 
         parts = self.chunks.over(height * width, part_of)
         counts, t, weights, feature, opacity = (

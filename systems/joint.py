@@ -133,7 +133,7 @@ class Joint:
             tasks.append(task)
         further: list[Task] = []
         overlaps = overlaps_of(self.pairs)
-        if self.options.overlap != "none" and overlaps:
+        if overlaps:
             further.append(OverlapTask(self.options, overlaps, of_encoder))
         if swaps := self._patterned_swaps(tasks, of_encoder):
             further.append(PatternTask(self.options, swaps))

@@ -1,4 +1,5 @@
-"""Keeps the features of encoders where the decoders that they are to wear have been trained."""
+"""Keeps the features of encoders where the decoders that they are to wear have been trained, and
+free of what no photo asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from datasets.pairs import Pair
 from losses.overlap import Adversary
 from losses.registry import OVERLAPS
-from models.encoded import contributing_features
+from models.encoded import contributing_points, features_at
 from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.pair_task import PairTask
@@ -21,6 +22,7 @@ from systems.system import Plan, Task, Terms
 POINTS = 1024  # of each encoder in a step
 RAYS = 256  # that they are drawn from
 ADVERSARY_RATE = 1e-3
+NEARBY = 0.01  # standard deviation of a step aside, in sides of the field's box
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,15 @@ class Overlap:
 
     encoder: str
     references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples of an encoder: positions and viewing directions (K, 3), features (K, D)."""
+
+    x: Tensor
+    d: Tensor
+    features: Tensor
 
 
 def overlaps_of(pairs: Sequence[Pair]) -> list[Overlap]:
@@ -47,8 +58,13 @@ class OverlapTask(Task):
     """Draws samples of the encoders in proportion to what they contribute to their pixels, and
     makes their features overlap.
 
-    Features are compared in units of their deviation, without a gradient through it: else an
-    encoder could overlap by shrinking.
+    Features that are one colour in an encoder's own decoder may be many in another: where they
+    vary without need, a swap has blots, and colours that turn with the camera.  So an encoder that
+    is to wear another's decoder is also held to the same features nearby and from any direction,
+    as far as its photos allow.
+
+    For their overlap features are compared in units of their deviation, without a gradient through
+    it: else an encoder could overlap by shrinking.
 
     Args:
         options: of the run.
@@ -67,7 +83,7 @@ class OverlapTask(Task):
         super().__init__(options)
         self.overlaps = overlaps
         self.tasks = {name: list(some) for name, some in tasks.items()}
-        self.loss = OVERLAPS[options.overlap]
+        self.loss = None if options.overlap == "none" else OVERLAPS[options.overlap]
         self.adversaries: torch.nn.ModuleList | None = None
         if options.overlap == "adversarial":
             with torch.random.fork_rng(devices=[]):
@@ -86,28 +102,59 @@ class OverlapTask(Task):
         if self.adversaries is not None:
             self.adversaries.to(self.engine.device)
         words = ", ".join(f"{o.encoder} with {' and '.join(o.references)}" for o in self.overlaps)
-        return Plan(f"overlap ({self.options.overlap}) of {words}", 0.0)
+        what = "smooth features" if self.loss is None else f"overlap ({self.options.overlap})"
+        return Plan(f"{what} of {words}", 0.0)
 
     def gradients(self, step: int) -> Iterator[Terms]:
-        weight = self.options.overlap_weight.at(step)
-        if weight == 0:
-            return
-        needed = {o.encoder for o in self.overlaps}.union(*(o.references for o in self.overlaps))
+        overlap = self.options.overlap_weight.at(step) if self.loss is not None else 0.0
+        smoothness = self.options.feature_smoothness.at(step)
+        needed = {o.encoder for o in self.overlaps} if overlap or smoothness else set()
+        if overlap:
+            needed.update(*(o.references for o in self.overlaps))
         generator = self.generator(step)
-        drawn = {n: self.draw(n, step, generator) for n in self.tasks if n in needed}
+        drawn = {n: self.draw(n, generator) for n in self.tasks if n in needed}
         terms: Terms = {}
-        with torch.autocast(self.engine.device.type, enabled=False):
-            for index, overlap in enumerate(self.overlaps):
-                parts = [drawn[name] for name in overlap.references if len(drawn[name])]
-                if parts and len(drawn[overlap.encoder]):
-                    terms[overlap.encoder] = terms.get(overlap.encoder, 0) + self._term(
-                        index, drawn[overlap.encoder], torch.cat(parts), generator
-                    )
+        if overlap:
+            with torch.autocast(self.engine.device.type, enabled=False):
+                losses = self._overlaps(drawn, generator)
+            terms |= {name: overlap * value for name, value in losses.items()}
+        if smoothness:
+            for name in dict.fromkeys(o.encoder for o in self.overlaps):
+                if len(drawn[name].features):
+                    value = self._variation(name, drawn[name], generator)
+                    terms[f"{name}_smoothness"] = smoothness * value
+        if not terms:
+            return
         # every process draws the same samples: each adds its share of the one gradient
-        share = weight / self.engine.team.size
-        if terms:
-            self.descend({name: value * share for name, value in terms.items()}, step)
-        yield {name: value.detach() * weight for name, value in terms.items()}
+        share = 1 / self.engine.team.size
+        self.descend({name: value * share for name, value in terms.items()}, step)
+        yield {name: value.detach() for name, value in terms.items()}
+
+    def _overlaps(self, drawn: Mapping[str, Drawn], generator: torch.Generator) -> Terms:
+        """The overlap losses of each encoder that is to wear another's decoder, summed."""
+        terms: Terms = {}
+        for index, overlap in enumerate(self.overlaps):
+            own = drawn[overlap.encoder].features
+            parts = [drawn[name].features for name in overlap.references]
+            others = torch.cat(parts)
+            if len(own) and len(others):
+                value = self._term(index, own, others, generator)
+                terms[overlap.encoder] = terms.get(overlap.encoder, 0) + value
+        return terms
+
+    def _variation(self, encoder: str, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        """Mean squared difference between an encoder's features and those a step aside, from
+        another sample's direction, as a share of their variance."""
+        renderer = self.tasks[encoder][0].renderer
+        x, d, features = drawn.x, drawn.d, drawn.features
+        side = (renderer.bounds[1] - renderer.bounds[0]).max()
+        aside = x + NEARBY * side * torch.randn(x.shape, generator=generator).to(x)
+        inside = renderer.sampler.grid.contains(aside)
+        aside = torch.where(inside[:, None], aside, x)  # where there is nothing, no features are
+        turned = d[torch.randperm(len(d), generator=generator).to(d.device)]
+        difference = features - features_at(renderer, aside, turned)
+        # with the gradient of the variance: else features would become one to be smooth
+        return (difference.square().mean(0) / features.var(0).clamp(min=1e-12)).mean()
 
     def _term(self, index: int, own: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of the ``index``-th overlap, of features (N, D) and (M, D)."""
@@ -122,15 +169,15 @@ class OverlapTask(Task):
             return self.loss(own, others, generator)
         return self.loss(own, others)
 
-    def draw(self, encoder: str, step: int, generator: torch.Generator) -> Tensor:
-        """Features (K, D) of samples that an encoder's pixels are made of; K is 0 where its rays
-        meet nothing yet."""
+    def draw(self, encoder: str, generator: torch.Generator) -> Drawn:
+        """Samples that an encoder's pixels are made of; none where its rays meet nothing yet."""
         tasks, parts = self.tasks[encoder], []
         for task in tasks:
             rays = task.rays_of(task.pixels.draw(RAYS // len(tasks), generator))
             n_points = POINTS // len(tasks)
-            parts.append(contributing_features(task.renderer, rays, n_points, generator))
-        return torch.cat(parts)
+            x, d = contributing_points(task.renderer, rays, n_points, generator)
+            parts.append((x, d, features_at(task.renderer, x, d)))
+        return Drawn(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def state(self) -> dict[str, Any]:
         return {} if self.adversaries is None else {"adversaries": self.adversaries.state_dict()}

@@ -82,7 +82,7 @@ class PhotoViews:
         world = self.cameras.space.to_world(points)
         found = (world - self.cameras.c2w[view.index, :, 3]).norm(dim=-1)
         image = found.new_zeros(view.size[0] * view.size[1])
-        return image.index_copy(0, view.places(), found).view(view.size)
+        return image.index_copy(0, view.places, found).view(view.size)
 
     def content(self, index: int) -> Tensor:
         """(1, 3, H, W) in [0, 1]: a view over the backdrop."""

@@ -32,10 +32,12 @@ from utils.chunks import Chunks
 from utils.depth import depth_to_colour
 from utils.errors import UserError
 from utils.metrics import psnr
+from utils.sums import total_of
 
 # A cell that no ray of this many, or of as many as there are pixels, has reached counts as hidden.
 # It also rids few-view scenes of fog that only rays past the object would meet.
 ENOUGH_RAYS = 1 << 18
+LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
@@ -76,6 +78,9 @@ class PhotometricTask(Task):
         self.pixels = pixels
         self.n_steps = n_steps
         self.growth: GrowthSchedule = growth_of(scene)
+        if options.visible_weight:
+            pruning = (*self.growth.pruning, *LATE_PRUNING)
+            self.growth = replace(self.growth, pruning=pruning)
         self.resolution = resolution
         self.cameras = Cameras.within(scene, scene.train)
         self.val_cameras = Cameras.within(scene, scene.val)
@@ -149,7 +154,7 @@ class PhotometricTask(Task):
         rays, view = self._rays(flat)
         part = self.engine.team.part(len(rays))
         shares = self.chunks.over(part, lambda own: self._learn(step, rays, flat, view, own))
-        terms = self.totals({name: sum(share[name] for share in shares) for name in shares[0]})
+        terms = self.totals({name: total_of(own[name] for own in shares) for name in shares[0]})
         self.quality = psnr_of(terms.pop("error", terms["fine"]))
         yield terms
 
@@ -171,29 +176,38 @@ class PhotometricTask(Task):
         rays = only(rays, own)
         target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
-        samples = self.renderer.sample(rays, generator, mark=True, propose=True)
+        least = self.options.visible_weight
+        samples = self.renderer.sample(rays, generator, mark=not least, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius
         code = self.code(step, len(rays))
         rendering = self.renderer.render(rays, samples, code, scale_gradients_within=near)
+        if least:
+            seen = samples.take((rendering.weights > least).nonzero()[:, 0])
+            self.renderer.sampler.grid.mark(rays.points(seen.ray_index, seen.t))
         renderings = {"fine": rendering}
         if samples.proposal is not None:
             renderings["coarse"] = self.renderer.over_background(samples.proposal)
         terms = {}
         for name, rendering in renderings.items():
-            seen = self._exposed(rendering, view, own)
-            terms[name] = self._compared(seen, target, step) * share
+            rgb, opacity = (x if share == 1 else x[own] for x in (rendering.rgb, rendering.opacity))
+            if self.appearance is not None:  # as the photos would show them
+                rgb = self.appearance(rgb, opacity, view[own])
+            if self.options.robust and name == "fine":  # a robust loss has no PSNR
+                error = photometric_loss(rgb.detach(), target) * share
+            terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
-                terms[f"{name}_transparency"] = transparency_loss(rendering.opacity[own]) * share
+                terms[f"{name}_transparency"] = transparency_loss(opacity)
             if self.alpha is not None:
-                apart = silhouette_loss(rendering.opacity[own], self.alpha[flat[own]])
-                terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart * share
+                apart = silhouette_loss(opacity, self.alpha[flat[own]])
+                terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart
+        if share < 1:
+            terms = {name: value * share for name, value in terms.items()}
         if self.options.distortion:
             terms["distortion"] = self._distortion(step, rays, samples, renderings["fine"])
         self.descend(terms, step)
-        if self.options.robust:  # of which there is no PSNR
-            exposed = self._exposed(renderings["fine"], view, own)
-            terms["error"] = photometric_loss(exposed, target) * share
+        if self.options.robust:
+            terms["error"] = error
         return {name: value.detach() for name, value in terms.items()}
 
     def _compared(self, colours: Tensor, target: Tensor, step: int) -> Tensor:
@@ -216,13 +230,6 @@ class PhotometricTask(Task):
     def code(self, step: int, n_rays: int) -> Tensor | None:
         """The code (n_rays, C) that the colours of a step's rays are conditioned on; None: none."""
         return None
-
-    def _exposed(self, rendering: Rendering, view: Tensor, part: slice) -> Tensor:
-        """Colours of ``part`` of the rays, as the photos of their ``view (N,)`` would show them."""
-        rgb = rendering.rgb[part]
-        if self.appearance is None:
-            return rgb
-        return self.appearance(rgb, rendering.opacity[part], view[part])
 
     def after_step(self, step: int) -> None:
         self.engine.show(f"{self.label}psnr", self.quality)

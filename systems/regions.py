@@ -132,7 +132,7 @@ def _voted(region: Region, renderer: Renderer, scene: Scene, points: Tensor) -> 
         x = own.rays(slice(0, len(own))).points(ray, own.t)
         cell = ((x - low) / (high - low) * last).round().long().clamp(min=0).minimum(last)
         number = (cell[:, 0] * shape[1] + cell[:, 1]) * shape[2] + cell[:, 2]
-        yes = own.weights * mask[own.places()][ray]
+        yes = own.weights * mask[own.places][ray]
         votes.index_add_(1, number, torch.stack([yes, own.weights]))
     votes = votes.view(2, *shape)
     share = votes[0] / votes[1].clamp(min=1e-9)

@@ -35,6 +35,7 @@ from systems.views import patches, shrunk
 from utils.images import resize
 from utils.machine import product_type
 from utils.schedule import Schedule
+from utils.sums import total_of
 
 RECOLOUR_RAYS = 4096
 RECOLOUR_PASSES = 4  # steps per view of the warm-up
@@ -257,9 +258,10 @@ class StyleTask(Task):
 
     def _paint(self, step: int, index: int, frozen: FrozenView, pool: int = 1) -> Terms:
         """Adds the gradient of the objective of a view or a window of it."""
-        mask = functional.avg_pool2d(frozen.mask(), pool)
-        target = self._target(index, frozen) if self.objective.needs_photo else None
-        valid = self._valid(index, frozen)[:, None]
+        mask = pooled(frozen.mask(), pool)
+        target = valid = None
+        if self.objective.needs_photo:
+            target, valid = self._target(index, frozen), self._valid(index, frozen)[:, None]
 
         def image_gradient(colours: Tensor) -> tuple[Terms, Tensor]:
             """The terms of the picture in these colours (P, 3), and their gradient (P, 3)."""
@@ -280,7 +282,7 @@ class StyleTask(Task):
             self.engine.team,
         )
         require_finite(self, terms, step)
-        self.engine.show("loss", sum(terms.values()))
+        self.engine.show("loss", total_of(terms.values()))
         return terms
 
     def _render(self, frozen: FrozenView, part: slice | None = None) -> Tensor:
@@ -289,7 +291,7 @@ class StyleTask(Task):
 
     def _image(self, frozen: FrozenView, colours: Tensor, pool: int = 1) -> Tensor:
         """(1, 3, H / pool, W / pool) of a view in the ``colours (P, 3)``."""
-        return functional.avg_pool2d(frozen.image(colours, self.renderer.background), pool)
+        return pooled(frozen.image(colours, self.renderer.background), pool)
 
     def after_step(self, step: int) -> None:
         n_painted = step - self.n_recolour
@@ -321,6 +323,11 @@ class StyleTask(Task):
             colours = self._colours(lambda _, pixels: self._render(pixels))
         last = fit_colour_transfer(colours, self._palette())
         self.style.decoder.set_colour_map(last.matrix, last.offset)
+
+
+def pooled(image: Tensor, pool: int) -> Tensor:
+    """(B, C, H / pool, W / pool): means of squares of ``pool`` pixels of ``image (B, C, H, W)``."""
+    return image if pool == 1 else functional.avg_pool2d(image, pool)
 
 
 def freeze_geometry(renderer: Renderer) -> None:

@@ -27,6 +27,7 @@ from systems.deferred import add_gradient
 from systems.optimisation import each_once, make_optimizer, rate_factor
 from utils.errors import NumericalError, UserError
 from utils.machine import memory_in_use, release_memory
+from utils.sums import total_of
 from utils.team import Team
 
 Terms = dict[str, Tensor]  # named loss terms, scalars
@@ -156,7 +157,7 @@ class Task(nn.Module):
         """Adds the gradient of the sum of ``terms``, this process's share of the loss."""
         require_finite(self, terms, step)
         parameters = [p for group in self.parameter_groups() for p in group["params"]]
-        add_gradient(self.engine.scaled(sum(terms.values())), parameters)
+        add_gradient(self.engine.scaled(total_of(terms.values())), parameters)
 
     def totals(self, shares: Mapping[str, Tensor]) -> Terms:
         """The terms of all processes together, of each process's share of them."""
@@ -267,8 +268,7 @@ class System(nn.Module):
             self._move(step, optimizer, move)
         self.done = step + 1
         if terms := _mean(found):
-            loss = sum(terms.values())
-            self.engine.record(step, {"loss": loss, **terms})
+            self.engine.record(step, {"loss": total_of(terms.values()), **terms})
         for task in self.tasks:
             task.after_step(step)
 

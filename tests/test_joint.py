@@ -14,9 +14,12 @@ from analyse import analyse
 from analysis.features import Plane
 from analysis.maps import decoded
 from assets.weights import read_weights
+from datasets.cameras.rays import Cameras
+from datasets.portable import scene_from
 from eval import evaluate
 from export import export
 from models.checkpoint import Checkpoint
+from models.encoded import contributing_points
 from opt import parse_analyse, parse_eval, parse_export, parse_train
 from pipeline import train
 from systems.system import System
@@ -160,6 +163,23 @@ def test_resumed_is_the_same_to_the_bit(at, field, more):
     whole = content(joint(field, 8, more + " --suffix whole")[0])
     run_until(6, lambda: joint(field, 8, more))
     assert same(content(joint(field, 8, more + " --resume")[0]), whole)
+
+
+def test_smooth_features_let_colours_of_a_swap_turn_less_with_the_camera(at):
+    turning = {}
+    for weight in (0, 0.1):
+        more = f"--n_features 8 --feature_smoothness {weight}"
+        file = Checkpoint.read(joint("voxels", 100, more)[0])
+        renderer, scene = file.renderer("first", "red"), scene_from(file.scenes["first"])
+        cameras = Cameras.within(scene, scene.train)
+        rays = renderer.clip(cameras.view_rays(0))
+        x, d = contributing_points(renderer, rays, 400, torch.Generator().manual_seed(0))
+        other = cameras.view_rays(3).view_directions[: len(d)]
+        with torch.no_grad():
+            colours = renderer.field.colours(x, d)
+            turned = renderer.field.colours(x, other)
+        turning[weight] = float((colours - turned).abs().mean())
+    assert turning[0.1] < turning[0] / 2
 
 
 def test_a_weight_of_nothing_is_bit_identical_to_no_overlap(at):

@@ -1,13 +1,15 @@
 """``python -m benchmarks few_views``: what a scene from few photos is worth, on the test views.
 
 Each cell of the table is a way of learning, with a field, from a number of photos; it is learned
-once for each draw of the photos, and the table has mean and spread over the draws.
+once for each draw of the photos, and the table has mean and spread over the draws.  What a table in
+``--out`` has already is not learned again, so a table can be made in pieces.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from benchmarks.measure import run_script
 from benchmarks.settings import RESULTS, ROOT
 from benchmarks.table import shown
+from utils.errors import UserError
 from utils.tables import markdown_table
 
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -27,11 +30,19 @@ CONFIGS = {"voxels": "few_views.yaml", "nerf": "nerf_cpu.yaml"}
 # what needs no network: off, and on
 FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # the recipe has it
-    "voxels": (("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"), ()),
+    "voxels": (
+        (
+            *("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"),
+            *("--visible_weight", "0"),
+        ),
+        (),
+    ),
     "nerf": ((), ("--coarse_to_fine", "0.7")),
 }
 WAYS = ("plain", "network-free", "semantic", "all")
 MEASURES = ("psnr", "ssim", "lpips")
+# what all lines of a table have in common
+COMMON = ("root_dir", "semantic", "img_wh", "max_steps", "hull")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,54 +74,99 @@ def words_of(field: str, way: str, semantic: str) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains and measures every cell, and writes few_views.md and .json as it goes."""
+    """Trains and measures every cell, and writes few_views.md and .json as it goes.
+
+    Raises:
+        UserError: the folder has a table of something else.
+    """
     options = parser().parse_args(argv)
     if options.quick:
         options.views, options.fields, options.ways = ["4"], ["voxels"], ["all"]
         options.draws, options.semantic, options.img_wh, options.max_steps = 1, "own", [40, 40], 20
-    out = options.out.resolve()
+    options.root_dir = options.root_dir.resolve()
+    out = options.out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict] = []
+    common = json.loads(json.dumps({name: getattr(options, name) for name in COMMON}, default=str))
+    rows = rows_in(out, common)
     for views in options.views:
         for field in options.fields:
             for way in options.ways:
-                rows.append(cell(options, out, views, field, way))
-                (out / "few_views.json").write_text(json.dumps(rows, indent=2))
-                (out / "few_views.md").write_text(table(rows) + "\n")
-                print(table(rows[-1:]), flush=True)
+                row = row_of(rows, views, field, way)
+                for draw in range(len(row["draws"]), options.draws):
+                    row["draws"].append(learned(options, views, field, way, draw))
+                    content = {"options": common, "rows": rows}
+                    (out / "few_views.json").write_text(json.dumps(content, indent=2))
+                    (out / "few_views.md").write_text(table(rows) + "\n")
+                    print(table([row]), flush=True)
     print(f"{table(rows)}\n\nfew_views.md, few_views.json: {out}")
 
 
-def cell(options: argparse.Namespace, out: Path, views: str, field: str, way: str) -> dict:
-    """One line of the table: the measures and seconds of each draw."""
-    found = []
-    for draw in range(options.draws):
-        name = f"{views}_{field}_{way}_{draw}".replace(" ", "_")
-        print(name, flush=True)
-        config = ROOT / "configs" / CONFIGS[field]
-        recipe = ["--config", str(config), "--root_dir", str(options.root_dir.resolve())]
-        recipe += ["--img_wh", *map(str, options.img_wh), "--prefix", name]
-        recipe += ["--hull" if options.hull else "--no-hull", "--shuffle_seed", str(draw)]
-        recipe += ["--seed", str(draw), "--ckpt_dir", str(out / "ckpts")]
-        recipe += ["--log_dir", str(out / "runs"), *VIEWS[views]]
-        recipe += ["--max_steps", str(options.max_steps)] if options.max_steps else []
-        recipe += ["--voxel_resolution", "24"] if options.quick else []
-        words = words_of(field, way, options.semantic)
-        seconds, _ = run_script("pipeline.py", "--stage", "geometry", *recipe, *words)
-        ckpt = out / "ckpts" / f"{name}_geometry.ckpt"
-        renders = out / "renders"
-        run_script("eval.py", "--ckpt_path", str(ckpt), "--output_dir", str(renders))
-        metrics = json.loads((renders / ckpt.stem / "metrics.json").read_text())
-        found.append({m: metrics[m] for m in MEASURES if m in metrics} | {"seconds": seconds})
-    return {"views": views, "field": field, "way": way, "draws": found}
+def rows_in(out: Path, common: dict) -> list[dict]:
+    """The rows of the table in a folder; none where there is no table.
+
+    Args:
+        common: the `COMMON` options of the table that is to be made.
+
+    Raises:
+        UserError: it was made with others.
+    """
+    file = out / "few_views.json"
+    if not file.exists():
+        return []
+    found = json.loads(file.read_text())
+    for name in COMMON:
+        if found["options"][name] != common[name]:
+            raise UserError(
+                f"{file}: was made with --{name} {found['options'][name]}, not {common[name]}; "
+                "give another --out"
+            )
+    return found["rows"]
+
+
+def row_of(rows: list[dict], views: str, field: str, way: str) -> dict:
+    """The line of a cell, which is added where it is not there."""
+    for row in rows:
+        if (row["views"], row["field"], row["way"]) == (views, field, way):
+            return row
+    rows.append({"views": views, "field": field, "way": way, "draws": []})
+    return rows[-1]
+
+
+def learned(options: argparse.Namespace, views: str, field: str, way: str, draw: int) -> dict:
+    """The measures of one draw, and the processor's seconds for learning it."""
+    name = f"{views}_{field}_{way}_{draw}".replace(" ", "_")
+    print(name, flush=True)
+    out = options.out
+    recipe = ["--config", str(ROOT / "configs" / CONFIGS[field])]
+    recipe += ["--root_dir", str(options.root_dir), "--prefix", name]
+    recipe += ["--img_wh", *map(str, options.img_wh), "--hull" if options.hull else "--no-hull"]
+    recipe += ["--shuffle_seed", str(draw), "--seed", str(draw), "--ckpt_dir", str(out / "ckpts")]
+    recipe += ["--log_dir", str(out / "runs"), *VIEWS[views]]
+    recipe += ["--max_steps", str(options.max_steps)] if options.max_steps else []
+    recipe += ["--voxel_resolution", "24"] if options.quick else []
+    before = _childrens_seconds()
+    words = words_of(field, way, options.semantic)
+    run_script("pipeline.py", "--stage", "geometry", *recipe, *words)
+    seconds = _childrens_seconds() - before
+    ckpt, renders = out / "ckpts" / f"{name}_geometry.ckpt", out / "renders"
+    run_script("eval.py", "--ckpt_path", str(ckpt), "--output_dir", str(renders))
+    metrics = json.loads((renders / ckpt.stem / "metrics.json").read_text())
+    return {m: metrics[m] for m in MEASURES if m in metrics} | {"seconds": seconds}
+
+
+def _childrens_seconds() -> float:
+    """Of the processor, for the scripts that have been run."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def table(rows: Sequence[dict]) -> str:
     """The table: mean and spread (standard deviation) over the draws, and the worst PSNR."""
-    headings = ["photos", "field", "learned", *MEASURES, "worst psnr", "time"]
+    headings = ["photos", "field", "learned", *MEASURES, "worst psnr", "processor time"]
     lines = []
     for row in rows:
-        draws = row["draws"]
+        if not (draws := row["draws"]):
+            continue
         cells = [_spread([draw[m] for draw in draws if m in draw]) for m in MEASURES]
         worst = f"{min(draw['psnr'] for draw in draws):.2f}"
         time = shown(statistics.mean(draw["seconds"] for draw in draws), "s")

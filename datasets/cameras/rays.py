@@ -55,19 +55,14 @@ class Rays:
         ``ray_index (M,)``; the transpose of a contiguous (3, M), which is computed, and read by a
         field, several times faster."""
         x = torch.addcmul(
-            self._start.index_select(1, ray_index),
-            self._along.index_select(1, ray_index),
-            t.to(self.origins.dtype),
+            *self._lines.index_select(1, ray_index).split(3), t.to(self.origins.dtype)
         )
         return self.space.ray_to_field(x.T)
 
     @cached_property
-    def _start(self) -> Tensor:
-        return self.origins.T.contiguous()
-
-    @cached_property
-    def _along(self) -> Tensor:
-        return self.directions.T.contiguous()
+    def _lines(self) -> Tensor:
+        """(6, N) origins and directions."""
+        return torch.cat([self.origins.T, self.directions.T])
 
     def march(self) -> March:
         """The parametrisation in which steps along the rays have equal lengths in the field."""
@@ -141,11 +136,26 @@ class Cameras:
         ratio = (sizes / self.sizes).flip(1).repeat(1, 2)
         return replace(self, intrinsics=self.intrinsics * ratio, sizes=sizes)
 
-    def rays(self, view: Tensor, row: Tensor, column: Tensor) -> Rays:
+    @cached_property
+    def _pixel_rays(self) -> Tensor:
+        """(V, 4, 3) of each camera: the direction through the pixel (0, 0), not of unit length, and
+        what a row and a column add to it; the camera's position."""
+        fx, fy, cx, cy = self.intrinsics.double().T[..., None]
+        right, up, back, position = self.c2w.double().unbind(-1)
+        first = right * (0.5 - cx) / fx + up * (cy - 0.5) / fy - back
+        return torch.stack([first, -up / fy, right / fx, position], 1).to(self.c2w)
+
+    @cached_property
+    def _range(self) -> Tensor:
+        """(2, 1) near and far."""
+        return self.c2w.new_tensor([[self.near], [self.far]])
+
+    def rays(self, view: int | Tensor, row: Tensor, column: Tensor) -> Rays:
         """Rays through pixel centres.
 
         Args:
-            view, row, column: (N,) integer tensors on the cameras' device.
+            view: number of the camera, or (N,) one for each pixel.
+            row, column: (N,) integer tensors on the cameras' device.
 
         Returns:
             N rays in scene units, or warped to NDC; view directions in world space.
@@ -157,16 +167,13 @@ class Cameras:
         >>> rays.origins.tolist(), (rays.directions * 100).round().tolist()
         ([[0.0, 0.0, 0.0]], [[2.0, -2.0, -100.0]])
         """
-        fx, fy, cx, cy = self.intrinsics[view].unbind(-1)
-        local = torch.stack(
-            [(column + 0.5 - cx) / fx, (cy - row - 0.5) / fy, torch.full_like(fx, -1)], dim=-1
-        )
-        c2w = self.c2w[view]
+        first, down, right, position = self._pixel_rays[view].unbind(-2)
         # not a matrix product, which autocast would round to half precision: pixels off
-        directions = (c2w[:, :, :3] * local[:, None]).sum(-1)
+        directions = torch.addcmul(first, row[:, None], down)
+        directions = torch.addcmul(directions, column[:, None], right)
         directions = directions / directions.norm(dim=-1, keepdim=True)
-        near, far = torch.full_like(fx, self.near), torch.full_like(fx, self.far)
-        return self.space.warp_rays(Rays(c2w[:, :, 3], directions, near, far))
+        near, far = self._range.expand(2, len(row))
+        return self.space.warp_rays(Rays(position.expand_as(directions), directions, near, far))
 
     def view_rays(self, view: int, start: int = 0, stop: int | None = None) -> Rays:
         """Rays of the pixels ``start:stop`` (row-major) of one whole view."""
@@ -174,7 +181,7 @@ class Cameras:
         pixel = torch.arange(
             start, height * width if stop is None else stop, device=self.c2w.device
         )
-        return self.rays(torch.full_like(pixel, view), pixel // width, pixel % width)
+        return self.rays(view, pixel // width, pixel % width)
 
     def project(self, view: int | Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where cameras see points: the inverse of `rays`.

@@ -146,8 +146,7 @@ class Space:
     def clip(self, rays: Rays, box: Tensor) -> Rays:
         """The part of the rays that is inside a ``box (2, 3)`` of the field (slab method)."""
         inverse = rays.directions.masked_fill(rays.directions == 0, 1e-12).reciprocal()
-        a = (box[0] - rays.origins) * inverse
-        b = (box[1] - rays.origins) * inverse
+        a, b = (box[:, None] - rays.origins) * inverse
         near = torch.maximum(torch.minimum(a, b).amax(-1), rays.near)
         far = torch.minimum(torch.maximum(a, b).amin(-1), rays.far)
         return replace(rays, near=near, far=far)

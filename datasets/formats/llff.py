@@ -142,7 +142,7 @@ def _ndc_scene(root_dir: Path, views: dict[str, list[View]], options: LoadOption
     for index, view in enumerate(every):
         row = torch.tensor([0, 0, view.height - 1, view.height - 1])
         column = torch.tensor([0, view.width - 1, 0, view.width - 1])
-        rays = cameras.rays(torch.full_like(row, index), row, column)
+        rays = cameras.rays(index, row, column)
         if not bool((rays.far > 0).all()):
             raise UserError(
                 f"{root_dir / FILE}: {view.name} does not face the way the others do; "

@@ -70,11 +70,11 @@ def test_operations_and_waits_are_counted():
 @pytest.mark.parametrize(
     ("count", "operations", "waits"),
     [
-        (lambda: launches.geometry_launches(QUICK, "voxels"), 355, 6),
-        (lambda: launches.geometry_launches(QUICK, "nerf"), 555, 4),
-        (lambda: launches.geometry_launches(QUICK, "nerf_occupancy"), 370, 5),
-        (lambda: launches.style_launches(QUICK, "voxels", "memory_saving"), 525, 3),
-        (lambda: launches.frame_launches(QUICK), 380, 10),
+        (lambda: launches.geometry_launches(QUICK, "voxels"), 305, 6),
+        (lambda: launches.geometry_launches(QUICK, "nerf"), 440, 3),
+        (lambda: launches.geometry_launches(QUICK, "nerf_occupancy"), 315, 5),
+        (lambda: launches.style_launches(QUICK, "voxels", "memory_saving"), 250, 3),
+        (lambda: launches.frame_launches(QUICK), 220, 7),
     ],
     ids=["voxels", "nerf", "nerf_occupancy", "style", "frame"],
 )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from losses.masked import mask_like, masked_sums
+from losses.masked import mask_like, masked_sums, masks_like
 
 
 def test_no_mask_is_everywhere():
@@ -39,3 +39,12 @@ def test_mean_and_coverage():
     assert sums.coverage().item() == 1
     assert masked_sums(values, torch.zeros_like(weight)).mean().item() == 0
     assert masked_sums(values, weight / 8).coverage().item() == pytest.approx(0.5)
+
+
+def test_masks_of_several_layers_are_those_of_each():
+    mask = torch.rand(1, 1, 21, 13)
+    features = {"deep": torch.zeros(1, 2, 5, 3), "fine": torch.zeros(1, 4, 21, 13)}
+    features["middle"] = torch.zeros(1, 3, 10, 6)
+    for name, found in masks_like(features, mask).items():
+        torch.testing.assert_close(found, mask_like(features[name], mask))
+    assert masks_like(features, None) == {"deep": None, "fine": None, "middle": None}

@@ -46,6 +46,21 @@ def test_importance_of_an_empty_ray_is_uniform():
     assert torch.allclose(t, stratified(torch.zeros(1), torch.full((1,), 4.0), 16, None), atol=1e-5)
 
 
+def test_importance_equals_its_plain_twin():
+    """The inverse of each ray's own distribution, with one search and two look-ups written out."""
+    g = generator()
+    edges = torch.rand(9, 7, generator=g, dtype=torch.float64).cumsum(-1)
+    weights = torch.rand(9, 6, generator=g, dtype=torch.float64)
+    u = stratified(torch.zeros(9).double(), torch.ones(9).double(), 20, g)
+    pdf = (weights + 1e-5) / (weights + 1e-5).sum(-1, keepdim=True)
+    cdf = torch.cat([torch.zeros(9, 1), pdf.cumsum(-1)], -1)
+    for ray, row in enumerate(importance(edges, weights, u)):
+        for t, value in zip(row, u[ray], strict=True):
+            k = int((cdf[ray, 1:-1] <= value).sum())
+            share = (value - cdf[ray, k]) / (cdf[ray, k + 1] - cdf[ray, k])
+            torch.testing.assert_close(t, torch.lerp(edges[ray, k], edges[ray, k + 1], share))
+
+
 def test_interval_edges_cover_the_ray():
     t = torch.tensor([[1.0, 2, 4]])
     edges = interval_edges(t, torch.tensor([0.5]), torch.tensor([5.0]))

@@ -43,6 +43,22 @@ def test_places_outside_are_in_no_cell():
     assert number.tolist() == [0, 23, *[-1] * len(nowhere)]
 
 
+def test_a_point_is_in_an_occupied_cell_or_not():
+    g = torch.Generator().manual_seed(0)
+    occupied = torch.rand(3, 4, 5, generator=g) < 0.5
+    bounds = torch.tensor([[-1.0, 2, -7], [2, 3, 5]])
+    x = bounds[0] + (1.4 * torch.rand(500, 3, generator=g) - 0.2) * (bounds[1] - bounds[0])
+    cell = ((x - bounds[0]) / (bounds[1] - bounds[0]) * torch.tensor(occupied.shape)).floor().long()
+    inside = ((cell >= 0) & (cell < torch.tensor(occupied.shape))).all(-1)
+    expected = torch.zeros(500, dtype=torch.bool)
+    expected[inside] = occupied[tuple(cell[inside].T)]
+    assert 0 < expected.sum() < inside.sum() < 500
+    grid = OccupancyGrid(occupied, bounds)
+    assert torch.equal(grid.contains(x), expected)
+    x[0] = torch.nan
+    assert not grid.contains(x)[0]
+
+
 def test_a_grid_at_another_resolution():
     grid = torch.zeros(4, 4, 4, dtype=torch.bool)
     grid[1, 2, 3] = True

@@ -99,6 +99,25 @@ def test_weights_of_many_rays_do_not_lose_digits():
     torch.testing.assert_close(weights.view(n, per_ray).double(), expected, rtol=1e-4, atol=1e-7)
 
 
+def test_weights_and_gradient_equal_their_plain_twin():
+    """Also of rays without a sample, at the beginning, in between and at the end."""
+    g = torch.Generator().manual_seed(0)
+    ray = torch.randint(1, 9, (60,), generator=g).sort().values
+    ray = ray[ray != 4]
+    delta = torch.rand(len(ray), generator=g, dtype=torch.float64)
+    density = (3 * torch.rand(len(ray), generator=g, dtype=torch.float64)).requires_grad_()
+    found = compositing_weights(density, Samples(ray, delta, delta, 10))
+    plain = torch.zeros(len(ray), dtype=torch.float64)
+    for i in range(len(ray)):
+        before = (density * delta)[(ray == ray[i]) & (torch.arange(len(ray)) < i)].sum()
+        alone = torch.zeros(len(ray), dtype=torch.float64).index_fill(0, torch.tensor(i), 1.0)
+        plain = plain + alone * (-before).exp() * (1 - (-density[i] * delta[i]).exp())
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=0)
+    upstream = torch.randn(len(ray), generator=g, dtype=torch.float64)
+    gradients = [torch.autograd.grad(w, density, upstream)[0] for w in (found, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
 def test_weights_gradient():
     ray = torch.tensor([0, 0, 0, 2, 2])
     delta = torch.tensor([0.3, 0.2, 0.5, 0.1, 0.9], dtype=torch.float64)

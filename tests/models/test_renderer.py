@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from datasets.cameras.rays import Cameras, Rays
-from models.render import Rendering
+from models.render import Rendering, Samples
 from models.renderer import Renderer, ray_chunks, render_view
 
 WHITE = torch.ones(3)
@@ -268,7 +268,9 @@ def test_the_background_is_behind_everything(make):
     first, second = 1 - math.exp(-1.0), math.exp(-1.0) * (1 - math.exp(-3.0))
     rgb = torch.tensor([[first, second, 0.0], [0, 0, 0]])
     opacity = torch.tensor([first + second, 0.0])
-    black = Rendering(rgb, torch.zeros(2), opacity, torch.zeros(0))
+    none = torch.zeros(0)
+    samples = Samples(none.long(), none, none, n_rays=2)
+    black = Rendering(rgb, opacity, none, samples)
     over = renderer.over_background(black)
     expected = torch.tensor([[first, second, math.exp(-4.0)], [0, 0, 1]])
     torch.testing.assert_close(over.rgb, expected)

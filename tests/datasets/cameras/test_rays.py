@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasets.cameras.rays import Cameras
+from datasets.cameras.rays import Cameras, Rays
 from datasets.cameras.space import NDC, WORLD
 
 SCALE = (2 * 10 / 8, 2 * 20 / 6, 0.5)  # of NDC
@@ -28,6 +28,41 @@ def test_directions_by_hand():
     torch.testing.assert_close(rays.origins[2], torch.tensor([1.0, 2, 3]))
     assert rays.near.tolist() == [1, 1, 1]
     assert rays.far.tolist() == [5, 5, 5]
+
+
+def test_rays_equal_their_plain_twin():
+    """A pinhole, written out in double precision, in a large image."""
+    several = cameras()
+    several.intrinsics = torch.tensor([[4000.0, 3990.0, 2010.3, 1490.7], [10.0, 10.0, 4.0, 3.0]])
+    g = torch.Generator().manual_seed(0)
+    row = torch.randint(3000, (200,), generator=g, dtype=torch.int32)
+    column = torch.randint(4000, (200,), generator=g)
+    for view in (0, torch.randint(2, (200,), generator=g)):
+        rays = several.rays(view, row, column)
+        fx, fy, cx, cy = several.intrinsics[view].double().unbind(-1)
+        x, y = (column + 0.5 - cx) / fx, (cy - row - 0.5) / fy
+        local = torch.stack([x, y, torch.full_like(x, -1)], -1)
+        expected = torch.einsum("...ij,...j->...i", several.c2w[view][..., :3].double(), local)
+        expected = expected / expected.norm(dim=-1, keepdim=True)
+        torch.testing.assert_close(rays.directions.double(), expected, rtol=0, atol=3e-7)
+        position = several.c2w[view][..., 3].expand(200, 3)
+        assert torch.equal(rays.origins, position)
+
+
+def test_clipped_rays_are_in_the_box():
+    """The slab method, written out; one ray runs along a side, one passes by."""
+    origins = torch.tensor([[-3.0, 0.1, 0.2], [0.0, 0.0, 5.0], [-3.0, 4.0, 0.0]])
+    directions = torch.tensor([[0.8, 0.6, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+    near, far = torch.tensor([0.0, 4.5, 0.0]), torch.tensor([9.0, 9.0, 9.0])
+    box = torch.tensor([[-1.0, -2, -1], [1, 2, 1]])
+    found = Rays(origins, directions, near, far).clip(box)
+    for ray in range(2):
+        t = torch.linspace(0, 9, 90001)
+        x = origins[ray] + t[:, None] * directions[ray]
+        inside = t[((x >= box[0]) & (x <= box[1])).all(-1) & (t >= near[ray])]
+        assert float(found.near[ray]) == pytest.approx(float(inside[0]), abs=2e-4)
+        assert float(found.far[ray]) == pytest.approx(float(inside[-1]), abs=2e-4)
+    assert found.far[2] <= found.near[2]
 
 
 def test_a_whole_view_is_its_pixels_in_raster_order():
