@@ -94,6 +94,9 @@ class LatentVoxelStyle(Style):
         shared = self.head._lattice
         return deepcopy(self, {id(shared): shared})
 
+    def smooth(self) -> None:
+        self.head.smooth()
+
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
         scale = lr / STYLE_RATES["features"] if lr else 1.0
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -91,6 +92,17 @@ class Lattice(nn.Module):
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
         return self.bounds[0] + index * self.cell
 
+    def next_vertex(self, axis: int, side: int) -> Tensor:
+        """(V,) int64: the vertex that follows each one along an axis, ``side`` 1 or -1; itself
+        where there is none."""
+        shape = [n + 1 for n in self.active.shape]
+        stride = math.prod(shape[axis + 1 :])
+        key, own = self.vertex_key, torch.arange(self.n_vertices, device=self.vertex_key.device)
+        wanted = key + side * stride
+        found = torch.searchsorted(key, wanted).clamp(max=self.n_vertices - 1)
+        within = key // stride % shape[axis] != (shape[axis] - 1 if side > 0 else 0)
+        return torch.where(within & (key[found] == wanted), found, own)
+
     def position(self, x: Tensor) -> Tensor:
         """(3, M): ``x (M, 3)`` in cell coordinates."""
         return (x.T.contiguous() - self.bounds[0][:, None]) * self.scale[:, None]
@@ -158,6 +170,15 @@ class VertexFeatures(nn.Module):
         lattice = self._lattice[0]
         return lattice.interpolate(self.table, feature.clamp(min=0), lattice.position(x))
 
+    @torch.no_grad()
+    def smooth(self) -> None:
+        """Averages each vertex with the next ones along each axis, weights 1/4, 1/2, 1/4: nothing
+        is left of what alternates from vertex to vertex."""
+        for axis in range(3):
+            before, after = (self._lattice[0].next_vertex(axis, side) for side in (-1, 1))
+            mean = self.table.index_select(0, before).add_(self.table.index_select(0, after))
+            self.table.mul_(0.5).add_(mean, alpha=0.25)
+
 
 class VoxelStyle(Style):
     """(cell, position, viewing direction) -> colour: features on the vertices and a small MLP.
@@ -193,6 +214,9 @@ class VoxelStyle(Style):
         """Draws the parameters anew: small random features, colours near grey."""
         super().reset()
         nn.init.normal_(self.head.table, std=0.1)
+
+    def smooth(self) -> None:
+        self.head.smooth()
 
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
         return self.groups_at(STYLE_PATCH_RATES if every_patch else STYLE_RATES, lr)

@@ -32,7 +32,7 @@ from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import stages_of
+from systems.style_task import coarse_ends, stages_of
 from systems.styled_features import StyledFeatures
 from systems.system import Plan, Subjects, Task, Terms, bytes_of, require_finite
 from utils.images import LUMA, resize, to_uint8
@@ -232,6 +232,12 @@ class MimicTask(Task):
         begin, end = ends[-2:]
         done = (step - self.lesson.n_consistency - begin) / max(1, end - begin)
         return super().rate(step, n_steps) * (1 - (1 - LAST_RATE) * min(1.0, max(0.0, done)))
+
+    def before_step(self, step: int) -> bool:
+        if step - self.lesson.n_consistency in coarse_ends(self.stages):
+            for style in self.styles:
+                style.smooth()
+        return False
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):

@@ -166,3 +166,21 @@ def test_a_style_rendered_without_a_code_takes_its_own_mean(make_field, points, 
     x, d = points()
     assert torch.equal(field.colours(x, d), field.colours(x, d, style.latents.mean))
     assert not torch.equal(field.colours(x, d), field.colours(x, d, style.latents.codes[0]))
+
+
+def test_smoothed_vertices(make_field):
+    """What alternates from vertex to vertex vanishes inside, what is linear stays; the field ends
+    with its own values."""
+    field = make_field("voxels")
+    head = LatentVoxelStyle(field.geometry, 3).head
+    index = ((field.geometry.lattice.vertices() + 1) / field.geometry.lattice.cell).round()
+    inside = ((index > 0) & (index < torch.tensor([8, 8, 6]))).all(1)
+    with torch.no_grad():
+        head.table.copy_(torch.stack([(-1.0) ** index[:, 1], index[:, 0], index.sum(1)], 1))
+    before = head.table.detach().clone()
+    head.smooth()
+    assert head.table[inside, 0].abs().max() < 1e-6
+    torch.testing.assert_close(head.table[inside, 1:], before[inside, 1:])
+    corner = (index == 8 * torch.tensor([1, 1, 0])).all(1)
+    assert head.table[corner, 1].item() == pytest.approx(7.75)
+    assert head.table.requires_grad

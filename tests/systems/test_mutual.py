@@ -20,6 +20,7 @@ from models.latents import Latents
 from models.mixing import Mixture
 from models.style import logits_of
 from models.stylizer import Moments, pooled
+from models.voxels import VoxelStyle
 from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
@@ -181,6 +182,24 @@ def test_a_resumed_run_ends_with_the_same_bits(at):
         assert found.keys() == whole.keys()
         assert all(torch.equal(found[k], whole[k]) for k in whole)
         Path("ckpts/sphere_r.ckpt").unlink()
+
+
+def test_what_coarse_steps_leave_is_smoothed_once(at, monkeypatch):
+    """Between a step on every second pixel and one on all, of each painting, resumed or not."""
+    monkeypatch.setattr("systems.style_task.COARSEST", 13)
+    smoothed = []
+    for kind in (LatentVoxelStyle, VoxelStyle):
+        monkeypatch.setattr(kind, "smooth", lambda own: smoothed.append(own))
+    run_until(8, lambda: mutual("--suffix s --checkpoint_every 3"))
+    assert not smoothed
+    mutual("--suffix s --checkpoint_every 3 --resume")
+    assert len(set(smoothed)) == len(smoothed) == len(NAMES)
+    line = "--stage style --root_dir sphere --ckpt_path ckpts/sphere_g.ckpt --features own"
+    line += " --style_dir paintings/wave.png --max_steps 5"
+    train(parse_train(f"{line} --coarse_share 0 --suffix fine".split()))
+    assert len(smoothed) == len(NAMES)
+    train(parse_train(f"{line} --coarse_share 0.5 --suffix coarse".split()))
+    assert len(smoothed) == len(NAMES) + 1
 
 
 def test_a_decoder_of_ones_own(at):
