@@ -111,11 +111,21 @@ class Lattice(nn.Module):
         """Index (M,) int32 of the cell that contains each ``position (3, M)``; -1: no cell."""
         return self.cell_of.index_select(0, bordered_index(position, self.active.shape))
 
-    def interpolate(self, table: Tensor, cell: Tensor, position: Tensor) -> Tensor:
+    def interpolate(
+        self, table: Tensor, cell: Tensor, position: Tensor, row: Tensor | None = None
+    ) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``position (3, M)`` in existing
-        ``cell (M,)``."""
+        ``cell (M,)``; of one whose rows are not the vertices with each vertex's ``row (V,)``."""
         weights = trilinear_weights(position - position.floor())
-        return trilinear_gather(table, self.corners, cell, weights.to(table.dtype))
+        return trilinear_gather(table, self.corners, cell, weights.to(table.dtype), row)
+
+    def smoothed(self, table: Tensor) -> Tensor:
+        """Averages of each vertex in ``table (V, F)`` with the next ones along each axis, weights
+        1/4, 1/2, 1/4: nothing is left of what alternates from vertex to vertex."""
+        for axis in range(3):
+            before, after = (table[self.next_vertex(axis, side)] for side in (-1, 1))
+            table = before.add_(after).mul_(0.25).add_(table, alpha=0.5)
+        return table
 
 
 class VoxelGeometry(nn.Module):
@@ -156,14 +166,16 @@ class VertexFeatures(nn.Module):
     Args:
         lattice: of the geometry.
         n_features: F, per vertex.
+        n_rows: of the table; None: one for each vertex.
     """
 
     linear = None
 
-    def __init__(self, lattice: Lattice, n_features: int) -> None:
+    def __init__(self, lattice: Lattice, n_features: int, n_rows: int | None = None) -> None:
         super().__init__()
         self._lattice = (lattice,)  # in a tuple, or it would be registered as a submodule
-        self.table = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
+        n_rows = lattice.n_vertices if n_rows is None else n_rows
+        self.table = nn.Parameter(torch.zeros(n_rows, n_features))
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
         """``feature (M,)``, indices of cells or -1, and ``x (M, 3)`` -> (M, F)."""
@@ -172,12 +184,8 @@ class VertexFeatures(nn.Module):
 
     @torch.no_grad()
     def smooth(self) -> None:
-        """Averages each vertex with the next ones along each axis, weights 1/4, 1/2, 1/4: nothing
-        is left of what alternates from vertex to vertex."""
-        for axis in range(3):
-            before, after = (self._lattice[0].next_vertex(axis, side) for side in (-1, 1))
-            mean = self.table.index_select(0, before).add_(self.table.index_select(0, after))
-            self.table.mul_(0.5).add_(mean, alpha=0.25)
+        """See `Lattice.smoothed`."""
+        self.table.copy_(self._lattice[0].smoothed(self.table))
 
 
 class VoxelStyle(Style):

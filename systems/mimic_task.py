@@ -20,7 +20,7 @@ from datasets.scene import Scene
 from losses.colour_transfer import fit_colour_transfer
 from losses.style_image import painting_size
 from models.field import Field
-from models.latent_voxels import LatentVoxelStyle
+from models.latent_voxels import LatentVoxelStyle, rows_of
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style, logits_of
 from models.trilinear import CORNERS
@@ -174,10 +174,17 @@ class MimicTask(Task):
         views = PhotoViews(self.frozen, self.renderer.field, self.renderer.background, self.chunks)
         quiet = self.engine.team.rank > 0
         with self.engine.autocast(), torch.no_grad():
+            field = self.renderer.field
+            seen = torch.zeros(0, dtype=torch.bool)  # vertices, if the styles have any
+            if isinstance(self.styles[0], LatentVoxelStyle):
+                seen = torch.zeros_like(self.styles[0].head.seen)
             for index in tqdm(
                 range(len(self.frozen)), desc="photographic views", unit="view", disable=quiet
             ):
                 views.add(index)
+                if len(seen):
+                    cells = self.frozen.view(index).feature.clamp(min=0).unique()
+                    seen[field.geometry.lattice.corners[cells.long()].long().flatten()] = True
             every = range(len(views))
             steps = tqdm(every, desc="statistics", unit="view", disable=quiet)
             content = views.statistics(self.stylizer, steps)
@@ -199,16 +206,25 @@ class MimicTask(Task):
         self.views = views
         self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
-            self._begin(rows)
+            self._begin(rows, seen)
         self.decoder[0].provide(self.styled[1])
 
-    def _begin(self, rows: list[Tensor]) -> None:
-        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts."""
+    def _begin(self, rows: list[Tensor], seen: Tensor) -> None:
+        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts; drops
+        all vertices but those ``seen (V,)``."""
         codes = code_distributions(rows, self.options.seed)
         for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
             own.latents.draw(mean, log_variance, self.generator(number, 5))
-        if isinstance(self.styles[0], LatentVoxelStyle):
+        if len(seen):
+            seen[0] = True  # at least one
+            self._keep(seen)
             self._recolour()
+
+    def _keep(self, seen: Tensor) -> None:
+        """Drops what no training view sees, see `SeenVertices`."""
+        row = rows_of(seen)
+        for own in self.styles:
+            own.head.keep(seen, row)
 
     def _recolour(self) -> None:
         """Brings the scene's colours on the vertices into each painting's palette."""
@@ -385,7 +401,12 @@ class MimicTask(Task):
         return {"styles": self.styles.state_dict(), "answer": answer}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        load_module(self.styles, state.get("styles"))
+        styles = state.get("styles")
+        if isinstance(self.styles[0], LatentVoxelStyle) and isinstance(styles, Mapping):
+            seen, every = styles.get("0.head.seen"), self.styles[0].head.seen
+            if torch.is_tensor(seen) and (seen.shape, seen.dtype) == (every.shape, every.dtype):
+                self._keep(seen)
+        load_module(self.styles, styles)
         answer = state.get("answer")
         self.answer = Answer(**answer) if answer else None
         self.resumed = True

@@ -5,9 +5,10 @@ import torch
 from torch import distributions, nn
 
 from models.latent_nerf import SKIP, LatentNerfStyle
-from models.latent_voxels import LatentVoxelStyle
+from models.latent_voxels import LatentVoxelStyle, rows_of
 from models.latents import Latents
 from models.mlp import positional_encoding
+from models.style import build_style
 from models.style_vae import StyleVae, divergence, fit_style_vae
 
 
@@ -184,3 +185,32 @@ def test_smoothed_vertices(make_field):
     corner = (index == 8 * torch.tensor([1, 1, 0])).all(1)
     assert head.table[corner, 1].item() == pytest.approx(7.75)
     assert head.table.requires_grad
+
+
+def test_vertices_that_no_view_sees_have_the_numbers_of_one_before(make_field, points, gradients):
+    """Values and gradients are those of a table of all vertices; so is what smoothing makes of the
+    seen ones, and what a saved style shows."""
+    field = make_field("voxels").double()
+    every, style = (LatentVoxelStyle(field.geometry, 3).double() for _ in range(2))
+    nn.init.normal_(style.head.table)
+    seen = torch.rand(len(style.head.table), generator=torch.Generator().manual_seed(0)) < 0.6
+    row = rows_of(seen)
+    style.head.keep(seen, row)
+    assert len(style.head.table) == seen.sum()
+    with torch.no_grad():
+        every.head.table.copy_(style.head.table[row])
+    x, d = points(200, torch.float64)
+    feature = field.geometry.feature(x)
+    found, wanted = style(feature, x, d), every(feature, x, d)
+    torch.testing.assert_close(found, wanted)
+    (grad,), (whole,) = gradients(found, [style.head.table]), gradients(wanted, [every.head.table])
+    torch.testing.assert_close(grad, torch.zeros_like(grad).index_add(0, row.long(), whole))
+    again = build_style(style.spec(), field.geometry).double()
+    again.load_state_dict(style.state_dict())
+    assert torch.equal(again(feature, x, d), found)
+    style.head.smooth()
+    every.head.smooth()
+    torch.testing.assert_close(style.head.table, every.head.table[seen])
+    other = style.clone()
+    other.load_state_dict(style.state_dict())
+    assert other.head.row is style.head.row and other.head.table is not style.head.table
