@@ -49,7 +49,8 @@ class SeenVertices(VertexFeatures):
 
     def _count(self) -> None:
         row = rows_of(self.seen)
-        if not torch.equal(row, self.row):  # or it stays the one that paintings share
+        # the same one stays: paintings share it
+        if row.is_meta or not torch.equal(row, self.row):
             self.row = row
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
