@@ -859,6 +859,10 @@ def _check_modules(checkpoint: Checkpoint, name: str) -> None:
         _require_kind(style.spec, kind, where)
         built = _built(lambda spec=style.spec: build_style(spec, renderer.field.geometry), where)
         _require_same(built.state_dict(), style.state, where)
+        seen, n_seen = style.state.get("head.seen"), style.spec.get("n_seen")
+        if seen is not None:
+            fits = 0 < n_seen == int(seen.sum())
+            _require(fits, f"{where}: {int(seen.sum())} vertices are seen, it has {n_seen}")
 
 
 def _built(make: Callable[[], Any], where: str) -> Any:

@@ -586,3 +586,7 @@ def test_a_painting_on_more_vertices_than_any_module_is_wide(tmp_path):
     found = Checkpoint.read(tmp_path / "painted.ckpt").renderer(style="wave").field.style
     assert seen.sum() > 1 << 16
     assert same(found.state_dict(), style.state_dict())
+    painted.styles["wave"].state["head.seen"][:] = True
+    painted.write(tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="vertices are seen"):
+        Checkpoint.read(tmp_path / "other.ckpt")
