@@ -44,6 +44,7 @@ PARTS = {
     "fine": "a fine network (--fine_path)",
 }
 LARGEST = 1 << 16  # of the integers in a spec, and of the sides of an image
+MOST_VERTICES = (1 << 31) - 1
 FARTHEST = 1e9  # scene units
 SHORTEST = 1e-9  # scene units
 SWITCHES = ("view_dependent", "colour_map")  # booleans in the spec of a style
@@ -726,7 +727,8 @@ def _check_spec(spec: object, where: str) -> None:
         if name in SWITCHES:
             _require(type(value) is bool, f"{here}: {value!r:.40}, neither True nor False")
         elif type(value) is int or name.startswith("n_"):
-            _integer(value, 1 if name == "n_coarse" else 0, LARGEST, here)
+            most = MOST_VERTICES if name == "n_seen" else LARGEST
+            _integer(value, 1 if name == "n_coarse" else 0, most, here)
         elif isinstance(value, Mapping):
             _check_spec(value, here)
         else:
@@ -857,6 +859,10 @@ def _check_modules(checkpoint: Checkpoint, name: str) -> None:
         _require_kind(style.spec, kind, where)
         built = _built(lambda spec=style.spec: build_style(spec, renderer.field.geometry), where)
         _require_same(built.state_dict(), style.state, where)
+        seen, n_seen = style.state.get("head.seen"), style.spec.get("n_seen")
+        if seen is not None:
+            fits = 0 < n_seen == int(seen.sum())
+            _require(fits, f"{where}: {int(seen.sum())} vertices are seen, it has {n_seen}")
 
 
 def _built(make: Callable[[], Any], where: str) -> Any:

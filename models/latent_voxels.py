@@ -16,9 +16,70 @@ from torch import Tensor, nn
 
 from models.latents import N_CODE, Latents
 from models.style import ParameterGroups, Style, logits_of
-from models.voxels import STYLE_RATES, VertexFeatures, VoxelField, VoxelGeometry, VoxelStyle
+from models.voxels import (
+    STYLE_RATES,
+    Lattice,
+    VertexFeatures,
+    VoxelField,
+    VoxelGeometry,
+    VoxelStyle,
+)
 
 ROWS = 1 << 16  # vertices whose photographic colours are computed at once
+
+
+class SeenVertices(VertexFeatures):
+    """The head of a painting: numbers of the vertices that training views see, in their order; any
+    other has those of the last one before it, nearly always next to it.
+
+    Args:
+        lattice: of the geometry.
+        n_features: F, per vertex.
+        n_seen: how many vertices they see; None: all.
+    """
+
+    seen: Tensor  # (V,) bool
+    row: Tensor  # (V,) int32, of the table
+
+    def __init__(self, lattice: Lattice, n_features: int, n_seen: int | None = None) -> None:
+        super().__init__(lattice, n_features, n_seen)
+        self.register_buffer("seen", torch.ones(lattice.n_vertices, dtype=torch.bool))
+        self.register_buffer("row", rows_of(self.seen), persistent=False)
+        self.register_load_state_dict_post_hook(lambda head, _: head._count())
+
+    def _count(self) -> None:
+        row = rows_of(self.seen)
+        # the same one stays: paintings share it
+        if row.is_meta or not torch.equal(row, self.row):
+            self.row = row
+
+    def forward(self, feature: Tensor, x: Tensor) -> Tensor:
+        lattice = self._lattice[0]
+        cell, position = feature.clamp(min=0), lattice.position(x)
+        return lattice.interpolate(self.table, cell, position, self.row)
+
+    @torch.no_grad()
+    def smooth(self) -> None:
+        self.table.copy_(self._lattice[0].smoothed(self.table[self.row])[self.seen])
+
+    def keep(self, seen: Tensor, row: Tensor) -> None:
+        """Drops the numbers of all vertices but those ``seen (V,)``; nothing was dropped before.
+
+        Args:
+            row: `rows_of` these, which all paintings share.
+        """
+        self.table.data = self.table.data[seen]
+        self.seen, self.row = seen, row
+
+
+def rows_of(seen: Tensor) -> Tensor:
+    """(V,) int32: each vertex's row in a table of those ``seen (V,)``; of another one the row of
+    the last before it.
+
+    >>> rows_of(torch.tensor([False, True, False, True])).tolist()
+    [0, 0, 0, 1]
+    """
+    return (seen.cumsum(0, dtype=torch.int32) - 1).clamp_(min=0)
 
 
 class LatentVoxelStyle(Style):
@@ -33,6 +94,7 @@ class LatentVoxelStyle(Style):
         geometry: of the field that the style is for.
         n_views: training views, which have a code each.
         n_code: channels of a code.
+        n_seen: vertices that training views see, see `SeenVertices`.
     """
 
     cost = replace(
@@ -43,9 +105,15 @@ class LatentVoxelStyle(Style):
     kind = "latent_voxels"
     reads = "voxels"
 
-    def __init__(self, geometry: VoxelGeometry, n_views: int, n_code: int = N_CODE) -> None:
+    def __init__(
+        self,
+        geometry: VoxelGeometry,
+        n_views: int,
+        n_code: int = N_CODE,
+        n_seen: int | None = None,
+    ) -> None:
         super().__init__()
-        self.head = VertexFeatures(geometry.lattice, 3)
+        self.head = SeenVertices(geometry.lattice, 3, n_seen)
         self.tint = nn.Linear(n_code, 6, bias=False)
         nn.init.zeros_(self.tint.weight)
         self.latents = Latents(n_views, n_code)
@@ -74,7 +142,7 @@ class LatentVoxelStyle(Style):
 
     @torch.no_grad()
     def recolour(self, change: Callable[[Tensor], Tensor], palette: Tensor, centre: Tensor) -> None:
-        """Changes the numbers (V, 3) of all vertices, and the map ``palette (3, 3) @ x + centre``
+        """Changes the numbers (V, 3) of the vertices, and the map ``palette (3, 3) @ x + centre``
         that makes logits of them."""
         for rows in self.head.table.split(ROWS):
             rows.copy_(change(rows))
@@ -91,8 +159,11 @@ class LatentVoxelStyle(Style):
             return torch.sigmoid(torch.addmm(self.centre, own, self.palette.T))
 
     def clone(self) -> LatentVoxelStyle:
-        shared = self.head._lattice
-        return deepcopy(self, {id(shared): shared})
+        shared = self.head._lattice, self.head.seen, self.head.row
+        return deepcopy(self, {id(x): x for x in shared})
+
+    def smooth(self) -> None:
+        self.head.smooth()
 
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
         scale = lr / STYLE_RATES["features"] if lr else 1.0
@@ -103,4 +174,5 @@ class LatentVoxelStyle(Style):
 
     def spec(self) -> dict[str, Any]:
         n_views, n_code = self.latents.codes.shape
-        return {"kind": self.kind, "n_views": n_views, "n_code": n_code}
+        n_seen = len(self.head.table)
+        return {"kind": self.kind, "n_views": n_views, "n_code": n_code, "n_seen": n_seen}

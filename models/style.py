@@ -199,6 +199,10 @@ class Style(nn.Module):
         """A copy with its own parameters, for the same field."""
         return deepcopy(self)
 
+    def smooth(self) -> None:
+        """Removes what differs from one place that it keeps apart to the next; nothing where no
+        place has parameters of its own."""
+
     def reset(self) -> None:
         """Draws the linear layers anew: Xavier-uniform weights and zero biases, as styleNeRF does
         in stage 2."""

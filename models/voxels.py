@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -91,6 +92,17 @@ class Lattice(nn.Module):
         index = torch.stack([key // (ny * nz), key // nz % ny, key % nz], -1)
         return self.bounds[0] + index * self.cell
 
+    def next_vertex(self, axis: int, side: int) -> Tensor:
+        """(V,) int64: the vertex that follows each one along an axis, ``side`` 1 or -1; itself
+        where there is none."""
+        shape = [n + 1 for n in self.active.shape]
+        stride = math.prod(shape[axis + 1 :])
+        key, own = self.vertex_key, torch.arange(self.n_vertices, device=self.vertex_key.device)
+        wanted = key + side * stride
+        found = torch.searchsorted(key, wanted).clamp(max=self.n_vertices - 1)
+        within = key // stride % shape[axis] != (shape[axis] - 1 if side > 0 else 0)
+        return torch.where(within & (key[found] == wanted), found, own)
+
     def position(self, x: Tensor) -> Tensor:
         """(3, M): ``x (M, 3)`` in cell coordinates."""
         return (x.T.contiguous() - self.bounds[0][:, None]) * self.scale[:, None]
@@ -99,11 +111,21 @@ class Lattice(nn.Module):
         """Index (M,) int32 of the cell that contains each ``position (3, M)``; -1: no cell."""
         return self.cell_of.index_select(0, bordered_index(position, self.active.shape))
 
-    def interpolate(self, table: Tensor, cell: Tensor, position: Tensor) -> Tensor:
+    def interpolate(
+        self, table: Tensor, cell: Tensor, position: Tensor, row: Tensor | None = None
+    ) -> Tensor:
         """Trilinear values (M, F) of ``table (V, F)`` at ``position (3, M)`` in existing
-        ``cell (M,)``."""
+        ``cell (M,)``; of one whose rows are not the vertices with each vertex's ``row (V,)``."""
         weights = trilinear_weights(position - position.floor())
-        return trilinear_gather(table, self.corners, cell, weights.to(table.dtype))
+        return trilinear_gather(table, self.corners, cell, weights.to(table.dtype), row)
+
+    def smoothed(self, table: Tensor) -> Tensor:
+        """Averages of each vertex in ``table (V, F)`` with the next ones along each axis, weights
+        1/4, 1/2, 1/4: nothing is left of what alternates from vertex to vertex."""
+        for axis in range(3):
+            before, after = (table[self.next_vertex(axis, side)] for side in (-1, 1))
+            table = before.add_(after).mul_(0.25).add_(table, alpha=0.5)
+        return table
 
 
 class VoxelGeometry(nn.Module):
@@ -144,19 +166,26 @@ class VertexFeatures(nn.Module):
     Args:
         lattice: of the geometry.
         n_features: F, per vertex.
+        n_rows: of the table; None: one for each vertex.
     """
 
     linear = None
 
-    def __init__(self, lattice: Lattice, n_features: int) -> None:
+    def __init__(self, lattice: Lattice, n_features: int, n_rows: int | None = None) -> None:
         super().__init__()
         self._lattice = (lattice,)  # in a tuple, or it would be registered as a submodule
-        self.table = nn.Parameter(torch.zeros(lattice.n_vertices, n_features))
+        n_rows = lattice.n_vertices if n_rows is None else n_rows
+        self.table = nn.Parameter(torch.zeros(n_rows, n_features))
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
         """``feature (M,)``, indices of cells or -1, and ``x (M, 3)`` -> (M, F)."""
         lattice = self._lattice[0]
         return lattice.interpolate(self.table, feature.clamp(min=0), lattice.position(x))
+
+    @torch.no_grad()
+    def smooth(self) -> None:
+        """See `Lattice.smoothed`."""
+        self.table.copy_(self._lattice[0].smoothed(self.table))
 
 
 class VoxelStyle(Style):
@@ -193,6 +222,9 @@ class VoxelStyle(Style):
         """Draws the parameters anew: small random features, colours near grey."""
         super().reset()
         nn.init.normal_(self.head.table, std=0.1)
+
+    def smooth(self) -> None:
+        self.head.smooth()
 
     def parameter_groups(self, lr: float | None, every_patch: bool = False) -> ParameterGroups:
         return self.groups_at(STYLE_PATCH_RATES if every_patch else STYLE_RATES, lr)

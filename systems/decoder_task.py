@@ -21,9 +21,9 @@ from utils.errors import UserError
 from utils.images import sample_bilinear
 
 CROP = 192  # pixels, at most
-RATE, RATE_FROM_FIELD = 1e-4, 2e-5
+RATE = 1e-4
 CONTENT, STYLE, CONSISTENCY, FIELD = 1.0, 1.0, 50.0, 10.0  # weights, as in the paper
-EVERY = 8  # steps of the field per step in which the decoder learns from it
+EVERY = 4  # steps of the field per step in which the decoder learns from it
 TRIES = 8  # crops, until one shows something
 BYTES_PER_CROP_PIXEL = 6000  # measured: two crops through network, decoder and back
 
@@ -81,10 +81,6 @@ class DecoderTask(Task):
 
     def parameter_groups(self) -> ParameterGroups:
         return [{"params": list(self.stylizer.decoder.parameters()), "lr": RATE}]
-
-    def rate(self, step: int, n_steps: int) -> float:
-        usual = super().rate(step, n_steps)
-        return usual * (RATE_FROM_FIELD / RATE if self.lesson.field_learns(step) else 1.0)
 
     def start(self) -> Plan:
         n, last = self.lesson.n_consistency, self.lesson.n_steps

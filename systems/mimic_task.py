@@ -20,7 +20,7 @@ from datasets.scene import Scene
 from losses.colour_transfer import fit_colour_transfer
 from losses.style_image import painting_size
 from models.field import Field
-from models.latent_voxels import LatentVoxelStyle
+from models.latent_voxels import LatentVoxelStyle, rows_of
 from models.renderer import Renderer
 from models.style import ParameterGroups, Style, logits_of
 from models.trilinear import CORNERS
@@ -32,7 +32,7 @@ from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
 from systems.photo_views import PhotoViews
-from systems.style_task import stages_of
+from systems.style_task import coarse_ends, stages_of
 from systems.styled_features import StyledFeatures
 from systems.system import Plan, Subjects, Task, Terms, bytes_of, require_finite
 from utils.images import LUMA, resize, to_uint8
@@ -45,9 +45,10 @@ FEATURES, STYLE, PICTURE = 0.1, 0.1, 3.0  # weights
 LAST_RATE = 0.1  # of the learning rate, at the end
 PRIOR = 0.1  # weight of the codes' negative log-likelihood, as in the paper
 CODE_RATE = 1e-3
-SHOWN_PAIRS = 2  # of views, whose difference is recorded
+SHOWN_PAIRS = 1  # of views, whose difference is recorded
 FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB of the exact one
 BYTES_PER_LOSS_PIXEL = 3000  # measured: VGG-19 up to relu3_1 and back, single precision
+SEEN = 0.7  # of the vertices, by training views: measured on lego
 COLOURS = 100_000  # of the scene, that its palette is taken from
 PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
@@ -142,11 +143,24 @@ class MimicTask(Task):
         return Plan(
             f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, one "
             f"pixel in {', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
-            f"{geometry / 1e6:.0f} MB; each further painting "
+            f"{geometry / 1e6:.0f} MB; each further painting about "
             f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint, three times as much in "
             "training",
-            loss + graph + geometry + 8 * height * width * n_views + self._manner_bytes(),
+            loss
+            + graph
+            + geometry
+            + 8 * height * width * n_views
+            + self._manner_bytes()
+            - 3 * sum(self._unseen_bytes(style) for style in self.styles),  # and its moments
         )
+
+    @staticmethod
+    def _unseen_bytes(style: Style) -> float:
+        """Of a style's numbers, what `prepare` is likely to drop."""
+        whole = isinstance(style, LatentVoxelStyle) and len(style.head.table) == len(
+            style.head.seen
+        )
+        return (1 - SEEN) * style.head.table.nbytes if whole else 0.0
 
     def _manner_bytes(self) -> float:
         """Of the paintings' features at all sizes."""
@@ -160,7 +174,7 @@ class MimicTask(Task):
         """Of one painting, whose turn it is."""
         return bytes_of(self.styles[0].parameter_groups(None)) + self.styles[0].latents.codes.nbytes
 
-    def bytes_per_painting(self) -> int:
+    def bytes_per_painting(self) -> float:
         """What one painting has for itself."""
         shared = {id(p) for p in self.styles[0].parameters()}
         if len(self.styles) > 1:
@@ -168,16 +182,23 @@ class MimicTask(Task):
         own = (
             p for p in self.styles[0].parameters() if len(self.styles) == 1 or id(p) not in shared
         )
-        return sum(p.numel() * p.element_size() for p in own)
+        return sum(p.nbytes for p in own) - self._unseen_bytes(self.styles[0])
 
     def prepare(self) -> None:
         views = PhotoViews(self.frozen, self.renderer.field, self.renderer.background, self.chunks)
         quiet = self.engine.team.rank > 0
         with self.engine.autocast(), torch.no_grad():
+            field = self.renderer.field
+            seen = torch.zeros(0, dtype=torch.bool)  # vertices, if the styles have any
+            if isinstance(self.styles[0], LatentVoxelStyle):
+                seen = torch.zeros_like(self.styles[0].head.seen)
             for index in tqdm(
                 range(len(self.frozen)), desc="photographic views", unit="view", disable=quiet
             ):
                 views.add(index)
+                if len(seen):
+                    cells = self.frozen.view(index).feature.clamp(min=0).unique()
+                    seen[field.geometry.lattice.corners[cells.long()].long().flatten()] = True
             every = range(len(views))
             steps = tqdm(every, desc="statistics", unit="view", disable=quiet)
             content = views.statistics(self.stylizer, steps)
@@ -199,16 +220,25 @@ class MimicTask(Task):
         self.views = views
         self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
-            self._begin(rows)
+            self._begin(rows, seen)
         self.decoder[0].provide(self.styled[1])
 
-    def _begin(self, rows: list[Tensor]) -> None:
-        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts."""
+    def _begin(self, rows: list[Tensor], seen: Tensor) -> None:
+        """Draws the codes of each painting, from the statistics ``rows`` of it and its parts; drops
+        all vertices but those ``seen (V,)``."""
         codes = code_distributions(rows, self.options.seed)
         for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
             own.latents.draw(mean, log_variance, self.generator(number, 5))
-        if isinstance(self.styles[0], LatentVoxelStyle):
+        if len(seen):
+            seen[0] = True  # at least one
+            self._keep(seen)
             self._recolour()
+
+    def _keep(self, seen: Tensor) -> None:
+        """Drops what no training view sees, see `SeenVertices`."""
+        row = rows_of(seen)
+        for own in self.styles:
+            own.head.keep(seen, row)
 
     def _recolour(self) -> None:
         """Brings the scene's colours on the vertices into each painting's palette."""
@@ -232,6 +262,12 @@ class MimicTask(Task):
         begin, end = ends[-2:]
         done = (step - self.lesson.n_consistency - begin) / max(1, end - begin)
         return super().rate(step, n_steps) * (1 - (1 - LAST_RATE) * min(1.0, max(0.0, done)))
+
+    def before_step(self, step: int) -> bool:
+        if step - self.lesson.n_consistency in coarse_ends(self.stages):
+            for style in self.styles:
+                style.smooth()
+        return False
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
@@ -379,7 +415,12 @@ class MimicTask(Task):
         return {"styles": self.styles.state_dict(), "answer": answer}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        load_module(self.styles, state.get("styles"))
+        styles = state.get("styles")
+        if isinstance(self.styles[0], LatentVoxelStyle) and isinstance(styles, Mapping):
+            seen, every = styles.get("0.head.seen"), self.styles[0].head.seen
+            if torch.is_tensor(seen) and (seen.shape, seen.dtype) == (every.shape, every.dtype):
+                self._keep(seen)
+        load_module(self.styles, styles)
         answer = state.get("answer")
         self.answer = Answer(**answer) if answer else None
         self.resumed = True

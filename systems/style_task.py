@@ -13,7 +13,7 @@ all pixels.  See `stages_of`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -215,6 +215,11 @@ class StyleTask(Task):
         recoloured = self.transfer.apply(photo).clamp(0, 1)
         return torch.lerp(photo, recoloured, pixels.opacity[:, None])
 
+    def before_step(self, step: int) -> bool:
+        if step - self.n_recolour in coarse_ends(self.stages):
+            self.style.smooth()
+        return False
+
     def gradients(self, step: int) -> Iterator[Terms]:
         index = self._index(step)
         if step < self.n_recolour:
@@ -356,3 +361,10 @@ def stages_of(n_steps: int, shorter_side: int, coarse_share: float) -> list[tupl
     n_coarse = round(coarse_share * n_steps) if len(strides) > 1 else 0
     ends = [round(n_coarse * i / (len(strides) - 1)) for i in range(1, len(strides))]
     return [*zip(ends, strides, strict=False), (n_steps, 1)]
+
+
+def coarse_ends(stages: Sequence[tuple[int, int]]) -> list[int]:
+    """The steps, of `stages_of`, before which a style has to be smoothed: pixels that no step has
+    seen together have learned pictures of their own, which later steps, whose loss looks for
+    strokes, would leave as grain."""
+    return [end for end, _ in stages[:-1] if end > 0]

@@ -244,6 +244,7 @@ class System(nn.Module):
             print(f"plan: {words}; expected peak memory of the {where} {peak / 1e9:.1f} GB")
         for task in self.tasks:
             task.prepare()
+        release_memory()
 
     def optimizer_bytes(self) -> int:
         """Memory of a step's gradients and the optimiser's two moments."""

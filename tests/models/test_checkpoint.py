@@ -21,6 +21,7 @@ from models.checkpoint import (
     restore_optimizers,
     style_name,
 )
+from models.latent_voxels import LatentVoxelStyle, rows_of
 from tests.renderers import nerf_renderer, voxel_renderer
 from utils.checkpoint import FORMAT, content_digest, require_plain, save_checkpoint
 from utils.errors import NumericalError, UserError
@@ -567,3 +568,25 @@ def test_geometry_that_is_not_its_digests(tmp_path):
     content["state"]["field.geometry.raw"][0] += 1
     save_checkpoint(tmp_path / "x.ckpt", content)
     refused(lambda: Checkpoint.read(tmp_path / "x.ckpt"), "its geometry does not match its digest")
+
+
+def test_a_painting_on_more_vertices_than_any_module_is_wide(tmp_path):
+    """Their number is part of its specification, whose other numbers are bounded more closely."""
+    cells = torch.ones(41, 41, 41, dtype=torch.bool)
+    renderer = voxel_renderer(BOUNDS, torch.ones(6, 6, 5, dtype=torch.bool), cells, n_features=1)
+    field = FieldRecord.of(renderer)
+    checkpoint = replace(geometry_of("voxels"), fields={ONLY_FIELD: field})
+    style = LatentVoxelStyle(renderer.field.geometry, 2)
+    seen = torch.rand(len(style.head.table)) < 0.95
+    style.head.keep(seen, rows_of(seen))
+    options = {**OPTIONS, "stage": "mutual", "suffix": "mutual"}
+    named = {"wave": (style, options)}
+    painted = checkpoint.with_styles(named, renderer, options, scene_state(scene()))
+    painted.write(tmp_path / "painted.ckpt")
+    found = Checkpoint.read(tmp_path / "painted.ckpt").renderer(style="wave").field.style
+    assert seen.sum() > 1 << 16
+    assert same(found.state_dict(), style.state_dict())
+    painted.styles["wave"].state["head.seen"][:] = True
+    painted.write(tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="vertices are seen"):
+        Checkpoint.read(tmp_path / "other.ckpt")

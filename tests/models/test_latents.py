@@ -5,9 +5,10 @@ import torch
 from torch import distributions, nn
 
 from models.latent_nerf import SKIP, LatentNerfStyle
-from models.latent_voxels import LatentVoxelStyle
+from models.latent_voxels import LatentVoxelStyle, rows_of
 from models.latents import Latents
 from models.mlp import positional_encoding
+from models.style import build_style
 from models.style_vae import StyleVae, divergence, fit_style_vae
 
 
@@ -166,3 +167,50 @@ def test_a_style_rendered_without_a_code_takes_its_own_mean(make_field, points, 
     x, d = points()
     assert torch.equal(field.colours(x, d), field.colours(x, d, style.latents.mean))
     assert not torch.equal(field.colours(x, d), field.colours(x, d, style.latents.codes[0]))
+
+
+def test_smoothed_vertices(make_field):
+    """What alternates from vertex to vertex vanishes inside, what is linear stays; the field ends
+    with its own values."""
+    field = make_field("voxels")
+    head = LatentVoxelStyle(field.geometry, 3).head
+    index = ((field.geometry.lattice.vertices() + 1) / field.geometry.lattice.cell).round()
+    inside = ((index > 0) & (index < torch.tensor([8, 8, 6]))).all(1)
+    with torch.no_grad():
+        head.table.copy_(torch.stack([(-1.0) ** index[:, 1], index[:, 0], index.sum(1)], 1))
+    before = head.table.detach().clone()
+    head.smooth()
+    assert head.table[inside, 0].abs().max() < 1e-6
+    torch.testing.assert_close(head.table[inside, 1:], before[inside, 1:])
+    corner = (index == 8 * torch.tensor([1, 1, 0])).all(1)
+    assert head.table[corner, 1].item() == pytest.approx(7.75)
+    assert head.table.requires_grad
+
+
+def test_vertices_that_no_view_sees_have_the_numbers_of_one_before(make_field, points, gradients):
+    """Values and gradients are those of a table of all vertices; so is what smoothing makes of the
+    seen ones, and what a saved style shows."""
+    field = make_field("voxels").double()
+    every, style = (LatentVoxelStyle(field.geometry, 3).double() for _ in range(2))
+    nn.init.normal_(style.head.table)
+    seen = torch.rand(len(style.head.table), generator=torch.Generator().manual_seed(0)) < 0.6
+    row = rows_of(seen)
+    style.head.keep(seen, row)
+    assert len(style.head.table) == seen.sum()
+    with torch.no_grad():
+        every.head.table.copy_(style.head.table[row])
+    x, d = points(200, torch.float64)
+    feature = field.geometry.feature(x)
+    found, wanted = style(feature, x, d), every(feature, x, d)
+    torch.testing.assert_close(found, wanted)
+    (grad,), (whole,) = gradients(found, [style.head.table]), gradients(wanted, [every.head.table])
+    torch.testing.assert_close(grad, torch.zeros_like(grad).index_add(0, row.long(), whole))
+    again = build_style(style.spec(), field.geometry).double()
+    again.load_state_dict(style.state_dict())
+    assert torch.equal(again(feature, x, d), found)
+    style.head.smooth()
+    every.head.smooth()
+    torch.testing.assert_close(style.head.table, every.head.table[seen])
+    other = style.clone()
+    other.load_state_dict(style.state_dict())
+    assert other.head.row is style.head.row and other.head.table is not style.head.table
