@@ -164,6 +164,7 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
     if team.rank == 0:
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
+        frames.drop_after(len(cameras))
         frames.write_videos(sorted(measured), gif, mp4, options.fps)
         print_report(report, directory, (gif, mp4))
         if {"consistency", "legacy"} & {*options.measure}:

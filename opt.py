@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from datasets.formats.names import AUTO, FORMATS, PATHS, SIDES, format_of, is_path
-from datasets.pairs import checked_pairs, folders, is_pair, is_scene
+from datasets.pairs import OWN, checked_pairs, folders, is_pair, is_scene
 from features.registry import AUTO as AUTO_FEATURES
 from features.registry import ENCODERS, NETWORKS
 from losses.registry import OBJECTIVES, OVERLAPS, TERMS
@@ -598,7 +598,9 @@ class Joint(Options):
         (),
         "data sets, NAME=FOLDER each; what one has of its own after commas: "
         "NAME=FOLDER,img_wh=200x200,near=2",
-        check=Check("must be NAME=FOLDER, or NAME=FOLDER,OPTION=VALUE,...", is_scene),
+        check=Check(
+            f"must be NAME=FOLDER, or NAME=FOLDER,OPTION=VALUE,... with {', '.join(OWN)}", is_scene
+        ),
         part=PAIRS,
     )
     pairs: tuple[str, ...] = option(
@@ -837,7 +839,7 @@ class TrainOptions(
         super().__post_init__()
         if self.stage == "joint":
             pairs = checked_pairs(self.scenes, self.pairs)
-            known = [pair.decoder for pair in pairs]
+            known = dict.fromkeys(pair.decoder for pair in pairs)
             for name in self.pattern:
                 if name not in known:
                     raise UserError(f"--pattern {name}: no decoder of --pairs: {', '.join(known)}")

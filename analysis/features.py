@@ -18,7 +18,7 @@ from models.encoded import FeatureDecoder, contributing_points, features_at
 from models.renderer import Renderer
 from utils.errors import UserError
 
-RAYS = 1 << 13  # random pixels of an encoder's training views
+RAYS = 1 << 15  # random pixels of an encoder's training views
 CHUNK = 1 << 11
 MARGIN = 0.15  # of the plane's extent, around what is in it
 FEW = 0.005  # share of an encoder's features left out on either side of the extent
@@ -85,7 +85,7 @@ class Analysis:
             parts.append(features_at(renderer, *points))
         found = torch.cat(parts)[: self.n_points]
         if len(found) == 0:
-            raise UserError(f"--encoder {encoder}: its training views show nothing of it")
+            raise UserError(f"--encoders {encoder}: its training views show nothing of it")
         return found.double().cpu()
 
 

@@ -45,8 +45,12 @@ def overlap(analysis: Analysis) -> dict[str, Any]:
         "files": [str(path)],
         "mask": MASK,
         "points": {name: len(own) for name, own in features.items()},
-        "kl": "of Gaussians with the features' means and covariances, in all features, in nats",
+        "kl": "of Gaussians with the features' means and covariances, in all features, in nats: it "
+        "does not see whether features of one mean and covariance lie in different places",
+        "noise": "'within' has the same numbers between two halves of one encoder's features, of "
+        "different pixels: less than that cannot be told from 0",
         "pairs": numbers,
+        "within": {name: overlap_of(*halves_of(own)) for name, own in features.items()},
         **plane.state(),
     }
 
@@ -74,6 +78,11 @@ def overlap_of(a: Tensor, b: Tensor) -> dict[str, float]:
         "support_forward": float(support(a[:NEAREST], b[:NEAREST])),
         "support_backward": float(support(b[:NEAREST], a[:NEAREST])),
     }
+
+
+def halves_of(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second half of features (N, D), which come from different rays."""
+    return features[: len(features) // 2], features[len(features) // 2 :]
 
 
 def ellipse_of(flat: Tensor, colour: Any) -> Ellipse:

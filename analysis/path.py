@@ -88,7 +88,7 @@ def lissajous(solid: Tensor) -> tuple[Tensor, Tensor]:
         inside = along.nonzero()
         box.append((inside.min(), inside.max()) if len(inside) else (0, size - 1))
     phase = torch.arange(FRAMES) * (2 * math.pi / FRAMES)
-    waves = (torch.sin(TURNS[1] * phase), torch.sin(TURNS[0] * phase + math.pi / 4))
+    waves = (torch.sin(TURNS[1] * phase), torch.sin(TURNS[0] * phase))
     (top, bottom), (first, last) = (map(float, pair) for pair in box)
     rows = (top + bottom) / 2 + 0.45 * (bottom - top) * waves[0]
     columns = (first + last) / 2 + 0.45 * (last - first) * waves[1]

@@ -47,6 +47,13 @@ class Frames:
         if "raw" in self.depth_formats:
             write_raw(path.with_suffix(".raw"), depth, opacity)
 
+    def drop_after(self, n: int) -> None:
+        """Removes what an earlier, longer rendering left: the frames from the ``n``-th on."""
+        for path in [*self.directory.glob("*.png"), *self.directory.glob("depth_*")]:
+            number = path.stem.removeprefix("depth_").removesuffix("_colour")
+            if number.isdecimal() and int(number) >= n:
+                path.unlink(missing_ok=True)
+
     def write_videos(self, indices: Sequence[int], gif: Path, mp4: Path, fps: float) -> None:
         """Writes the frames ``indices``, which are in the folder, one after the other."""
         frames = [read_image(self.directory / f"{self.name(i)}.png")[0] for i in indices]

@@ -13,6 +13,7 @@ from utils.errors import UserError
 
 # what a data set may have of its own, beside its folder
 OWN = ("dataset_name", "img_wh", "near", "far", "hold_out", "spheric_poses")
+_OWN = tuple(f"{option}=" for option in OWN)
 _NEXT = re.compile(rf",(?=(?:{'|'.join(('root_dir', *OWN))})=)")
 
 
@@ -36,7 +37,9 @@ def scene_parts(text: str) -> tuple[str, dict[str, str]]:
     if not first.startswith("root_dir="):
         first = f"root_dir={first}"
     options = dict(part.split("=", 1) for part in (first, *others))
-    if not _plain(name) or not options["root_dir"]:
+    folder = options["root_dir"]
+    # an option that is misspelt, or without a folder, is not the name of one
+    if not _plain(name) or not folder or re.search(r",\w+=", folder) or folder.startswith(_OWN):
         raise ValueError
     return name, options
 

@@ -48,6 +48,8 @@ class Mixture:
         if checkpoint.decoders:
             if len(words) > 1 or strength < 1:
                 raise UserError("--style, --strength: decoders of a joint training do not mix")
+            if words and decoder:
+                raise UserError("--style: names a decoder of a joint training, as --decoder does")
             field, style = checkpoint.chosen(encoder, decoder or next(iter(words), None))
             return cls(field, {style: 1.0})
         weights: dict[str, float] = {}

@@ -112,7 +112,8 @@ class Joint:
         self.n_steps = max(length_of(options, pixels) for _, pixels in self.data.values())
 
     def tasks(self) -> list[Task]:
-        """The photometric term of every pair, each in every step, and the overlap."""
+        """The photometric term of every pair, each in every step; for swaps the overlap and
+        smoothness of features, and patterns."""
         tasks: list[PairTask] = []
         of_encoder: dict[str, list[PairTask]] = {}
         for index, pair in enumerate(self.pairs):
@@ -133,7 +134,8 @@ class Joint:
             tasks.append(task)
         further: list[Task] = []
         overlaps = overlaps_of(self.pairs)
-        if overlaps:
+        asked = self.options.overlap != "none" or self.options.feature_smoothness.greatest > 0
+        if overlaps and asked:
             further.append(OverlapTask(self.options, overlaps, of_encoder))
         if swaps := self._patterned_swaps(tasks, of_encoder):
             further.append(PatternTask(self.options, swaps))

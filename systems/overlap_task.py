@@ -122,7 +122,7 @@ class OverlapTask(Task):
             for name in dict.fromkeys(o.encoder for o in self.overlaps):
                 if len(drawn[name].features):
                     value = self._variation(name, drawn[name], generator)
-                    terms[f"{name}_smoothness"] = smoothness * value
+                    terms[f"smoothness/{name}"] = smoothness * value
         if not terms:
             return
         # every process draws the same samples: each adds its share of the one gradient
@@ -158,8 +158,10 @@ class OverlapTask(Task):
 
     def _term(self, index: int, own: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of the ``index``-th overlap, of features (N, D) and (M, D)."""
-        picked = torch.randperm(len(others), generator=generator)[: len(own)].to(own.device)
-        others = others[picked]
+        n = min(len(own), len(others))
+        own, others = (
+            x[torch.randperm(len(x), generator=generator)[:n].to(x.device)] for x in (own, others)
+        )
         both = torch.cat([own, others]).detach()
         scale = both.std(0).clamp(min=1e-6)
         own, others = ((x - both.mean(0)) / scale for x in (own, others))

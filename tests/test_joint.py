@@ -18,11 +18,12 @@ from datasets.cameras.rays import Cameras
 from datasets.portable import scene_from
 from eval import evaluate
 from export import export
+from losses.registry import OVERLAPS
 from models.checkpoint import Checkpoint
 from models.encoded import contributing_points
 from opt import parse_analyse, parse_eval, parse_export, parse_train
 from pipeline import train
-from systems.system import System
+from systems.system import System, Task
 from tests.crashes import run_until
 from utils.errors import UserError
 
@@ -188,6 +189,28 @@ def test_a_weight_of_nothing_is_bit_identical_to_no_overlap(at):
     assert not same(content(joint(more="--overlap mmd")[0]), none)
 
 
+@pytest.mark.parametrize("overlap", list(OVERLAPS))
+def test_encoders_with_different_numbers_of_data_sets_overlap(at, overlap):
+    shutil.copytree("other", "blue")
+    more = f"--n_features 3 --overlap {overlap}"
+    scenes, pairs = f"{SCENES} b_blue=blue", f"{PAIRS} b_blue=second,blue"
+    assert joint(steps=2, more=more, scenes=scenes, pairs=pairs)
+
+
+def test_a_name_does_not_take_another_terms_place(at, monkeypatch):
+    found = []
+    descend = Task.descend
+
+    def noted(self, terms, step):
+        found.append(set(terms))
+        descend(self, terms, step)
+
+    monkeypatch.setattr(Task, "descend", noted)
+    pairs = PAIRS.replace("second,", "first_smoothness,")
+    joint(steps=1, more="--n_features 3 --overlap kl", pairs=pairs)
+    assert {"first", "smoothness/first"} in found
+
+
 def test_joint_training_learns_every_pair(at):
     path = joint("voxels", 100, "--batch_size 256 --lr_scheduler cosine --n_features 4")[0]
     for encoder, decoder in (("first", "plain"), ("second", "plain"), ("second", "red")):
@@ -223,6 +246,8 @@ def test_a_swap_as_mesh_and_as_weights(at):
         ("--scenes a=sphere a=other", "--pairs a=e,d", "'a' is given twice"),
         ("--scenes a=sphere", "--pairs a=e,d a=e,r", "the data set 'a' is given twice"),
         ("--scenes sphere", "--pairs a=e,d", "must be NAME=FOLDER"),
+        ("--scenes a=sphere,imgwh=3x3", "--pairs a=e,d", "OPTION=VALUE,... with .*img_wh"),
+        ("--scenes a=near=2", "--pairs a=e,d", "must be NAME=FOLDER"),
         ("--scenes a=sphere", "--pairs a=e", "must be DATA_SET=ENCODER,DECODER"),
         ("", "", "--scenes: missing"),
         ("--scenes a=sphere", "--pairs a=e,d --pattern b", "--pattern b: no decoder of --pairs"),
@@ -249,6 +274,7 @@ def test_one_line_for_names_that_are_not_in_the_checkpoint(at):
     path = joint(steps=2)[0]
     for line, words in (
         ("--encoder third", "no field 'third' in the checkpoint; it has 'first', 'second'"),
+        ("--decoder red --style plain", "--style: names a decoder"),
         ("--decoder blue", "no decoder 'blue' in the checkpoint; it has 'plain', 'red'"),
     ):
         with pytest.raises(UserError, match=words):
@@ -318,6 +344,12 @@ def test_the_path_is_written_as_gif_and_mp4(at, monkeypatch):
     # what is told of a place is what the encoder says there
     place = next(i for i, x in enumerate(report["places"]) if x is not None)
     assert len(report["features"][place]) == 2
+
+
+def test_a_path_does_not_go_back_the_way_it_came():
+    rows, columns = analysis.path.lissajous(torch.ones(80, 100, dtype=torch.bool))
+    points = torch.stack([rows, columns], 1)
+    assert len(torch.unique((points * 100).round(), dim=0)) > 0.95 * len(points)
 
 
 def test_a_map_shows_what_the_decoder_gives(at):

@@ -393,6 +393,8 @@ def test_eval_needs_weights():
         ("- lr", "recipe.yaml: must be lines of the form"),
         ("just words", "recipe.yaml: must be lines of the form"),
         ("lr: [1", "recipe.yaml: is not YAML"),
+        ("lr: 1\nseed: 2\nlr: 2", "recipe.yaml: is not YAML ('lr' is given twice"),
+        ("scenes: {a: x, a: y}", "'a' is given twice"),
         ("lr: !!python/object/apply:os.getcwd []", "recipe.yaml: lr: expected a number"),
     ],
 )

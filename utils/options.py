@@ -131,7 +131,7 @@ class Item:
             hint = _nearest(str(value), choices)
             raise ValueError(f"{value!r} is not one of {', '.join(choices)}{hint}")
         if check and not check.holds(value):
-            raise ValueError(f"{check.words}, got {value!r}")
+            raise ValueError(f"{check.words}, got {_plain(value)!r}")
         return value
 
     def read(self, text: object) -> Any:
@@ -387,12 +387,21 @@ def _stage_in(argv: Sequence[str]) -> str | None:
 
 
 class _PlainLoader(yaml.BaseLoader):
-    """YAML without aliases: a few bytes of them can stand for values without end."""
+    """YAML without aliases, as a few bytes of them can stand for values without end, and in which
+    nothing is said twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read; write the value again")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"'{key}' is given twice; leave one out")
+        return node
 
 
 def _read_yaml(cls: type[Options], path: Path) -> dict[str, Any]:

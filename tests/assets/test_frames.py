@@ -1,0 +1,20 @@
+"""What is in the folder of a rendering."""
+
+import torch
+
+from assets.frames import Frames
+from models.renderer import Picture
+
+
+def test_a_shorter_rendering_leaves_nothing_of_a_longer_one(tmp_path):
+    frames = Frames(tmp_path, 1.0, 3.0, ("png", "pfm"))
+    picture = Picture(torch.rand(4, 5, 3), torch.ones(4, 5), torch.ones(4, 5))
+    for index in range(4):
+        frames.write(index, picture)
+    for name in ("kept.png", "clip.gif", "metrics.json"):
+        (tmp_path / name).write_text("")
+    frames.drop_after(2)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"kept.png", "clip.gif", "metrics.json", "000.png", "depth_001.pfm"} <= left
+    assert not any("002" in name or "003" in name for name in left)
+    assert len(left) == 3 + 2 * 4
