@@ -8,7 +8,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from datasets.cameras.rays import Rays
 
@@ -16,7 +15,6 @@ from datasets.cameras.rays import Rays
 ColourFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 TINY = 1e-6  # guards divisions by an opacity of 0
-NEIGHBOURS = 1.5  # steps between two samples with none in between
 
 
 @dataclass
@@ -93,7 +91,6 @@ def render(
     threshold: float = 0.0,
     scale_gradients_within: float | None = None,
     style: ColourFunction | None = None,
-    join: bool = False,
 ) -> Rendering:
     """Renders ``samples`` of ``rays`` through ``field``, over black.
 
@@ -110,101 +107,33 @@ def render(
             larger gradients and grow floaters in front of the cameras (Philip and Deschaintre,
             Floaters No More, 2023).  None: true gradients.
         style: gives the colours; None: the field's own.
-        join: whether neighbouring samples get their colour together, see `paired`.
 
     Returns:
         Rendering of the N rays over black, its weights aligned with ``samples``.
     """
-    ray, t = samples.ray_index, samples.t
-    x = rays.points(ray, t)
+    x, ray = rays.points(samples.ray_index, samples.t), samples.ray_index
     density, feature = field.geometry(x) if geometry is None else geometry
+    scale = None
     if scale_gradients_within is not None:
-        density = _ScaledGradient.apply(density, _near_scale(t, scale_gradients_within))
-    weights = kept = compositing_weights(density, samples)
-    if join:
-        ray, t, kept, heavier = paired(samples, x, weights)
+        scale = (samples.t / scale_gradients_within).clamp(max=1.0).square()
+        density = _ScaledGradient.apply(density, scale)
+    weights = compositing_weights(density, samples)
+    keep = None
     if threshold > 0:
-        keep = (kept > threshold).nonzero()[:, 0]
-        ray, t, kept = (part.index_select(0, keep) for part in (ray, t, kept))
-        if join:
-            heavier = heavier.index_select(0, keep)
-        else:
-            feature, x = feature.index_select(0, keep), x.T.index_select(1, keep).T
-    if join:
-        t, x, feature = placed(field, rays, ray, t, heavier)
+        keep = (weights > threshold).nonzero()[:, 0]
+        feature, ray = feature.index_select(0, keep), ray.index_select(0, keep)
+        x = x.T.index_select(1, keep).T
     if code is not None and code.ndim == 2:
         code = code.index_select(0, ray)
     style = field.style if style is None else style
     rgb = style(feature, x, rays.view_directions.index_select(0, ray), code)
-    if scale_gradients_within is not None:
-        rgb = _ScaledGradient.apply(rgb, _near_scale(t, scale_gradients_within))
-    return composite(rgb, weights, samples, None if kept is weights else (ray, kept))
-
-
-def _near_scale(t: Tensor, distance: float) -> Tensor:
-    """What gradients at ``t (M,)`` are multiplied by, see `render`."""
-    return (t / distance).clamp(max=1.0).square()
-
-
-def paired(samples: Samples, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Neighbouring samples of a ray in pairs, which get the colour of their weighted mean position:
-    half as many colours to compute, and the same picture where colours change evenly in between.
-
-    Args:
-        samples: M samples.
-        x: (M, 3) their positions.
-        weights: (M,) contributions.
-
-    Returns:
-        Of K pairs, and of samples without a neighbour: ray (K,); t (K,); weight (K,), the sum; and
-        the t (K,) of the heavier one.  Differentiable in the weight alone.
-    """
-    ray, t = samples.ray_index, samples.t
-    gap = x.T.diff(dim=1).square().sum(0)
-    alone = (ray.diff() != 0) | (gap > (NEIGHBOURS * samples.delta[1:]).square())
-    begins = functional.pad(alone, (1, 0), value=True)[: len(ray)]
-    rank = torch.arange(len(ray), device=ray.device)
-    rank = rank - torch.where(begins, rank, 0).cummax(0).values
-    second = functional.pad(rank & 1, (0, 1))  # of a pair
-    first = (second[:-1] == 0).nonzero()[:, 0]
-    own, start = weights.index_select(0, first), t.index_select(0, first)
-    other = (functional.pad(weights, (0, 1)) * second).index_select(0, first + 1)
-    end = functional.pad(t, (0, 1)).index_select(0, first + 1)
-    weight = own + other
-    share = (other / weight.clamp(min=1e-30)).detach()
-    heavier = torch.where(share > 0.5, end, start)
-    return ray.index_select(0, first), torch.lerp(start, end, share), weight, heavier
-
-
-@torch.no_grad()
-def placed(
-    field: nn.Module, rays: Rays, ray: Tensor, t: Tensor, heavier: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where pairs of `paired` get their colour: between their samples or, where there is no cell,
-    at the heavier one.
-
-    Args:
-        field: whose feature is the index of a cell, or -1 where there is none.
-        rays: N rays.
-        ray, t, heavier: (K,) each.
-
-    Returns:
-        t (K,), position (K, 3) and feature (K,).
-    """
-    x = rays.points(ray, t)
-    feature = field.geometry.feature(x)
-    lost = (feature < 0).nonzero()[:, 0]
-    if len(lost):
-        heavier = heavier.index_select(0, lost)
-        beside = rays.points(ray.index_select(0, lost), heavier)
-        t = t.index_copy(0, lost, heavier)
-        x = x.T.index_copy(1, lost, beside.T).T
-        feature = feature.index_copy(0, lost, field.geometry.feature(beside))
-    return t, x, feature
+    if scale is not None:
+        rgb = _ScaledGradient.apply(rgb, scale if keep is None else scale.index_select(0, keep))
+    return composite(rgb, weights, samples, keep)
 
 
 def composite(
-    rgb: Tensor, weights: Tensor, samples: Samples, kept: tuple[Tensor, Tensor] | None = None
+    rgb: Tensor, weights: Tensor, samples: Samples, keep: Tensor | None = None
 ) -> Rendering:
     """Sums samples along their rays, over black.
 
@@ -212,19 +141,19 @@ def composite(
         rgb: (K, 3) colours of the samples.
         weights: (M,) from `compositing_weights`.
         samples: M samples of N rays.
-        kept: ray (K,), ascending, and weight (K,) of what has a colour; the rest of a ray's weight
-            is distributed over it in proportion.  None: all samples have one.
+        keep: (K,) indices of the samples that have a colour, ascending; the weight of a ray's other
+            samples is distributed over them in proportion.  None: all samples have one.
 
     Returns:
         Rendering of the N rays over black.
     """
     n, ray = samples.n_rays, samples.ray_index
     opacity = segment_sum(weights, ray, n)
-    if kept is None:
+    if keep is None:
         return Rendering(segment_sum(weights[:, None] * rgb, ray, n), opacity, weights, samples)
-    ray, own = kept
-    share = opacity / segment_sum(own, ray, n).clamp(min=TINY)
-    colour = segment_sum(own[:, None] * rgb, ray, n) * share[:, None]
+    kept, ray = weights.index_select(0, keep), ray.index_select(0, keep)
+    share = opacity / segment_sum(kept, ray, n).clamp(min=TINY)
+    colour = segment_sum(kept[:, None] * rgb, ray, n) * share[:, None]
     return Rendering(colour, opacity, weights, samples)
 
 

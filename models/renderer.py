@@ -31,10 +31,6 @@ class Renderer(nn.Module):
         background: (3,) in [0, 1].
         spec: plain values under "field", "style" and "sampler" from which `build` makes the same
             modules.
-
-    Attributes:
-        joins: whether neighbouring samples get their colour together, see `models.render.paired`; a
-            field that has learned without is not to be rendered so.
     """
 
     bounds: Tensor
@@ -48,7 +44,6 @@ class Renderer(nn.Module):
         self.sampler = sampler
         self.register_buffer("bounds", bounds.clone())
         self.register_buffer("background", background.clone())
-        self.joins = spec["field"].get("joined", False)
         self._spec = spec
 
     @classmethod
@@ -169,15 +164,7 @@ class Renderer(nn.Module):
         """
         threshold = self.field.colour_threshold
         rendering = render(
-            self.field,
-            rays,
-            samples,
-            code,
-            geometry,
-            threshold,
-            scale_gradients_within,
-            style,
-            join=self.joins,
+            self.field, rays, samples, code, geometry, threshold, scale_gradients_within, style
         )
         return self.over_background(rendering)
 

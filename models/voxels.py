@@ -253,7 +253,7 @@ class VoxelField(Field):
     rows = ROWS
     colour_threshold = 1e-3
     cost = Cost(
-        rays=(1 << 13, 1 << 18),
+        rays=(1 << 14, 1 << 18),
         points=1 << 16,
         learning_bytes=1500,
         painting_bytes=600,

@@ -12,13 +12,7 @@ from torch import Tensor
 from datasets.cameras.rays import Cameras, Rays
 from datasets.scene import Scene, View
 from models.field import Cost, Field
-from models.render import (
-    compositing_weights,
-    drop_faint_samples,
-    paired,
-    placed,
-    segment_sum,
-)
+from models.render import compositing_weights, drop_faint_samples, segment_sum
 from models.renderer import Renderer, ray_chunks
 from opt import TrainOptions
 from utils.chunks import Chunks
@@ -356,20 +350,15 @@ class FrozenGeometry:
         samples = renderer.sample(rays)
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
-        ray, t, own = samples.ray_index, samples.t, weights
-        if renderer.joins:
-            ray, t, own, heavier = paired(samples, rays.points(ray, t), weights)
-        keep = drop_faint_samples(own, ray, len(rays), self.threshold)
-        ray, t, own = ray[keep], t[keep], own[keep]
+        keep = drop_faint_samples(weights, samples.ray_index, len(rays), self.threshold)
+        ray = samples.ray_index[keep]
         opacity = segment_sum(weights, samples.ray_index, len(rays))
+        weights = weights[keep]
         if self.threshold > 0:
-            left = segment_sum(own, ray, len(rays))
-            own = own * (opacity / left.clamp(min=1e-6))[ray]
-            opacity = segment_sum(own, ray, len(rays))
-        if renderer.joins:
-            t, _, feature = placed(renderer.field, rays, ray, t, heavier[keep])
-        else:
-            feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
+            left = segment_sum(weights, ray, len(rays))
+            weights = weights * (opacity / left.clamp(min=1e-6))[ray]
+            opacity = segment_sum(weights, ray, len(rays))
         ends = torch.arange(len(rays) + 1, device=ray.device)
         counts = torch.searchsorted(ray, ends).diff()
-        return counts, t, own, feature, opacity
+        feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
+        return counts, samples.t[keep], weights, feature, opacity

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.cameras.space import Contracted
 from datasets.hull import seen_by_several, visual_hull, whole_share
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
@@ -27,7 +26,6 @@ from systems.prior_task import PriorTask
 from systems.run import Run
 from systems.semantic_task import SemanticTask
 from systems.system import System, Task
-from utils.machine import accelerator
 
 SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
 
@@ -93,14 +91,11 @@ def new_renderer(
     kind, growth = FIELDS[options.field], growth_of(scene)
     resolution = resolution or final_resolution(options, scene)
     occupied = first_occupancy(scene, resolution)
-    spec = spec or kind.specs_of(options)
-    if joins_samples(options, scene):
-        spec = spec | {"field": spec["field"] | {"joined": True}}
     coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         renderer = Renderer.build(
-            spec,
+            spec or kind.specs_of(options),
             scene.box,
             scene.background,
             occupied,
@@ -108,14 +103,6 @@ def new_renderer(
         )
         renderer.field.fill(growth.raw_density)
     return renderer
-
-
-def joins_samples(options: TrainOptions, scene: Scene) -> bool:
-    """Whether neighbouring samples of a ray share a colour, see `models.render.paired`: voxels with
-    their surroundings, whose rays have dozens of samples.  Objects lose more by it than they gain,
-    and a GPU minds the further operations more than the network."""
-    surroundings = isinstance(scene.space, Contracted)
-    return options.field == "voxels" and surroundings and accelerator(options.device) == "cpu"
 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:

@@ -14,8 +14,6 @@ from models.render import (
     compositing_weights,
     drop_faint_samples,
     median_depth,
-    paired,
-    placed,
     render,
     segment_sum,
 )
@@ -56,7 +54,7 @@ def dense_samples(rays, n):
     t = stratified(rays.near, rays.far, n, None)
     delta = ((rays.far - rays.near) / n)[:, None].expand_as(t)
     ray = torch.arange(len(rays))[:, None].expand_as(t)
-    return Samples(ray.flatten().contiguous(), t.flatten(), delta.flatten(), len(rays))
+    return Samples(ray.flatten(), t.flatten(), delta.flatten(), len(rays))
 
 
 def test_homogeneous_slab_has_the_closed_form():
@@ -199,99 +197,10 @@ def test_composite_is_the_weighted_sum():
     torch.testing.assert_close(whole.opacity, torch.tensor([0.8, 0.0, 0.5]))
     torch.testing.assert_close(whole.depth, torch.tensor([(0.1 + 0.8 + 0.9) / 0.8, 0.0, 4.0]))
     keep = torch.tensor([1, 2, 3])
-    part = composite(rgb[keep], weights, samples, (samples.ray_index[keep], weights[keep]))
+    part = composite(rgb[keep], weights, samples, keep)
     torch.testing.assert_close(part.rgb[0], (0.4 * rgb[1] + 0.3 * rgb[2]) * 0.8 / 0.7)
     assert torch.equal(part.opacity, whole.opacity)
     assert torch.equal(part.depth, whole.depth)
-
-
-class Ramp(nn.Module):
-    """Density everywhere, colours that change evenly; cells between the bounds in ``holes`` are
-    missing."""
-
-    def __init__(self, *holes):
-        super().__init__()
-        self.holes, self.coloured = holes, 0
-        self.geometry = self
-        self.style = self._style
-
-    def forward(self, x):
-        return 0.5 + x[:, 2].square(), self.feature(x)
-
-    def feature(self, x):
-        z = x[:, 2]
-        lost = sum(((z > a) & (z < b)).int() for a, b in self.holes)
-        return -1 * lost if self.holes else torch.zeros_like(z, dtype=torch.int32)
-
-    def _style(self, feature, x, d, code):
-        assert (feature >= 0).all()
-        self.coloured = len(x)
-        return torch.stack([x[:, 2], 1 - x[:, 2], 2 * x[:, 2]], -1) / 8
-
-
-def test_joined_samples_give_the_same_picture_for_half_the_colours():
-    """Where colours change evenly, exactly the same; rays of one, two, three and no samples too."""
-    rays = rays_along_z(5)
-    samples = dense_samples(rays, 41)
-    few = torch.tensor([41, 1, 0, 2, 3])
-    rank = torch.arange(len(samples)) % 41
-    samples = samples.take((rank < few[samples.ray_index]).nonzero()[:, 0])
-    field = Ramp()
-    geometry = field(rays.points(samples.ray_index, samples.t))
-    plain = render(field, rays, samples, geometry=geometry)
-    n = field.coloured
-    fast = render(field, rays, samples, geometry=geometry, join=True)
-    assert field.coloured <= n / 2 + 2 * len(rays)
-    torch.testing.assert_close(fast.rgb, plain.rgb)
-    assert torch.equal(fast.opacity, plain.opacity)
-    assert torch.equal(fast.depth, plain.depth)
-
-
-def test_a_pair_with_no_cell_in_between_is_where_its_heavier_sample_is():
-    rays = rays_along_z(3)
-    ray = torch.tensor([0, 0, 0, 1, 1, 2, 2])
-    t = torch.tensor([1.0, 1.2, 2.0, 1.0, 3.0, 1.0, 1.8], dtype=torch.float64)
-    weights = torch.tensor([0.1, 0.3, 0.2, 0.3, 0.1, 0.1, 0.15], dtype=torch.float64)
-    samples = Samples(ray, t, torch.full_like(t, 2.0), 3)
-    ray, middle, weight, heavier = paired(samples, rays.points(ray, t), weights)
-    assert ray.tolist() == [0, 0, 1, 2]
-    torch.testing.assert_close(middle, torch.tensor([1.15, 2.0, 1.5, 1.48]).double())
-    torch.testing.assert_close(weight, torch.tensor([0.4, 0.2, 0.4, 0.25]).double())
-    t, x, feature = placed(Ramp((1.4, 1.6)), rays, ray, middle, heavier)
-    torch.testing.assert_close(t, torch.tensor([1.15, 2.0, 1.0, 1.8]).double())
-    assert torch.equal(x[:, 2], t)
-    assert feature.tolist() == [0, 0, 0, 0]
-
-
-def test_samples_with_a_gap_in_between_are_no_pair():
-    rays = rays_along_z(1)
-    t = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.7, 0.8], dtype=torch.float64)
-    ray = torch.zeros(6, dtype=torch.int64)
-    samples = Samples(ray, t, torch.full_like(t, 0.1), 1)
-    _, middle, _, _ = paired(samples, rays.points(ray, t), torch.ones_like(t))
-    torch.testing.assert_close(middle, torch.tensor([0.15, 0.3, 0.65, 0.8]).double())
-
-
-def test_joined_rendering_has_the_gradient_of_its_parts():
-    """Of colours and weights, against the plain twin of a single ray."""
-    rays = rays_along_z(1)
-    samples = dense_samples(rays, 2)
-    raw = torch.tensor([0.2, 0.4], dtype=torch.float64, requires_grad=True)
-
-    class Two(Ramp):
-        def forward(self, x):
-            return raw, self.feature(x)
-
-    def plain(density):
-        weights = compositing_weights(density, samples)
-        with torch.no_grad():
-            z = (weights * samples.t).sum() / weights.sum()
-        return weights.sum() * torch.stack([z, 1 - z, 2 * z]) / 8
-
-    found = render(Two(), rays, samples, join=True).rgb[0]
-    torch.testing.assert_close(found, plain(raw))
-    (own,), (expected,) = (torch.autograd.grad(c.sum(), raw) for c in (found, plain(raw)))
-    torch.testing.assert_close(own, expected)
 
 
 def test_gradients_near_the_eye_are_scaled_and_nothing_else_changes():

@@ -29,7 +29,6 @@ def scene_of(kind, dtype):
         renderer.field.geometry.mlp.out.bias.data.fill_(1.0)
     else:
         renderer = voxel_renderer(BOUNDS, ball)
-        renderer.joins = kind == "joined voxels"
         torch.nn.init.normal_(renderer.field.geometry.raw, mean=-1.0)
         torch.nn.init.normal_(renderer.field.style.head.table)
     c2w = torch.tensor([[[1.0, 0, 0, 0.1], [0, 1, 0, -0.1], [0, 0, 1, 3]]])
@@ -62,7 +61,7 @@ def gradients(renderer):
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES.keys() - {"directional"}))
-@pytest.mark.parametrize("kind", ["nerf", "voxels", "joined voxels"])
+@pytest.mark.parametrize("kind", ["nerf", "voxels"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
     """Law 3: for every objective, both fields, H != W and chunks that do not divide the image."""
@@ -98,7 +97,7 @@ def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
         assert error <= bound
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels", "joined voxels"])
+@pytest.mark.parametrize("kind", ["nerf", "voxels"])
 def test_frozen_image_and_gradient_equal_the_renderers(kind):
     """Law 5: with threshold 0 the kept view is the renderer's own picture, and so its gradient."""
     renderer, cameras = scene_of(kind, torch.float64)
@@ -115,7 +114,7 @@ def test_frozen_image_and_gradient_equal_the_renderers(kind):
     assert torch.allclose(fast, gradients(renderer), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels", "joined voxels"])
+@pytest.mark.parametrize("kind", ["nerf", "voxels"])
 @pytest.mark.parametrize("name", ["gram", "nnfm", "swd"])
 def test_dropping_least_samples_changes_nearly_nothing(kind, name):
     """Each picture's own style gradient: what is painted, not only what is seen."""

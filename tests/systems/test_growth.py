@@ -1,14 +1,12 @@
 """Where a field starts: what is not empty at first."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from datasets.cameras.space import NDC, WORLD, Contracted, World
+from datasets.cameras.space import Contracted, World
 from datasets.scene import Scene, View
 from opt import parse_train
-from systems.geometry import first_occupancy, joins_samples, new_renderer
+from systems.geometry import first_occupancy, new_renderer
 from systems.growth import HULL, OPEN, final_resolution, growth_of
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -98,17 +96,3 @@ def test_hidden_cells_are_given_up_when_enough_rays_have_been_seen():
     assert not any(OPEN.due(step, 1000, enough=10_000).lit_only for step in steps)
     assert OPEN.due(0, 1000, 1) is OPEN.due(31, 1000, 1) is None
     assert OPEN.due(350, 1000, 1).resolution == 1.0
-
-
-@pytest.mark.parametrize(
-    ("space", "field", "expected"),
-    [
-        (Contracted(FOREGROUND), "voxels", True),
-        (Contracted(FOREGROUND), "nerf", False),
-        (NDC((1.0, 1.0, 1.0)), "voxels", False),
-        (WORLD, "voxels", False),
-    ],
-)
-def test_voxels_with_surroundings_join_their_samples(space, field, expected):
-    options = SimpleNamespace(field=field, device="cpu")
-    assert joins_samples(options, SimpleNamespace(space=space)) is expected
