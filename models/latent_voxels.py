@@ -39,12 +39,12 @@ class SeenVertices(VertexFeatures):
     """
 
     seen: Tensor  # (V,) bool
-    row: Tensor  # (V,) int32, of the table
+    row: Tensor
 
     def __init__(self, lattice: Lattice, n_features: int, n_seen: int | None = None) -> None:
         super().__init__(lattice, n_features, n_seen)
         self.register_buffer("seen", torch.ones(lattice.n_vertices, dtype=torch.bool))
-        self.register_buffer("row", rows_of(self.seen), persistent=False)
+        self.row = rows_of(self.seen)
         self.register_load_state_dict_post_hook(lambda head, _: head._count())
 
     def _count(self) -> None:
@@ -52,11 +52,6 @@ class SeenVertices(VertexFeatures):
         # the same one stays: paintings share it
         if row.is_meta or not torch.equal(row, self.row):
             self.row = row
-
-    def forward(self, feature: Tensor, x: Tensor) -> Tensor:
-        lattice = self._lattice[0]
-        cell, position = feature.clamp(min=0), lattice.position(x)
-        return lattice.interpolate(self.table, cell, position, self.row)
 
     @torch.no_grad()
     def smooth(self) -> None:

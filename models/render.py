@@ -45,8 +45,7 @@ class Samples:
     @cached_property
     def edges(self) -> Tensor:
         """(N + 1,) where the samples of each ray begin, and M."""
-        rays = torch.arange(self.n_rays + 1, device=self.ray_index.device)
-        return torch.searchsorted(self.ray_index, rays)
+        return first_samples(self.ray_index, self.n_rays + 1)
 
     def take(self, index: Tensor) -> Samples:
         """The samples at ``index (K,)``, ascending."""

@@ -167,20 +167,25 @@ class VertexFeatures(nn.Module):
         lattice: of the geometry.
         n_features: F, per vertex.
         n_rows: of the table; None: one for each vertex.
+
+    Attributes:
+        row: (V,) each vertex's row of the table; None: they have the same numbers.
     """
 
     linear = None
+    row: Tensor | None
 
     def __init__(self, lattice: Lattice, n_features: int, n_rows: int | None = None) -> None:
         super().__init__()
         self._lattice = (lattice,)  # in a tuple, or it would be registered as a submodule
         n_rows = lattice.n_vertices if n_rows is None else n_rows
         self.table = nn.Parameter(torch.zeros(n_rows, n_features))
+        self.register_buffer("row", None, persistent=False)
 
     def forward(self, feature: Tensor, x: Tensor) -> Tensor:
         """``feature (M,)``, indices of cells or -1, and ``x (M, 3)`` -> (M, F)."""
         lattice = self._lattice[0]
-        return lattice.interpolate(self.table, feature.clamp(min=0), lattice.position(x))
+        return lattice.interpolate(self.table, feature.clamp(min=0), lattice.position(x), self.row)
 
     @torch.no_grad()
     def smooth(self) -> None:

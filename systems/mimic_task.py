@@ -243,11 +243,11 @@ class MimicTask(Task):
     def _recolour(self) -> None:
         """Brings the scene's colours on the vertices into each painting's palette."""
         views = zip(self.views.rgb, self.views.alpha, strict=True)
-        seen = torch.cat([rgb[alpha > 127] for rgb, alpha in views])
-        if not len(seen):
+        colours = torch.cat([rgb[alpha > 127] for rgb, alpha in views])
+        if not len(colours):
             return
         unit = CORNERS.float() * 2 - 1  # mean 0, and the identity for covariance
-        photo = logits_of(seen[:: max(1, len(seen) // COLOURS)].float() / 255)
+        photo = logits_of(colours[:: max(1, len(colours) // COLOURS)].float() / 255)
         plain = fit_colour_transfer(photo, unit)
         for own, painting in zip(self.styles, self.paintings, strict=True):
             wanted = photo
