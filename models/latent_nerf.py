@@ -22,6 +22,7 @@ from models.style import ParameterGroups, Style
 
 DEPTH = 8
 WIDTH = 256
+N_FREQUENCIES = 10  # of the position, at most
 SKIP = 4  # the layer, from 0, that gets the position again
 RATE = 5e-4
 
@@ -95,7 +96,7 @@ class LatentNerfStyle(Style):
         geometry: NerfGeometry,
         n_views: int,
         n_code: int = N_CODE,
-        n_frequencies: int = 10,
+        n_frequencies: int = N_FREQUENCIES,
     ) -> None:
         super().__init__()
         self.network = LatentNetwork(n_code, n_frequencies)

@@ -89,11 +89,11 @@ def final_resolution(options: TrainOptions, *scenes: Scene) -> int:
     clearly: lego at 200x200 with 256 of them is 31.5 dB, with 160 32.8 dB, and is painted with
     less grain.  In warped space cells grow with the distance, and those nearby may be finer.
     """
-    finest = max(_pixels_along(scene) for scene in scenes)
+    finest = max(map(pixels_along, scenes))
     return FIELDS[options.field].grid_resolution(options, finest)
 
 
-def _pixels_along(scene: Scene) -> float:
+def pixels_along(scene: Scene) -> float:
     """Pixels of the photos along the longest side of an object's box: of the closest quarter of
     them, that many or more; without limit where space is warped."""
     if not isinstance(scene.space, World):

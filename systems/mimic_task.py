@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datasets.scene import Scene
 from losses.colour_transfer import fit_colour_transfer
+from losses.photometric import photometric_loss
 from losses.style_image import painting_size
 from models.field import Field
 from models.latent_voxels import LatentVoxelStyle, rows_of
@@ -49,6 +50,7 @@ SHOWN_PAIRS = 1  # of views, whose difference is recorded
 FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB of the exact one
 BYTES_PER_LOSS_PIXEL = 3000  # measured: VGG-19 up to relu3_1 and back, single precision
 SEEN = 0.7  # of the vertices, by training views: measured on lego
+START_RAYS = 4096
 COLOURS = 100_000  # of the scene, that its palette is taken from
 PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
@@ -218,6 +220,7 @@ class MimicTask(Task):
                 features = self.stylizer.features(image).float()
                 rows.append(part_statistics(features, self.generator(number, 4)))
         self.views = views
+        self._fit_palettes()
         self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
             self._begin(rows, seen)
@@ -225,14 +228,16 @@ class MimicTask(Task):
 
     def _begin(self, rows: list[Tensor], seen: Tensor) -> None:
         """Draws the codes of each painting, from the statistics ``rows`` of it and its parts; drops
-        all vertices but those ``seen (V,)``."""
+        all vertices but those ``seen (V,)``, and brings the scene's colours on them into each
+        painting's palette."""
         codes = code_distributions(rows, self.options.seed)
         for number, (own, (mean, log_variance)) in enumerate(zip(self.styles, codes, strict=True)):
             own.latents.draw(mean, log_variance, self.generator(number, 5))
         if len(seen):
             seen[0] = True  # at least one
             self._keep(seen)
-            self._recolour()
+            for own, palette in zip(self.styles, self.palettes, strict=True):
+                own.recolour(self.plain.apply, palette.matrix, palette.offset)
 
     def _keep(self, seen: Tensor) -> None:
         """Drops what no training view sees, see `SeenVertices`."""
@@ -240,21 +245,21 @@ class MimicTask(Task):
         for own in self.styles:
             own.head.keep(seen, row)
 
-    def _recolour(self) -> None:
-        """Brings the scene's colours on the vertices into each painting's palette."""
+    def _fit_palettes(self) -> None:
+        """The maps of logits that bring the scene's colours into each painting's palette: `plain`
+        into a unit in which they vary alike, then one of `palettes`."""
         views = zip(self.views.rgb, self.views.alpha, strict=True)
         colours = torch.cat([rgb[alpha > 127] for rgb, alpha in views])
-        if not len(colours):
-            return
         unit = CORNERS.float() * 2 - 1  # mean 0, and the identity for covariance
         photo = logits_of(colours[:: max(1, len(colours) // COLOURS)].float() / 255)
-        plain = fit_colour_transfer(photo, unit)
-        for own, painting in zip(self.styles, self.paintings, strict=True):
+        photo = photo if len(photo) else unit
+        self.plain = fit_colour_transfer(photo, unit)
+        self.palettes = []
+        for painting in self.paintings:
             wanted = photo
             if not self.options.preserve_colour:
                 wanted = logits_of(painting.image(PALETTE)[0].flatten(1).T)
-            palette = fit_colour_transfer(unit, wanted)
-            own.recolour(plain.apply, palette.matrix, palette.offset)
+            self.palettes.append(fit_colour_transfer(unit, wanted))
 
     def rate(self, step: int, n_steps: int) -> float:
         """The steps that see all pixels, and clean up after the coarse ones, slow down."""
@@ -271,6 +276,8 @@ class MimicTask(Task):
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
+            if not isinstance(self.styles[0], LatentVoxelStyle):
+                yield self._start(step)
             return
         visit, number, index = self._visit(step)
         view = self._seen(step, index)
@@ -295,6 +302,27 @@ class MimicTask(Task):
         terms |= self.totals({"prior": prior})
         self.engine.show("loss", sum(terms.values()))
         yield terms
+
+    def _start(self, step: int) -> Terms:
+        """A step of a network's start, while the 2D network becomes consistent: random pixels of a
+        photographic view in a painting's palette."""
+        draw, number = self.generator(step, 1), step % len(self.paintings)
+        index = int(torch.randint(len(self.frozen), (), generator=draw))
+        view = self.frozen.view(index)
+        if len(view) == 0:
+            return {}
+        team, background = self.engine.team, self.renderer.background
+        part = team.part(START_RAYS)
+        chosen = torch.randint(len(view), (START_RAYS,), generator=draw)[part]
+        pixels = view.take(chosen.sort().values.to(background.device))
+        field, opacity = self.fields[number], pixels.opacity[:, None]
+        photo = pixels.render(self.renderer.field, background) - (1 - opacity) * background
+        logits = self.plain.apply(logits_of(photo / opacity.clamp(min=1e-6)))
+        wanted = opacity * torch.sigmoid(self.palettes[number].apply(logits))
+        found = pixels.render(field, background, code=field.style.latents.codes[index])
+        error = photometric_loss(found, wanted + (1 - opacity) * background)
+        self.descend(terms := {"start": error * len(chosen) / START_RAYS}, step)
+        return self.totals(terms)
 
     def _image_gradient(
         self, colours: Tensor, number: int, view: FrozenView

@@ -4,6 +4,7 @@ learned at once, from and together with a 2D stylisation network (StylizedNeRF, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,13 +16,14 @@ from datasets.portable import place_as, scene_state
 from datasets.scene import Scene
 from models.checkpoint import ONLY_FIELD, PHOTO, Checkpoint
 from models.image_decoders import decoder_state, load_stylizer
-from models.latent_nerf import LatentNerfStyle
+from models.latent_nerf import N_FREQUENCIES, LatentNerfStyle
 from models.latent_voxels import LatentVoxelStyle
 from models.renderer import Renderer
 from models.style import Style
 from models.stylizer import Stylizer
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson
+from systems.growth import pixels_along
 from systems.mimic_task import STAY, TURNS, MimicTask, fields_of
 from systems.paintings import Painting, read_paintings
 from systems.run import Run
@@ -80,7 +82,7 @@ def mutual_system(
         stylizer: the 2D network; its decoder is trained.
     """
     renderer = field.renderer(style=PHOTO).requires_grad_(False)
-    styles = new_styles(renderer, len(paintings), len(scene.train), options.seed)
+    styles = new_styles(renderer, scene, len(paintings), options.seed)
     lesson = lesson_of(options, len(paintings), len(scene.train))
     decoder = DecoderTask(options, stylizer, lesson, fields_of(renderer.field, styles))
     mimic = MimicTask(options, scene, renderer, paintings, styles, decoder, lesson)
@@ -105,17 +107,22 @@ def lesson_of(options: TrainOptions, n_paintings: int, n_views: int) -> Lesson:
     return Lesson(first, first + after, first + n_field)
 
 
-def new_styles(renderer: Renderer, n_paintings: int, n_views: int, seed: int) -> list[Style]:
+def new_styles(renderer: Renderer, scene: Scene, n_paintings: int, seed: int) -> list[Style]:
     """A style for each painting; they share their network.  On voxels they start from the
-    photographic colours, on a NeRF from random weights."""
-    field = renderer.field
+    photographic colours, on a NeRF from random weights, and with no wave shorter than two pixels of
+    the photos: shorter ones are learned as grain."""
+    field, n_views = renderer.field, len(scene.train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if field.kind == "voxels":
             first = LatentVoxelStyle.like(field.style, field.geometry, n_views)
             styles = [first, *(first.clone() for _ in range(n_paintings - 1))]
         else:
-            styles = [LatentNerfStyle(field.geometry, n_views) for _ in range(n_paintings)]
+            octaves = max(1, int(math.log2(min(pixels_along(scene), 2**N_FREQUENCIES))))
+            styles = [
+                LatentNerfStyle(field.geometry, n_views, n_frequencies=octaves)
+                for _ in range(n_paintings)
+            ]
     for style in styles[1:]:
         style.share(styles[0])
     return styles

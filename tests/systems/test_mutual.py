@@ -25,6 +25,7 @@ from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
 from systems.decoder_task import EVERY, Lesson
+from systems.growth import pixels_along
 from systems.mimic_task import with_luminance
 from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
@@ -131,6 +132,38 @@ def test_painting_begins_in_the_paintings_palette_or_in_the_scenes(at):
         found = style.palette @ style.palette.T
         torch.testing.assert_close(found.double(), flat.T.cov(correction=0), atol=0.5, rtol=0.3)
         torch.testing.assert_close(style.centre.double(), flat.mean(0), atol=0.2, rtol=0.2)
+
+
+def test_network_begins_in_each_paintings_palette(at, monkeypatch):
+    """A NeRF's network learns the photographic colours in a painting's palette while the 2D network
+    becomes consistent, not from a grey start afterwards."""
+    monkeypatch.setattr("systems.mimic_task.START_RAYS", 256)
+    (at / "two").mkdir()
+    noise = np.random.default_rng(0).integers(0, 60, (20, 20, 3), dtype=np.uint8)
+    for name, colour in (("red", (190, 20, 20)), ("blue", (20, 20, 190))):
+        Image.fromarray(noise + np.uint8(colour)).save(at / f"two/{name}.png")
+    nerf = "--field nerf --sampling occupancy --N_samples 16 --N_importance 8 --lr 2e-3"
+    line = f"--stage geometry --root_dir sphere {nerf} --batch_size 128 --max_steps 40 --suffix n"
+    train(parse_train(line.split()))
+    line = "--ckpt_path ckpts/sphere_n.ckpt --style_dir two --suffix two"
+    mutual(f"{line} --consistency_steps 20", steps=1)
+    checkpoint = Checkpoint.read(at / "ckpts/sphere_two.ckpt")
+    red, blue = (colours_at_centre(checkpoint.renderer(style=name)) for name in ("red", "blue"))
+    assert red[0] > red[2] + 0.2
+    assert blue[2] > blue[0] + 0.2
+    # the shortest wave is as long as two to four pixels, or grain would be learned
+    shortest = pixels_along(scene_from(checkpoint.scenes[ONLY_FIELD])) / 2 ** (
+        checkpoint.styles["red"].spec["n_frequencies"] - 1
+    )
+    assert 2 <= shortest < 4
+
+
+def colours_at_centre(renderer):
+    """(3,) mean colour of points in the middle of the box, from one side."""
+    centre, side = renderer.bounds.mean(0), renderer.bounds[1] - renderer.bounds[0]
+    x = centre + 0.2 * side * (torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5)
+    with torch.no_grad():
+        return renderer.field.colours(x, torch.tensor([0.0, 0.0, 1.0]).expand(500, 3), None).mean(0)
 
 
 def test_regions_are_in_their_own_paintings_colours(at):
