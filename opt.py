@@ -446,6 +446,12 @@ class FewViews(Options):
     density_smoothness: float = option(
         0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
     )
+    colour_smoothness: float = option(
+        0.0,
+        "voxels: weight of the smoothness of the features that colours are made of",
+        check=NOT_NEGATIVE,
+        part=PHOTOS,
+    )
     visible_weight: float = option(
         0.0,
         "cells of which no ray of a photo gets more than this share of its colour are given up, as "

@@ -159,6 +159,10 @@ class Field(nn.Module):
         cells of a field that has cells; None: it has none."""
         return None
 
+    def corner_features(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """(n, 8, F) features that colours are made of, as `corner_densities`."""
+        return None
+
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         """Parameters and learning rates for training on photos.
 

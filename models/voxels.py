@@ -298,11 +298,18 @@ class VoxelField(Field):
         return [density, *self.style.groups_at(RATES, lr)]
 
     def corner_densities(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._at_corners(self.geometry.raw, n, generator)
+
+    def corner_features(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._at_corners(self.style.head.table, n, generator)
+
+    def _at_corners(self, table: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """(n, 8, F) rows of ``table (V, F)`` at the corners of ``n`` random cells."""
         corners = self.geometry.lattice.corners
         cells = torch.randint(len(corners), (n,), generator=generator, device=generator.device)
         rows = corners.index_select(0, cells.to(corners.device))
-        # not raw[rows], whose gradient threads add up in any order
-        return self.geometry.raw[:, 0].index_select(0, rows.flatten()).view(*rows.shape, 1)
+        # not table[rows], whose gradient threads add up in any order
+        return table.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)

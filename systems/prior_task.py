@@ -1,11 +1,12 @@
-"""What few photos leave open, decided by what is likely of any scene: smooth densities and
-surfaces.  No network is needed."""
+"""What few photos leave open, decided by what is likely of any scene: smooth densities,
+colours and surfaces.  No network is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from datasets.cameras.unseen import UnseenCameras
 from datasets.scene import Scene
@@ -15,7 +16,8 @@ from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.system import Plan, Task, Terms
 
-CELLS = 1 << 15  # whose smoothness a step looks at
+CELLS = 1 << 15  # the smoothness of whose densities a step looks at
+COLOURED_CELLS = CELLS // 4  # and of colours, which have more numbers
 PATCHES, SIDE = 4, 16  # of rays that no photo has, in a step
 WINDOW = (0.1, 0.2)  # side of a patch, in shorter sides of the image
 STREAM = 3
@@ -25,7 +27,8 @@ class PriorTask(Task):
     """Adds the gradients of few-view priors to a renderer that learns from photos.
 
     Args:
-        options: their weights are ``density_smoothness`` and ``depth_smoothness``.
+        options: their weights are ``density_smoothness``, ``colour_smoothness`` and
+            ``depth_smoothness``.
         scene: with the training cameras.
         renderer: that another task trains.
     """
@@ -42,7 +45,8 @@ class PriorTask(Task):
     @staticmethod
     def wanted(options: TrainOptions) -> bool:
         """Whether any of the priors has a weight."""
-        return bool(options.density_smoothness or options.depth_smoothness)
+        weights = options.density_smoothness, options.colour_smoothness, options.depth_smoothness
+        return any(weights)
 
     def parameter_groups(self) -> ParameterGroups:
         return self.renderer.parameter_groups(self.options.lr)
@@ -56,20 +60,18 @@ class PriorTask(Task):
         team = self.engine.team
         # too little to share: the first process does it all
         if team.rank == 0:
-            if self.options.density_smoothness:
-                terms |= self._density(generator)
-            if self.options.depth_smoothness:
+            field, options = self.renderer.field, self.options
+            if options.density_smoothness:
+                corners = field.corner_densities(CELLS, generator)
+                terms |= _roughness("smooth_density", options.density_smoothness, corners)
+            if options.colour_smoothness:
+                corners = field.corner_features(COLOURED_CELLS, generator)
+                terms |= _roughness("smooth_colour", options.colour_smoothness, corners)
+            if options.depth_smoothness:
                 terms |= self._depth(generator)
             if terms:
                 self.descend(terms, step)
         yield {name: value.detach() for name, value in terms.items()}
-
-    def _density(self, generator: torch.Generator) -> Terms:
-        """Smoothness in some random cells, of a field that has any."""
-        values = self.renderer.field.corner_densities(CELLS, generator)
-        if values is None:
-            return {}
-        return {"smooth_density": self.options.density_smoothness * cell_roughness(values)}
 
     def _depth(self, generator: torch.Generator) -> Terms:
         """Smoothness in patches of rays that no photo has."""
@@ -84,3 +86,8 @@ class PriorTask(Task):
             opacity = rendering.opacity.view(shape)
             total = total + depth_smoothness(depth, opacity, self.unit) / PATCHES
         return {"smooth_depth": self.options.depth_smoothness * total}
+
+
+def _roughness(name: str, weight: float, corners: Tensor | None) -> Terms:
+    """The term of values at the corners of random cells, of a field that has any."""
+    return {} if corners is None else {name: weight * cell_roughness(corners)}

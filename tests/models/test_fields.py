@@ -50,13 +50,16 @@ def test_colour_has_no_gradient_in_the_density(kind, make_field, points):
     assert names == {"geometry", "style"}
 
 
-def test_corners_add_up_their_gradient_in_a_fixed_order(make_field, two_threads):
+@pytest.mark.parametrize("what", ["densities", "features"])
+def test_corners_add_up_their_gradient_in_a_fixed_order(make_field, two_threads, what):
     field = make_field("voxels")
+    table = {"densities": field.geometry.raw, "features": field.style.head.table}[what]
 
     def gradient():
-        drawn = field.corner_densities(100_000, torch.Generator().manual_seed(0))
+        draw = getattr(field, f"corner_{what}")
+        drawn = draw(100_000, torch.Generator().manual_seed(0))
         factor = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(1))
-        return torch.autograd.grad((drawn * factor).sum(), field.geometry.raw)[0]
+        return torch.autograd.grad((drawn * factor).sum(), table)[0]
 
     first = gradient()
     assert all(torch.equal(gradient(), first) for _ in range(4))

@@ -152,7 +152,10 @@ def test_steps_without_it_are_those_of_a_run_without_the_option(tmp_path, monkey
 
 def test_priors_change_what_is_learned_and_nothing_else_does(tmp_path):
     root = write_sphere_scene(tmp_path / "s")
-    names = ("density_smoothness", "depth_smoothness", "silhouette_weight")
+    names = (
+        *("density_smoothness", "colour_smoothness", "depth_smoothness"),
+        "silhouette_weight",
+    )
     plain = digest(weights(tmp_path, root, "plain", steps=3))
     found = {digest(weights(tmp_path, root, n, f"--{n}", "0.5", steps=3)) for n in names}
     assert len(found | {plain}) == 1 + len(names)
