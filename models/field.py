@@ -171,12 +171,13 @@ class Field(nn.Module):
         """
         raise NotImplementedError
 
-    def refined(self, occupied: Tensor, resolution: int) -> Field:
+    def refined(self, occupied: Tensor, resolution: int, sides: bool = False) -> Field:
         """The same field at another resolution.
 
         Args:
             occupied: (R0, R1, R2) bool, cells that may have density.
             resolution: cells along the longest side.
+            sides: whether the outermost cells have colours even so, those of infinity.
 
         Returns:
             A new field on the occupied cells; the field itself if it has no cells.

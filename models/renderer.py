@@ -166,7 +166,7 @@ class Renderer(nn.Module):
         rendering = render(
             self.field, rays, samples, code, geometry, threshold, scale_gradients_within, style
         )
-        return self.over_background(rendering)
+        return self._over_infinity(self.over_background(rendering), rays, code, style)
 
     def over_background(self, rendering: Rendering) -> Rendering:
         """Lays a rendering over black over the background."""
@@ -174,14 +174,32 @@ class Renderer(nn.Module):
         rgb = torch.addcmul(rendering.rgb, clear, self.background)
         return replace(rendering, rgb=rgb)
 
-    def refine(self, resolution: int) -> bool:
+    def _over_infinity(
+        self, rendering: Rendering, rays: Rays, code: Tensor | None, style: ColourFunction | None
+    ) -> Rendering:
+        """Lays a rendering, where its rays are endless, over the field's colours at infinity in
+        place of the background."""
+        if rays.space.infinity is None:
+            return rendering
+        clear = 1 - rendering.opacity
+        ray = (clear > self.field.colour_threshold).nonzero()[:, 0]
+        x = rays.points(ray, torch.full_like(rays.near, rays.space.infinity)[ray])
+        style = self.field.style if style is None else style
+        if code is not None and code.ndim == 2:
+            code = code.index_select(0, ray)
+        d = rays.view_directions.index_select(0, ray)
+        colour = style(self.field.geometry.feature(x), x, d, code) - self.background
+        behind = clear.index_select(0, ray)[:, None] * colour
+        return replace(rendering, rgb=rendering.rgb.index_add(0, ray, behind.to(rendering.rgb)))
+
+    def refine(self, resolution: int, sides: bool = False) -> bool:
         """Refines a field with cells to ``resolution`` cells along its longest side, in the
-        sampler's occupied cells.
+        sampler's occupied cells and, with ``sides``, in those along the sides of its box.
 
         Returns:
             Whether anything has changed; False: the field has no cells.
         """
-        field = self.field.refined(self.sampler.grid.occupied, resolution)
+        field = self.field.refined(self.sampler.grid.occupied, resolution, sides)
         if field is self.field:
             return False
         self.field = field

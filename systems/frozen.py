@@ -350,10 +350,12 @@ class FrozenGeometry:
         samples = renderer.sample(rays)
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
-        keep = drop_faint_samples(weights, samples.ray_index, len(rays), self.threshold)
-        ray = samples.ray_index[keep]
-        opacity = segment_sum(weights, samples.ray_index, len(rays))
-        weights = weights[keep]
+        ray, t = samples.ray_index, samples.t
+        if rays.space.infinity is not None:
+            ray, t, weights, feature = self._to_infinity(rays, ray, t, weights, feature)
+        keep = drop_faint_samples(weights, ray, len(rays), self.threshold)
+        opacity = segment_sum(weights, ray, len(rays))
+        ray, weights = ray[keep], weights[keep]
         if self.threshold > 0:
             left = segment_sum(weights, ray, len(rays))
             weights = weights * (opacity / left.clamp(min=1e-6))[ray]
@@ -361,4 +363,18 @@ class FrozenGeometry:
         ends = torch.arange(len(rays) + 1, device=ray.device)
         counts = torch.searchsorted(ray, ends).diff()
         feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
-        return counts, samples.t[keep], weights, feature, opacity
+        return counts, t[keep], weights, feature, opacity
+
+    def _to_infinity(
+        self, rays: Rays, ray: Tensor, t: Tensor, weights: Tensor, feature: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ray, t, weight, feature (M + K, ...) of the samples and, behind them, of one at infinity
+        for each ray of which they have left something."""
+        field = self.renderer.field
+        clear = 1 - segment_sum(weights, ray, len(rays))
+        end = (clear > field.colour_threshold).nonzero()[:, 0]
+        distance = t.new_full((len(end),), rays.space.infinity)
+        behind = field.geometry.feature(rays.points(end, distance))
+        order = torch.cat([ray, end]).argsort(stable=True)
+        pairs = (ray, end), (t, distance), (weights, clear[end]), (feature, behind)
+        return tuple(torch.cat(pair)[order] for pair in pairs)
