@@ -143,6 +143,10 @@ class Field(nn.Module):
         None: the field has no resolution of its own."""
         return None
 
+    def has_colours(self, x: Tensor) -> Tensor:
+        """(M,) bool: whether the field has colours at positions ``x (M, 3)``."""
+        return torch.ones_like(x[:, 0], dtype=torch.bool)
+
     def fill(self, raw_density: float) -> None:
         """Sets a uniform initial density, if this kind of field supports it.
 

@@ -174,22 +174,30 @@ class Renderer(nn.Module):
         rgb = torch.addcmul(rendering.rgb, clear, self.background)
         return replace(rendering, rgb=rgb)
 
+    def reaching_infinity(self, rays: Rays, opacity: Tensor) -> tuple[Tensor, Tensor]:
+        """Rays (K,) of which a rendering with ``opacity (N,)`` has left something to the field's
+        colours at infinity, ascending, and the distance (K,) that stands for infinity; none where
+        rays are not endless."""
+        if rays.space.infinity is None:
+            return opacity.new_zeros(0, dtype=torch.int64), opacity.new_zeros(0)
+        ray = (1 - opacity > self.field.colour_threshold).nonzero()[:, 0]
+        t = rays.near.new_full((len(ray),), rays.space.infinity)
+        known = self.field.has_colours(rays.points(ray, t)).nonzero()[:, 0]
+        return ray.index_select(0, known), t.index_select(0, known)
+
     def _over_infinity(
         self, rendering: Rendering, rays: Rays, code: Tensor | None, style: ColourFunction | None
     ) -> Rendering:
-        """Lays a rendering, where its rays are endless, over the field's colours at infinity in
-        place of the background."""
-        if rays.space.infinity is None:
+        """Puts the field's colours at infinity, where rays reach it, in the background's place."""
+        ray, t = self.reaching_infinity(rays, rendering.opacity)
+        if len(ray) == 0:
             return rendering
-        clear = 1 - rendering.opacity
-        ray = (clear > self.field.colour_threshold).nonzero()[:, 0]
-        x = rays.points(ray, torch.full_like(rays.near, rays.space.infinity)[ray])
+        x, d = rays.points(ray, t), rays.view_directions.index_select(0, ray)
         style = self.field.style if style is None else style
         if code is not None and code.ndim == 2:
             code = code.index_select(0, ray)
-        d = rays.view_directions.index_select(0, ray)
         colour = style(self.field.geometry.feature(x), x, d, code) - self.background
-        behind = clear.index_select(0, ray)[:, None] * colour
+        behind = (1 - rendering.opacity).index_select(0, ray)[:, None] * colour
         return replace(rendering, rgb=rendering.rgb.index_add(0, ray, behind.to(rendering.rgb)))
 
     def refine(self, resolution: int, sides: bool = False) -> bool:

@@ -296,6 +296,9 @@ class VoxelField(Field):
     def step(self) -> float:
         return float(self.geometry.lattice.cell.min()) / STEPS_PER_CELL
 
+    def has_colours(self, x: Tensor) -> Tensor:
+        return self.geometry.feature(x) >= 0
+
     def fill(self, raw_density: float) -> None:
         nn.init.constant_(self.geometry.raw, raw_density)
 

@@ -351,10 +351,16 @@ class FrozenGeometry:
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
         ray, t = samples.ray_index, samples.t
-        if rays.space.infinity is not None:
-            ray, t, weights, feature = self._to_infinity(rays, ray, t, weights, feature)
-        keep = drop_faint_samples(weights, ray, len(rays), self.threshold)
         opacity = segment_sum(weights, ray, len(rays))
+        end, distance = renderer.reaching_infinity(rays, opacity)
+        if len(end):
+            clear = 1 - opacity.index_select(0, end)
+            behind = renderer.field.geometry.feature(rays.points(end, distance))
+            order = torch.cat([ray, end]).argsort(stable=True)  # behind the others of its ray
+            pairs = (ray, end), (t, distance), (weights, clear), (feature, behind)
+            ray, t, weights, feature = (torch.cat(pair)[order] for pair in pairs)
+            opacity = segment_sum(weights, ray, len(rays))
+        keep = drop_faint_samples(weights, ray, len(rays), self.threshold)
         ray, weights = ray[keep], weights[keep]
         if self.threshold > 0:
             left = segment_sum(weights, ray, len(rays))
@@ -364,17 +370,3 @@ class FrozenGeometry:
         counts = torch.searchsorted(ray, ends).diff()
         feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
         return counts, t[keep], weights, feature, opacity
-
-    def _to_infinity(
-        self, rays: Rays, ray: Tensor, t: Tensor, weights: Tensor, feature: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ray, t, weight, feature (M + K, ...) of the samples and, behind them, of one at infinity
-        for each ray of which they have left something."""
-        field = self.renderer.field
-        clear = 1 - segment_sum(weights, ray, len(rays))
-        end = (clear > field.colour_threshold).nonzero()[:, 0]
-        distance = t.new_full((len(end),), rays.space.infinity)
-        behind = field.geometry.feature(rays.points(end, distance))
-        order = torch.cat([ray, end]).argsort(stable=True)
-        pairs = (ray, end), (t, distance), (weights, clear[end]), (feature, behind)
-        return tuple(torch.cat(pair)[order] for pair in pairs)

@@ -66,6 +66,18 @@ def test_other_rays_show_the_background():
     assert NDC((1.0, 1.0, 0.3)).infinity is None
 
 
+def test_the_background_is_where_infinity_has_no_cells():
+    cells = EMPTY.clone()
+    cells[0] = True  # one side, towards -x
+    renderer = voxel_renderer(BOX, EMPTY, cells)
+    rays = rays_from([0.0, 0, 0])
+    d = rays.directions
+    side = (d.abs().argmax(1) == 0) & (d[:, 0] < 0)
+    white = (renderer(rays).rgb == 1).all(1)
+    assert torch.equal(white, ~side)
+    assert side.any()
+
+
 def test_colours_at_infinity_learn():
     renderer = renderer_of("voxels")
     renderer(rays_from([0.0, 0, 0])).rgb.sum().backward()
