@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 
-def distortion_loss(weights: Tensor, x: Tensor, delta: Tensor, ray: Tensor, n_rays: int) -> Tensor:
+def distortion_loss(
+    weights: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    ray: Tensor,
+    n_rays: int,
+    end: Tensor | None = None,
+) -> Tensor:
     """How far apart the weights of a ray lie, ``sum_ij w_i w_j |s_i - s_j| + sum_i w_i^2 delta_i /
     3`` (Barron et al., Mip-NeRF 360, 2022, eq. 15).
 
@@ -19,6 +26,7 @@ def distortion_loss(weights: Tensor, x: Tensor, delta: Tensor, ray: Tensor, n_ra
         delta: (M,) length of the interval that each represents, units of that space.
         ray: (M,) int64, ascending: the ray of each.
         n_rays: number of rays; a ray may have no sample.
+        end: (n_rays, 3) where each ray meets what its samples have left of it; None: nowhere.
 
     Returns:
         Scalar, the mean of the rays, units of the field's space.
@@ -40,7 +48,12 @@ def distortion_loss(weights: Tensor, x: Tensor, delta: Tensor, ray: Tensor, n_ra
     w = weights.double()
     pairs = 2 * w * (s * _before(w, first) - _before(w * s, first))
     own = w.square() * delta / 3
-    return ((pairs + own).sum() / n_rays).to(weights.dtype)
+    total = (pairs + own).sum()
+    if end is not None:
+        left = 1 - w.new_zeros(n_rays).index_add(0, ray, w)
+        away = (end.index_select(0, ray) - x).T.square().sum(0).sqrt()
+        total = total + (2 * w * left.index_select(0, ray) * away).sum()
+    return (total / n_rays).to(weights.dtype)
 
 
 def _before(values: Tensor, first: Tensor) -> Tensor:

@@ -143,6 +143,10 @@ class Field(nn.Module):
         None: the field has no resolution of its own."""
         return None
 
+    def has_colours(self, x: Tensor) -> Tensor:
+        """(M,) bool: whether the field has colours at positions ``x (M, 3)``."""
+        return torch.ones_like(x[:, 0], dtype=torch.bool)
+
     def fill(self, raw_density: float) -> None:
         """Sets a uniform initial density, if this kind of field supports it.
 
@@ -171,12 +175,13 @@ class Field(nn.Module):
         """
         raise NotImplementedError
 
-    def refined(self, occupied: Tensor, resolution: int) -> Field:
+    def refined(self, occupied: Tensor, resolution: int, sides: bool = False) -> Field:
         """The same field at another resolution.
 
         Args:
             occupied: (R0, R1, R2) bool, cells that may have density.
             resolution: cells along the longest side.
+            sides: whether the outermost cells have colours even so, those of infinity.
 
         Returns:
             A new field on the occupied cells; the field itself if it has no cells.

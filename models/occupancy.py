@@ -74,6 +74,13 @@ def with_border(grid: Tensor, value: float) -> Tensor:
     return functional.pad(grid, [1] * 6, value=value)
 
 
+def with_sides(grid: Tensor) -> Tensor:
+    """The boolean grid (R0, R1, R2) with all of its outermost cells."""
+    inner = torch.zeros_like(grid)
+    inner[1:-1, 1:-1, 1:-1] = True
+    return grid | ~inner
+
+
 def dilate(grid: Tensor) -> Tensor:
     """The boolean grid (R0, R1, R2) grown by one cell in all 26 directions."""
     return functional.max_pool3d(grid[None, None].half(), 3, stride=1, padding=1)[0, 0] > 0

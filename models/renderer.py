@@ -166,7 +166,7 @@ class Renderer(nn.Module):
         rendering = render(
             self.field, rays, samples, code, geometry, threshold, scale_gradients_within, style
         )
-        return self.over_background(rendering)
+        return self._over_infinity(self.over_background(rendering), rays, code, style)
 
     def over_background(self, rendering: Rendering) -> Rendering:
         """Lays a rendering over black over the background."""
@@ -174,14 +174,40 @@ class Renderer(nn.Module):
         rgb = torch.addcmul(rendering.rgb, clear, self.background)
         return replace(rendering, rgb=rgb)
 
-    def refine(self, resolution: int) -> bool:
+    def reaching_infinity(self, rays: Rays, opacity: Tensor) -> tuple[Tensor, Tensor]:
+        """Rays (K,) of which a rendering with ``opacity (N,)`` has left something to the field's
+        colours at infinity, ascending, and the distance (K,) that stands for infinity; none where
+        rays are not endless."""
+        if rays.space.infinity is None:
+            return opacity.new_zeros(0, dtype=torch.int64), opacity.new_zeros(0)
+        ray = (1 - opacity > self.field.colour_threshold).nonzero()[:, 0]
+        t = rays.near.new_full((len(ray),), rays.space.infinity)
+        known = self.field.has_colours(rays.points(ray, t)).nonzero()[:, 0]
+        return ray.index_select(0, known), t.index_select(0, known)
+
+    def _over_infinity(
+        self, rendering: Rendering, rays: Rays, code: Tensor | None, style: ColourFunction | None
+    ) -> Rendering:
+        """Puts the field's colours at infinity, where rays reach it, in the background's place."""
+        ray, t = self.reaching_infinity(rays, rendering.opacity)
+        if len(ray) == 0:
+            return rendering
+        x, d = rays.points(ray, t), rays.view_directions.index_select(0, ray)
+        style = self.field.style if style is None else style
+        if code is not None and code.ndim == 2:
+            code = code.index_select(0, ray)
+        colour = style(self.field.geometry.feature(x), x, d, code) - self.background
+        behind = (1 - rendering.opacity).index_select(0, ray)[:, None] * colour
+        return replace(rendering, rgb=rendering.rgb.index_add(0, ray, behind.to(rendering.rgb)))
+
+    def refine(self, resolution: int, sides: bool = False) -> bool:
         """Refines a field with cells to ``resolution`` cells along its longest side, in the
-        sampler's occupied cells.
+        sampler's occupied cells and, with ``sides``, in those along the sides of its box.
 
         Returns:
             Whether anything has changed; False: the field has no cells.
         """
-        field = self.field.refined(self.sampler.grid.occupied, resolution)
+        field = self.field.refined(self.sampler.grid.occupied, resolution, sides)
         if field is self.field:
             return False
         self.field = field

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.field import Cost, Field
-from models.occupancy import bordered_index, dilate, grid_shape, resample_any, with_border
+from models.occupancy import (
+    bordered_index,
+    dilate,
+    grid_shape,
+    resample_any,
+    with_border,
+    with_sides,
+)
 from models.style import Decoder, ParameterGroups, Style
 from models.trilinear import CORNERS, trilinear_gather, trilinear_weights
 
@@ -289,6 +296,9 @@ class VoxelField(Field):
     def step(self) -> float:
         return float(self.geometry.lattice.cell.min()) / STEPS_PER_CELL
 
+    def has_colours(self, x: Tensor) -> Tensor:
+        return self.geometry.feature(x) >= 0
+
     def fill(self, raw_density: float) -> None:
         nn.init.constant_(self.geometry.raw, raw_density)
 
@@ -311,9 +321,10 @@ class VoxelField(Field):
         # not table[rows], whose gradient threads add up in any order
         return table.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
-    def refined(self, occupied: Tensor, resolution: int) -> VoxelField:
+    def refined(self, occupied: Tensor, resolution: int, sides: bool = False) -> VoxelField:
         shape = grid_shape(self.geometry.lattice.bounds, resolution)
-        return self.on_cells(resample_any(dilate(occupied), shape))
+        active = resample_any(dilate(occupied), shape)
+        return self.on_cells(with_sides(active) if sides else active)
 
     @torch.no_grad()
     def on_cells(self, active: Tensor) -> VoxelField:

@@ -350,10 +350,18 @@ class FrozenGeometry:
         samples = renderer.sample(rays)
         density, feature = renderer.geometry(rays, samples)
         weights = compositing_weights(density, samples)
-        keep = drop_faint_samples(weights, samples.ray_index, len(rays), self.threshold)
-        ray = samples.ray_index[keep]
-        opacity = segment_sum(weights, samples.ray_index, len(rays))
-        weights = weights[keep]
+        ray, t = samples.ray_index, samples.t
+        opacity = segment_sum(weights, ray, len(rays))
+        end, distance = renderer.reaching_infinity(rays, opacity)
+        if len(end):
+            clear = 1 - opacity.index_select(0, end)
+            behind = renderer.field.geometry.feature(rays.points(end, distance))
+            order = torch.cat([ray, end]).argsort(stable=True)  # behind the others of its ray
+            pairs = (ray, end), (t, distance), (weights, clear), (feature, behind)
+            ray, t, weights, feature = (torch.cat(pair)[order] for pair in pairs)
+            opacity = segment_sum(weights, ray, len(rays))
+        keep = drop_faint_samples(weights, ray, len(rays), self.threshold)
+        ray, weights = ray[keep], weights[keep]
         if self.threshold > 0:
             left = segment_sum(weights, ray, len(rays))
             weights = weights * (opacity / left.clamp(min=1e-6))[ray]
@@ -361,4 +369,4 @@ class FrozenGeometry:
         ends = torch.arange(len(rays) + 1, device=ray.device)
         counts = torch.searchsorted(ray, ends).diff()
         feature = feature[keep] if feature.ndim == 1 or self.keeps_vectors else None
-        return counts, samples.t[keep], weights, feature, opacity
+        return counts, t[keep], weights, feature, opacity

@@ -17,7 +17,7 @@ from datasets.portable import scene_state
 from datasets.scene import Scene
 from models import FIELDS
 from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
-from models.occupancy import grid_shape, resample_any, resample_nearest
+from models.occupancy import grid_shape, resample_any, resample_nearest, with_sides
 from models.renderer import Renderer, Spec
 from opt import TrainOptions
 from systems.growth import final_resolution, growth_of
@@ -92,6 +92,9 @@ def new_renderer(
     resolution = resolution or final_resolution(options, scene)
     occupied = first_occupancy(scene, resolution)
     coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))
+    cells = resample_any(occupied, coarse)
+    if scene.space.infinity is not None:
+        cells = with_sides(cells)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         renderer = Renderer.build(
@@ -99,7 +102,7 @@ def new_renderer(
             scene.box,
             scene.background,
             occupied,
-            resample_any(occupied, coarse),
+            cells,
         )
         renderer.field.fill(growth.raw_density)
     return renderer

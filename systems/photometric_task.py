@@ -39,6 +39,9 @@ from utils.sums import total_of
 ENOUGH_RAYS = 1 << 18
 LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
+# Share of the penalty of transparent rays where infinity has colours.  Measured under an open sky:
+# with all of it the sky becomes fog, with none the colours of infinity take the place of surfaces.
+FAINT = 0.1
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
@@ -145,7 +148,8 @@ class PhotometricTask(Task):
         self.renderer.sampler.prune(self.renderer.field, due.lit_only)
         if due.resolution is None:
             return False
-        return self.renderer.refine(round(self.resolution * due.resolution))
+        endless = self.scene.space.infinity is not None
+        return self.renderer.refine(round(self.resolution * due.resolution), sides=endless)
 
     def gradients(self, step: int) -> Iterator[Terms]:
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
@@ -197,7 +201,9 @@ class PhotometricTask(Task):
                 error = photometric_loss(rgb.detach(), target) * share
             terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
-                terms[f"{name}_transparency"] = transparency_loss(opacity)
+                endless = name == "fine" and rays.space.infinity is not None
+                weight = FAINT if endless else 1.0
+                terms[f"{name}_transparency"] = weight * transparency_loss(opacity)
             if self.alpha is not None:
                 apart = silhouette_loss(opacity, self.alpha[flat[own]])
                 terms[f"{name}_silhouette"] = self.options.silhouette_weight * apart
@@ -224,7 +230,11 @@ class PhotometricTask(Task):
         weight = self.options.distortion * min(1.0, 2 * step / self.n_steps)
         side = (self.renderer.bounds[1] - self.renderer.bounds[0]).max()
         x = rays.points(samples.ray_index, samples.t)
-        where = (x, samples.delta, samples.ray_index, len(rays))
+        end = None
+        if rays.space.infinity is not None:
+            distance = torch.full_like(rays.near, rays.space.infinity)
+            end = rays.points(torch.arange(len(rays), device=x.device), distance)
+        where = (x, samples.delta, samples.ray_index, len(rays), end)
         return weight * distortion_loss(rendering.weights, *where) / side
 
     def code(self, step: int, n_rays: int) -> Tensor | None:

@@ -99,13 +99,14 @@ def _rays(camera: Cameras, pixels: Tensor, crop: Tensor | None) -> Rays:
 
 @torch.no_grad()
 def _rendered(subject: Subject, rays: Rays, background: Tensor | None) -> Rendering:
-    """The rays in the subject's colours, over its own background or another."""
+    """The rays in the subject's colours, over its own background or another; endless ones over its
+    colours at infinity."""
     renderer = subject.renderer
     rays = renderer.clip(rays)
     samples = renderer.sample(rays)
     geometry = renderer.geometry(rays, samples)
     found = renderer.render(rays, samples, None, geometry, style=subject.style)
-    if background is None:
+    if background is None or rays.space.infinity is not None:
         return found
     behind = (1 - found.opacity)[:, None] * (background - renderer.background)
     return replace(found, rgb=found.rgb + behind)

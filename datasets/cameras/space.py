@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 NEAR_PLANE = -1.0  # z of the plane that NDC starts from, in the world
 AHEAD = 1e-6  # least share of -z in the direction of a ray that NDC has
 THICKNESS = 0.3  # of half the slab, in half widths of the training photos
+# Distance that stands for infinity in contracted space, in half widths of the foreground: what is
+# there moves by a ten-thousandth of a radian as a camera moves through the foreground.
+ENDLESS = 1e4
 DISTANT = 1e3  # distance of a viewpoint that stands for parallel rays, in units of NDC
 # A viewer stays where photos show what there is to see:
 ASIDE = 0.25  # distance beside the training cameras, in their spread
@@ -42,6 +46,8 @@ class Space:
         forward_facing: whether all cameras look along -z, and the field's coordinates are
             left-handed in the world.
         extent: where the scene is, in words, for messages.
+        infinity: distance along a ray that stands for an endless one, scene units; None: what no
+            surface stops leaves the field's box.
         gradient_radius: distance from a camera within which its rays are so dense that gradients
             are to be scaled down (Philip and Deschaintre 2023), scene units; None: nowhere.
 
@@ -56,6 +62,7 @@ class Space:
     surrounds: ClassVar[bool] = False
     forward_facing: ClassVar[bool] = False
     extent = "it fills its bounds"
+    infinity: float | None = None
     gradient_radius: float | None = None
 
     def state(self) -> dict[str, Any]:
@@ -348,7 +355,11 @@ class Contracted(Space):
             f"its foreground is {' '.join(f'{x:.3g}' for x in self.foreground.flatten().tolist())}"
         )
 
-    @property
+    @cached_property
+    def infinity(self) -> float | None:
+        return ENDLESS * self.gradient_radius if self.endless else None
+
+    @cached_property
     def gradient_radius(self) -> float:
         return float((self.foreground[1] - self.foreground[0]).max()) / 2
 

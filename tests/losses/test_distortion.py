@@ -42,6 +42,24 @@ def test_one_thin_wall_has_none_and_two_have_their_distance():
     assert distortion_loss(torch.tensor([0.5, 0.5]), x, delta, ray, 1) == 2 * 0.25 * 3
 
 
+def test_the_rest_of_a_ray_counts_where_it_ends():
+    """As one more sample of each ray, behind the others on the same line, does."""
+    weights, x, delta, ray, n = packed_rays()
+    weights = (weights / 20).detach().requires_grad_()
+    ends = torch.stack([x[4] + 3 * (x[4] - x[0]), x[0], x[11] + 2 * (x[11] - x[5]), x[5]])
+    loss = distortion_loss(weights, x, delta, ray, n, ends)
+    order = torch.tensor([0, 1, 2, 3, 4, 12, 5, 6, 7, 8, 9, 10, 11, 13])
+    left = torch.stack([1 - weights[:5].sum(), 1 - weights[5:].sum()])
+    more = (
+        torch.cat(pair)[order]
+        for pair in ((weights, left), (x, ends[[0, 2]]), (delta, delta.new_zeros(2)))
+    )
+    slow = plain(*more, torch.cat([ray, torch.tensor([0, 2])])[order], n)
+    assert torch.allclose(loss, slow, rtol=1e-12)
+    gradients = [torch.autograd.grad(value, weights)[0] for value in (loss, slow)]
+    assert torch.allclose(*gradients, rtol=1e-10)
+
+
 def test_rays_without_samples():
     none = torch.zeros(0)
     loss = distortion_loss(none, torch.zeros(0, 3), none, torch.zeros(0, dtype=torch.int64), 3)

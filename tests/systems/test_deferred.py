@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from datasets.cameras.rays import Cameras
+from datasets.cameras.space import WORLD, Contracted
 from datasets.scene import View
 from features.vgg import Vgg, convolutions
 from losses.objective import StyleObjective
 from losses.registry import OBJECTIVES
+from models.occupancy import with_sides
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry
 from systems.style_task import freeze_geometry, stages_of
@@ -22,18 +24,20 @@ SIZE = (13, 18)
 def scene_of(kind, dtype):
     """A renderer with something to see, and a camera that sees it."""
     torch.manual_seed(1)
+    space = Contracted(BOUNDS / 2) if kind == "endless" else WORLD
     x = torch.linspace(-1, 1, 12)
     ball = torch.stack(torch.meshgrid(x, x, x, indexing="ij")).norm(dim=0) < 0.8
     if kind == "nerf":
         renderer = nerf_renderer(BOUNDS, ball, 12, 12)
         renderer.field.geometry.mlp.out.bias.data.fill_(1.0)
     else:
-        renderer = voxel_renderer(BOUNDS, ball)
+        renderer = voxel_renderer(BOUNDS, ball, with_sides(ball) if kind == "endless" else None)
         torch.nn.init.normal_(renderer.field.geometry.raw, mean=-1.0)
         torch.nn.init.normal_(renderer.field.style.head.table)
     c2w = torch.tensor([[[1.0, 0, 0, 0.1], [0, 1, 0, -0.1], [0, 0, 1, 3]]])
     intrinsics = torch.tensor([[16.0, 17.0, SIZE[1] / 2, SIZE[0] / 2]])
-    cameras = Cameras(c2w.to(dtype), intrinsics.to(dtype), torch.tensor([SIZE]), 1.0, 5.0)
+    size = torch.tensor([SIZE])
+    cameras = Cameras(c2w.to(dtype), intrinsics.to(dtype), size, 1.0, 5.0, space.to(c2w.to(dtype)))
     renderer = renderer.to(dtype)
     renderer.field.colour_threshold = 0.0
     freeze_geometry(renderer)
@@ -97,7 +101,7 @@ def test_gradient_is_that_of_the_whole_image(kind, objective, dtype, bound):
         assert error <= bound
 
 
-@pytest.mark.parametrize("kind", ["nerf", "voxels"])
+@pytest.mark.parametrize("kind", ["nerf", "voxels", "endless"])
 def test_frozen_image_and_gradient_equal_the_renderers(kind):
     """Law 5: with threshold 0 the kept view is the renderer's own picture, and so its gradient."""
     renderer, cameras = scene_of(kind, torch.float64)
@@ -105,8 +109,9 @@ def test_frozen_image_and_gradient_equal_the_renderers(kind):
     plain = renderer(cameras.view_rays(0))
     kept = whole_image(renderer, frozen)
     assert torch.allclose(kept, plain.rgb, rtol=1e-12)
-    assert torch.allclose(frozen.mask().flatten(), plain.opacity, rtol=1e-12)
-    assert frozen.opacity.max() > 0.5
+    expected = torch.ones_like(plain.opacity) if kind == "endless" else plain.opacity
+    assert torch.allclose(frozen.mask().flatten(), expected, rtol=1e-12)
+    assert plain.opacity.max() > 0.5 > plain.opacity.min()
     weights = torch.randn_like(kept)
     (kept * weights).sum().backward()
     fast = gradients(renderer)

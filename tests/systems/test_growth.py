@@ -5,9 +5,12 @@ import torch
 
 from datasets.cameras.space import Contracted, World
 from datasets.scene import Scene, View
+from models.occupancy import with_sides
 from opt import parse_train
-from systems.geometry import first_occupancy, new_renderer
+from systems.geometry import first_occupancy, new_renderer, training_pixels
 from systems.growth import HULL, OPEN, final_resolution, growth_of
+from systems.photometric_task import PhotometricTask
+from tests.systems.test_semantic import Alone
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
 
@@ -57,6 +60,22 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
     for view in scene.train:
         view.alpha = torch.full((16, 16), 255, dtype=torch.uint8)
     assert growth_of(scene) is HULL
+
+
+def test_infinity_has_cells_where_rays_are_endless(tmp_path):
+    words = ["--stage", "geometry", "--root_dir", str(tmp_path), "--dataset_name", "blender"]
+    options = parse_train([*words, "--field", "voxels", "--voxel_resolution", "32"])
+    scene = scene_of([-0.5, 0.5])
+    renderer = new_renderer(options, scene)
+    sides = with_sides(torch.zeros(8, 8, 8, dtype=torch.bool))
+    assert renderer.field.geometry.lattice.active[sides].all()
+    assert not renderer.sampler.grid.occupied.all()  # it takes no samples there
+    scene, pixels = training_pixels(scene)
+    task = PhotometricTask(options, scene, renderer, pixels, 100, 32)
+    task.engine = Alone()
+    assert task.before_step(12)  # refined
+    sides = with_sides(torch.zeros(16, 16, 16, dtype=torch.bool))
+    assert renderer.field.geometry.lattice.active[sides].all()
 
 
 def test_an_object_has_no_cells_finer_than_pixels(tmp_path):

@@ -91,6 +91,19 @@ class Exhibit:
         return self.place
 
 
+def test_endless_rays_have_another_background_in_a_crop_box_alone(scene, look, networks):
+    place = dataclasses.replace(scene, space=Contracted(scene.bounds))
+    exhibit = Exhibit(place, ball_in(place, place.box))
+    asked = look(background=(0.0, 0.0, 1.0))
+    plain, _ = made(exhibit, look(), WIDTH, HEIGHT, networks)
+    same, _ = made(exhibit, asked, WIDTH, HEIGHT, networks)
+    assert np.array_equal(same, plain)
+    assert (plain[0, 0] != 255).any()  # the sky, not the scene's white
+    crop = tuple(scene.bounds.flatten().tolist())
+    blue, _ = made(exhibit, dataclasses.replace(asked, crop=crop), WIDTH, HEIGHT, networks)
+    assert blue[0, 0].tolist() == [0, 0, 255]
+
+
 @pytest.mark.parametrize("kind", ["world", "contracted", "ndc"])
 def test_the_crop_box_shows_what_is_inside_of_it_alone(scene, look, networks, kind):
     """A cut ball: what is seen through every pixel lies within the box, and the cut lets one see
