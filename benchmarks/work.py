@@ -105,7 +105,7 @@ def short(dtype: torch.dtype) -> str:
 
 def _fused() -> dict[object, Callable[..., int]]:
     """Operations of a linear layer in one with its ReLU, which the counter does not know."""
-    if not fused_exists():
+    if not fused_exists(torch.float32):
         return {}
     return {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * x[0] * prod(weight)}
 
