@@ -56,6 +56,8 @@ class WorkCounter:
             return
         self._counted = True
         with ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)  # operations of other threads are not counted
             for module in self.renderer.modules():
                 if isinstance(module, Field):
                     for part in (module.geometry, module.style):
