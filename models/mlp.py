@@ -46,7 +46,7 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
         return x
     phases, frequencies = _waves(x.shape[-1], n_frequencies, x.device, x.dtype)
     # cosines are sines of a shifted angle: all of them at once
-    repeated = x.repeat([1] * (x.ndim - 1) + [2 * n_frequencies])
+    repeated = torch.cat([x] * (2 * n_frequencies), dim=-1)
     return torch.cat([x, torch.addcmul(phases, repeated, frequencies).sin_()], dim=-1)
 
 
