@@ -6,7 +6,7 @@ twin in the tests:
 * `in_blocks`: rows pass through the whole network some thousands at a time, so that the layers'
   outputs stay in the processor's cache.
 * `linear_relu`: a layer and its ReLU are one fused operation; two separate ones would take twice as
-  long in bfloat16, half as long again in single precision.
+  long in bfloat16, half as long again or more in single precision.
 * `nan_guard`: the fused operation turns a NaN into a 0; the guard restores the NaN.
 """
 
