@@ -56,6 +56,8 @@ class WorkCounter:
             return
         self._counted = True
         with ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)  # operations of other threads are not counted
             for module in self.renderer.modules():
                 if isinstance(module, Field):
                     for part in (module.geometry, module.style):
@@ -105,7 +107,7 @@ def short(dtype: torch.dtype) -> str:
 
 def _fused() -> dict[object, Callable[..., int]]:
     """Operations of a linear layer in one with its ReLU, which the counter does not know."""
-    if not fused_exists():
+    if not fused_exists(torch.float32):
         return {}
     return {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * x[0] * prod(weight)}
 

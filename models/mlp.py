@@ -5,8 +5,8 @@ twin in the tests:
 
 * `in_blocks`: rows pass through the whole network some thousands at a time, so that the layers'
   outputs stay in the processor's cache.
-* `linear_relu`: where the processor multiplies bfloat16 matrices, a layer and its ReLU are one
-  fused operation; two separate ones would take twice as long.
+* `linear_relu`: a layer and its ReLU are one fused operation; two separate ones would take twice as
+  long in bfloat16, half as long again or more in single precision.
 * `nan_guard`: the fused operation turns a NaN into a 0; the guard restores the NaN.
 """
 
@@ -46,7 +46,7 @@ def positional_encoding(x: Tensor, n_frequencies: int) -> Tensor:
         return x
     phases, frequencies = _waves(x.shape[-1], n_frequencies, x.device, x.dtype)
     # cosines are sines of a shifted angle: all of them at once
-    repeated = x.repeat([1] * (x.ndim - 1) + [2 * n_frequencies])
+    repeated = torch.cat([x] * (2 * n_frequencies), dim=-1)
     return torch.cat([x, torch.addcmul(phases, repeated, frequencies).sin_()], dim=-1)
 
 
@@ -180,12 +180,13 @@ def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Computed in autocast's dtype where autocast is on; the weights' gradients have the weights'
     dtype.
     """
-    if not _is_fused(x):
+    dtype = _product_dtype(x)
+    if not _is_fused(x.device, dtype):
         return functional.relu(functional.linear(x, weight, bias))
-    x = x.to(torch.bfloat16)
+    x = x.to(dtype)
     if torch.is_grad_enabled():
         return _LinearReLU.apply(x, weight, bias)
-    return _fused(x, weight.to(x.dtype), bias.to(x.dtype))
+    return _fused(x, weight.to(dtype), bias.to(dtype))
 
 
 def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -209,7 +210,8 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _guarded(out: Tensor, inputs: Sequence[Tensor], layers: Sequence[LayerWeights]) -> Tensor:
     """``out``, or NaN if the fused operations may have lost one."""
-    return out + nan_guard(inputs, layers) if _is_fused(inputs[0]) else out
+    x = inputs[0]
+    return out + nan_guard(inputs, layers) if _is_fused(x.device, _product_dtype(x)) else out
 
 
 @torch.no_grad()
@@ -223,27 +225,35 @@ def nan_guard(inputs: Sequence[Tensor], layers: Sequence[LayerWeights]) -> Tenso
         inputs: tensors of any shape.
         layers: weight (O, I) and bias (O,) of each layer.
     """
-    if not _is_fused(inputs[0]):
-        return torch.zeros((), device=inputs[0].device)
+    x = inputs[0]
+    if not _is_fused(x.device, _product_dtype(x)):
+        return torch.zeros((), device=x.device)
     parts = [part for layer in layers for part in layer]
     norms = torch._foreach_norm([*(x.flatten() for x in inputs), *parts])
     return (torch.stack([norm.float() for norm in norms]) + 1).prod() * 0
 
 
-def _is_fused(x: Tensor) -> bool:
-    """Whether `linear_relu` of ``x`` runs as one fused operation."""
-    on = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if on else x.dtype
-    return x.device.type == "cpu" and dtype == torch.bfloat16 and fused_exists()
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of the products of ``x`` with weights."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _is_fused(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `linear_relu` runs as one fused operation."""
+    return device.type == "cpu" and fused_exists(dtype)
 
 
 @cache
-def fused_exists() -> bool:
+def fused_exists(dtype: torch.dtype) -> bool:
     """Whether this PyTorch has oneDNN's fused linear layer, which `torch.compile` uses, and the
-    processor multiplies bfloat16 matrices."""
+    processor multiplies matrices of this type by it."""
     mkldnn = torch.ops.mkldnn
-    names = ("_linear_pointwise", "_is_mkldnn_bf16_supported")
-    return all(hasattr(mkldnn, name) for name in names) and mkldnn._is_mkldnn_bf16_supported()
+    if not (hasattr(mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()):
+        return False
+    if dtype == torch.bfloat16:
+        return hasattr(mkldnn, "_is_mkldnn_bf16_supported") and mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -292,7 +292,8 @@ class OccupancySampler(Sampler):
         length = self._n_steps() * self.step
         counts = torch.ceil((path.far - path.near) / length).long().clamp_(min=0)
         ray = torch.repeat_interleave(counts, output_size=int(counts.sum()))
-        rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
+        rank = torch.arange(len(ray), device=ray.device)
+        rank -= (counts.cumsum(0) - counts).index_select(0, ray)
         start = path.near.index_select(0, ray) + length * rank
         blocks = self.grid.blocks
         block = flat_index(in_cells(ray, start + length / 2) / BLOCK, blocks.shape)
@@ -358,7 +359,8 @@ def _merged(waves: list[Samples], n: int) -> Samples:
     merged = [x.new_empty(total, *x.shape[1:]) for x in parts[0]]
     for start, part in zip(starts, parts, strict=True):
         ray = part[0]
-        index = torch.arange(len(ray), device=ray.device) + (place - start[:-1])[ray]
+        index = (place - start[:-1]).index_select(0, ray)
+        index += torch.arange(len(ray), device=ray.device)
         for out, x in zip(merged, part, strict=True):
             out.index_copy_(0, index, x)
         place = place + start.diff()

@@ -264,7 +264,9 @@ def render_view(
         seen = renderer(cameras.view_rays(view, part.start, part.stop), code)
         return seen.rgb, seen.depth, seen.opacity
 
-    parts = ray_chunks(renderer, chunk).over(height * width, part_of)
+    chunks, n = ray_chunks(renderer, chunk), height * width
+    on_cpu = cameras.c2w.device.type == "cpu"
+    parts = chunks.side_by_side(n, part_of) if on_cpu else chunks.over(n, part_of)
     rgb, depth, opacity = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*parts, strict=True))
     return Picture(
         rgb.clamp(0, 1).view(height, width, 3),

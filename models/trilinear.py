@@ -16,8 +16,10 @@ def trilinear_weights(fraction: Tensor) -> Tensor:
     """Weights (M, 8) of the eight corners for positions ``fraction (3, M)`` in [0, 1] in a cell."""
     sides = torch.stack([1 - fraction[:2], fraction[:2]])
     in_plane = (sides[:, None, 0] * sides[None, :, 1]).flatten(0, 1)
-    above = in_plane * fraction[2]
-    return torch.stack([in_plane - above, above], 1).flatten(0, 1).T.contiguous()
+    weights = fraction.new_empty(fraction.shape[1], 8)
+    above = torch.mul(in_plane, fraction[2], out=weights[:, 1::2].T)
+    torch.sub(in_plane, above, out=weights[:, ::2].T)
+    return weights
 
 
 class _TrilinearGather(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -54,6 +55,26 @@ class Chunks:
                     raise
             self.shrink(part.stop - part.start)
         return results
+
+    def side_by_side(self, n: int, work: Callable[[slice], T]) -> list[T]:
+        """As `over`, of ``range(n)``, on a CPU and without a graph: each of PyTorch's threads works
+        on chunks of its own.  Many operations on a chunk are too short for several threads, or know
+        only one."""
+        threads = torch.get_num_threads()
+        if threads == 1:
+            return self.over(n, work)
+        size = min(self.size, -(-n // threads))
+        dtype, mixed = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+        def alone(start: int) -> T:
+            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=mixed):  # a thread's own
+                return work(slice(start, min(start + size, n)))
+
+        try:
+            with ThreadPoolExecutor(threads, None, torch.set_num_threads, (1,)) as pool:
+                return list(pool.map(alone, range(0, n, size)))
+        finally:
+            torch.set_num_threads(threads)  # or all threads that are started later would have one
 
     def shrink(self, n: int) -> None:
         """Reduces the size after a chunk of ``n`` ran out of memory.  Must be called outside the

@@ -118,11 +118,17 @@ class ContractedMarch:
     def steps(
         self, counted: Positions, unit: Tensor, ray: Tensor, s: Tensor, step: float
     ) -> tuple[Tensor, Tensor]:
-        """As `StraightMarch.steps`: the chords between the steps' ends, and their middles."""
-        ends = counted(ray, torch.cat([s[:, :1] - step / 2, s + step / 2], -1))
-        first, last = ends[..., :-1], ends[..., 1:]
-        chords = (last - first).mul_(unit.view(3, 1, 1)).square_().sum(0).sqrt_()
-        return (first + last).mul_(0.5), chords
+        """As `StraightMarch.steps`, on the chord of all of them, which are few cells long; beyond
+        far, where the path ends, on its continuation."""
+        first = s[:, 0] - step / 2
+        last = torch.minimum(s[:, -1] + step / 2, self.far.index_select(0, ray))
+        begin, end = counted(ray, torch.stack([first, last], -1)).unbind(-1)
+        chord = (end - begin) * (step / (last - first))
+        share = torch.arange(s.shape[1], device=s.device) + 0.5
+        length = (chord * unit[:, None]).square_().sum(0).sqrt_()  # norm is ten times as slow
+        return torch.addcmul(begin[..., None], chord[..., None], share), length[:, None].expand_as(
+            s
+        )
 
     def lengths(self, ray: Tensor, edges: Tensor) -> Tensor:
         """Lengths (K, S) in the field's space between ascending path parameters (K, S + 1)."""

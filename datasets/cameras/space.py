@@ -371,12 +371,11 @@ class Contracted(Space):
         return self if moved is self.foreground else Contracted(moved, self.endless)
 
     def from_world(self, x: Tensor) -> Tensor:
-        """See the class; the foreground stays as it is to the bit."""
-        u = (x - self.centre) / self.half
-        m = u.abs().amax(-1, keepdim=True)
+        """See the class."""
+        from_centre = x - self.centre
+        m = (from_centre / self.half).abs().amax(-1, keepdim=True)
         inverse = m.clamp(min=1.0).reciprocal()
-        contracted = torch.addcmul(self.centre, u * (inverse * (2 - inverse)), self.half)
-        return torch.where(m > 1, contracted, x)
+        return torch.addcmul(self.centre, from_centre, inverse * (2 - inverse))
 
     def to_world(self, x: Tensor) -> Tensor:
         u = (x - self.centre) / self.half

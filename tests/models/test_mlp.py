@@ -16,7 +16,10 @@ from models.mlp import (
     precise_linear,
 )
 
-FUSED = pytest.mark.skipif(not fused_exists(), reason="not in one operation on this processor")
+TYPES = [torch.float32, torch.bfloat16]
+FUSED = pytest.mark.skipif(
+    not fused_exists(torch.bfloat16), reason="not in one operation on this processor"
+)
 
 
 def test_positional_encoding_is_the_formula():
@@ -181,7 +184,7 @@ def relative(found, exact):
     not torch.cpu._is_avx512_bf16_supported(), reason="no bfloat16 in this processor"
 )
 def test_the_operation_exists_where_it_can():
-    assert fused_exists()
+    assert all(fused_exists(dtype) for dtype in TYPES)
 
 
 @pytest.mark.parametrize("n_in", [12, 27, 63, 256, 319])
@@ -223,21 +226,29 @@ def test_precise_linear_rounds_nothing_on_the_way_out():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_full_precision_is_left_alone(dtype):
-    x, weight, bias = (v.detach().to(dtype).requires_grad_() for v in layer())
-    plain = functional.relu(functional.linear(x, weight, bias))
-    assert torch.equal(linear_relu(x, weight, bias), plain)
-    assert torch.equal(precise_linear(x, weight, bias), functional.linear(x, weight, bias))
+def test_full_precision_stays_full(dtype):
+    inputs = [v.detach().to(dtype).requires_grad_() for v in layer()]
+    plain = functional.relu(functional.linear(*inputs))
+    found = linear_relu(*inputs)
+    torch.testing.assert_close(found, plain)
+    grad = torch.randn_like(plain)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(plain, inputs, grad)
+    )
+    assert torch.equal(precise_linear(*inputs), functional.linear(*inputs))
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 5e-3), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_a_field_is_the_same_without_the_operation(kind, make_field, points, monkeypatch):
+def test_a_field_is_the_same_without_the_operation(
+    kind, dtype, most, make_field, points, monkeypatch
+):
     field = make_field(kind)
     field.style.reset()
     x, d = points(400)
 
     def run():
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             density, feature = field.geometry(x)
             rgb = field.style(feature, x, d)
         parameters = list(field.parameters())
@@ -245,23 +256,24 @@ def test_a_field_is_the_same_without_the_operation(kind, make_field, points, mon
         return torch.cat([density, rgb.flatten()]), torch.cat([g.flatten() for g in gradients])
 
     fast = run()
-    monkeypatch.setattr(models.mlp, "fused_exists", lambda: False)
+    monkeypatch.setattr(models.mlp, "fused_exists", lambda dtype: False)
     for found, plain in zip(fast, run(), strict=True):
-        assert relative(found, plain) < 5e-3
+        assert relative(found, plain) < most
 
 
 # NaN
 
 
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bad", [torch.nan, -torch.nan, torch.inf, pytest.param(1e30, marks=FUSED)])
 @pytest.mark.parametrize("kind", ["nerf", "voxels"])
-def test_no_bad_number_is_hidden_by_a_relu(kind, bad, make_field, points):
+def test_no_bad_number_is_hidden_by_a_relu(kind, bad, dtype, make_field, points):
     """The operation makes a NaN a 0; 1e30 is finite, but not what the next layers make of it."""
     x, d = points(9)
     for name in [name for name, _ in make_field(kind).named_parameters()]:
         field = make_field(kind)
         field.get_parameter(name).data.fill_(bad)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             density, feature = field.geometry(x)
             rgb = field.style(feature, x, d)
         after_relu = name == "geometry.raw" or ".mlp.out." in name
@@ -270,13 +282,14 @@ def test_no_bad_number_is_hidden_by_a_relu(kind, bad, make_field, points):
         ), name
 
 
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("which", [0, 1])
-def test_no_bad_input_is_hidden_by_a_relu(which):
+def test_no_bad_input_is_hidden_by_a_relu(which, dtype):
     torch.manual_seed(0)
     mlp = MLP([5, 8, 8, 2], encode=lambda a, b: torch.cat([a, b], -1))
     inputs = [torch.randn(6, 2), torch.randn(6, 3)]
     inputs[which][4, 1] = torch.nan
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         assert not mlp(*inputs)[4].isfinite().any()
         assert not mlp.with_hidden(*inputs)[0][4].isfinite().any()
 

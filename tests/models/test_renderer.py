@@ -303,6 +303,24 @@ def test_a_view_is_its_rays_in_whatever_chunks(system, make):
     assert picture.opacity.max() > 0.01
 
 
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mixed", [False, True])
+def test_threads_side_by_side_make_the_picture_that_one_makes(mixed, make):
+    renderer, cameras = make("voxels-occupancy"), camera()
+
+    def picture():
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            return render_view(renderer, cameras, 0, 10).rgb
+
+    together = picture()
+    assert not together.requires_grad
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert torch.equal(together, picture())
+    mixed = not mixed
+    assert not torch.equal(together, picture())
+
+
 def test_rays_at_once_are_those_of_the_field_or_as_asked(make):
     renderer = make("voxels-occupancy")
     assert ray_chunks(renderer).size == renderer.field.cost.rays_on(torch.device("cpu"))

@@ -71,21 +71,39 @@ def test_in_the_foreground_a_step_is_a_step():
 
 
 @pytest.mark.parametrize("eye", [(0.9, -0.8, 0.7), (1.5, 0.2, 0.1), (0.0, 0.0, 0.0)])
-def test_steps_are_chords_around_their_points(eye):
+def test_steps_share_a_chord_around_their_points(eye):
+    """The plain twin asks for the point of every step."""
     rays = rays_from(list(eye), n=2000)
     rays.directions[:3] = torch.eye(3)
     path = rays.march()
     s = path.near + (path.far - path.near) * torch.linspace(0.01, 0.99, 2000)
-    s[::2] = path.exit[::2] + STEP * torch.linspace(-1, 1, 1000)
-    s = s[:, None] + STEP * torch.arange(3)
+    s[::2] = path.exit[::2] + STEP * torch.linspace(-8, 1, 1000)
+    s = s[:, None] + STEP * torch.arange(8)
+    before_far = s < path.far[:, None]
     cells, lengths = steps_of(path, rays, s)
-    for i in range(3):
-        ends = torch.stack([s[:, i] - STEP / 2, s[:, i] + STEP / 2], -1)
-        chords = path.lengths(every(rays), ends)[:, 0]
-        torch.testing.assert_close(lengths[:, i], chords, atol=2e-6, rtol=0)
-    x = rays.points(every(rays).repeat_interleave(3), path.distance(every(rays), s).flatten())
+    ends = torch.stack([s[:, 0] - STEP / 2, s[:, -1] + STEP / 2], -1)
+    whole = before_far.all(1) & (ends[:, 1] < path.far)
+    chords = path.lengths(every(rays), ends)
+    torch.testing.assert_close((8 * lengths)[whole], chords.expand_as(s)[whole], atol=2e-5, rtol=0)
+    x = rays.points(every(rays).repeat_interleave(8), path.distance(every(rays), s).flatten())
     middles = ORIGIN + cells.flatten(1).T * UNIT
-    assert float((middles - x).norm(dim=-1).max()) < 0.3 * STEP  # the most: where a ray bends
+    away = (middles - x).norm(dim=-1).view_as(s).where(before_far, 0.0)
+    assert float(away.max()) < 2 * STEP  # the most: where a ray bends
+    assert float(away[1::2].quantile(0.9)) < 0.1 * STEP
+
+
+def test_the_last_steps_end_where_the_ray_does():
+    """As many of eight as there are before far lie there, not at a share of what follows."""
+    rays = rays_from([0.0, 0.1, 0.2])
+    path = rays.march()
+    s = path.far[:, None] + STEP * (torch.arange(8) - 2.5)
+    cells, lengths = steps_of(path, rays, s)
+    t = path.distance(every(rays), s[:, :3])
+    x = rays.points(every(rays).repeat_interleave(3), t.flatten())
+    middles = ORIGIN + cells[..., :3].flatten(1).T * UNIT
+    torch.testing.assert_close(middles, x, atol=0.1 * STEP, rtol=0)
+    chords = path.lengths(every(rays), torch.stack([s[:, 0], s[:, 2]], -1))
+    torch.testing.assert_close(2 * lengths[:, :1], chords, atol=0.05 * STEP, rtol=0.05)
 
 
 def test_points_are_the_plain_ones_in_columns():
