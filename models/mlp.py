@@ -257,6 +257,8 @@ def fused_exists(dtype: torch.dtype) -> bool:
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    # with a weight of some columns of a larger one oneDNN takes a thousand times as long
+    weight = weight.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
 
 
