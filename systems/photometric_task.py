@@ -39,9 +39,10 @@ from utils.sums import total_of
 ENOUGH_RAYS = 1 << 18
 LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
-# Share of the penalty of transparent rays where infinity has colours.  Measured under an open sky:
-# with all of it the sky becomes fog, with none the colours of infinity take the place of surfaces.
-FAINT = 0.1
+# Share of the penalty of transparent rays where infinity has colours, once surfaces have formed:
+# with all of it to the end the sky becomes fog, with less from the start the colours of infinity,
+# which learn fastest, take the place of surfaces, whose cells are given up for good.
+FAINT, FORMED = 0.1, 0.35  # of the run
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
@@ -202,7 +203,7 @@ class PhotometricTask(Task):
             terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
                 endless = name == "fine" and rays.space.infinity is not None
-                weight = FAINT if endless else 1.0
+                weight = FAINT if endless and step >= FORMED * self.n_steps else 1.0
                 terms[f"{name}_transparency"] = weight * transparency_loss(opacity)
             if self.alpha is not None:
                 apart = silhouette_loss(opacity, self.alpha[flat[own]])
