@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 WHITE = (1.0, 1.0, 1.0)
 NAMED = 8  # files that a message names, at most
+PLAIN = 0.8  # share of the border of photos of an object, half of them, that is background
 LONGEST_NAME = 200  # characters of each
 
 
@@ -192,13 +193,14 @@ def chosen_range(
 
 
 def shows_background(views: Sequence[View], background: Tensor) -> bool:
-    """Whether images without alpha show more along their borders than the plain ``background``."""
+    """Whether images without alpha show more along their borders than the plain ``background`` and
+    an object that leaves some of them."""
     if all(view.alpha is not None for view in views):
         return False
     plain = [share for view in views if (share := plain_border(view, background)) is not None]
     if not plain:
         return True
-    return float(torch.tensor(plain).median()) < 0.95
+    return float(torch.tensor(plain).median()) < PLAIN
 
 
 def require_folder(root_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """Few views: which ones, and that nothing of the others reaches the scene."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,11 @@ def test_photos_on_white_are_bounded_by_what_all_of_them_show(tmp_path, sphere):
     assert (scene.bounds[1] > centre + radius).all()
     assert float((scene.bounds[1] - scene.bounds[0]).max()) < 4.0  # cameras: 6 from side to side
     assert not shows_background(scene.train, scene.background)
+    for rows, surrounded in ((4, False), (20, True)):  # an object that leaves the picture, a place
+        views = [replace(view, image=view.image.clone()) for view in scene.train]
+        for view in views:
+            view.image[-rows:, 0] = view.image[-rows:, -1] = 90
+        assert shows_background(views, scene.background) == surrounded
 
 
 def test_without_hull_alpha_is_no_mask(tmp_path):
