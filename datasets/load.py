@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 WHITE = (1.0, 1.0, 1.0)
 NAMED = 8  # files that a message names, at most
-PLAIN = 0.8  # share of the border of photos of an object, half of them, that is background
 LONGEST_NAME = 200  # characters of each
+PLAIN = 0.8  # least share of background along the border of most photos of an object
 
 
 class SceneOptions(Protocol):

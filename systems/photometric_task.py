@@ -42,7 +42,8 @@ APPEARANCE_RATE = 2e-3
 # Share of the penalty of transparent rays where infinity has colours, once surfaces have formed:
 # with all of it to the end the sky becomes fog, with less from the start the colours of infinity,
 # which learn fastest, take the place of surfaces, whose cells are given up for good.
-FAINT, FORMED = 0.1, 0.35  # of the run
+FAINT = 0.1
+FORMED = 0.35  # of the run
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
@@ -78,6 +79,7 @@ class PhotometricTask(Task):
     ) -> None:
         super().__init__(options)
         self.scene = scene
+        self.endless = scene.space.infinity is not None
         self.renderer = renderer
         self.pixels = pixels
         self.n_steps = n_steps
@@ -149,8 +151,8 @@ class PhotometricTask(Task):
         self.renderer.sampler.prune(self.renderer.field, due.lit_only)
         if due.resolution is None:
             return False
-        endless = self.scene.space.infinity is not None
-        return self.renderer.refine(round(self.resolution * due.resolution), sides=endless)
+        resolution = round(self.resolution * due.resolution)
+        return self.renderer.refine(resolution, sides=self.endless)
 
     def gradients(self, step: int) -> Iterator[Terms]:
         crop = self.options.crop_fraction if step < self.options.crop_steps else 1.0
@@ -202,8 +204,8 @@ class PhotometricTask(Task):
                 error = photometric_loss(rgb.detach(), target) * share
             terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
-                endless = name == "fine" and rays.space.infinity is not None
-                weight = FAINT if endless and step >= FORMED * self.n_steps else 1.0
+                clear = self.endless and name == "fine" and step >= FORMED * self.n_steps
+                weight = FAINT if clear else 1.0
                 terms[f"{name}_transparency"] = weight * transparency_loss(opacity)
             if self.alpha is not None:
                 apart = silhouette_loss(opacity, self.alpha[flat[own]])
