@@ -333,12 +333,12 @@ class Run(Options):
         1, "geometry: passes over all pixels", check=POSITIVE, part=PHOTOS
     )
     num_epochs_style: int = option(
-        1, "style, mutual: passes over the training views", check=POSITIVE, part=STYLISING
+        1, "style: passes over the training views", check=POSITIVE, part=PAINTING
     )
     max_steps: int | None = option(
         None,
-        "stop after this many steps (default: by epochs); a photographic start and "
-        "--consistency_steps come on top",
+        "stop after this many steps (default: by epochs; mutual: by paintings); a photographic "
+        "start and --consistency_steps come on top",
         check=POSITIVE,
     )
     checkpoint_every: int = option(
@@ -457,6 +457,11 @@ class FewViews(Options):
         "cells of which no ray of a photo gets more than this share of its colour are given up, as "
         "fog (default 0: those that no ray reaches)",
         check=SHARE,
+        part=PHOTOS,
+    )
+    stereo: bool = option(
+        False,
+        "voxels: start from the surfaces on which neighbouring photos of a place agree",
         part=PHOTOS,
     )
     depth_smoothness: float = option(

@@ -164,7 +164,9 @@ def make_scene(
     if not options.hull:
         views = {**views, "train": [replace(view, alpha=None) for view in views["train"]]}
     surrounded = shows_background(views["train"], options.background)
-    if options.matte and not surrounded:
+    if options.matte and surrounded:
+        log.warning("%s: the photos show surroundings; --matte makes no masks of them", root_dir)
+    elif options.matte:
         cut = [v if v.alpha is not None else cut_out(v, options.background) for v in views["train"]]
         views = {**views, "train": cut}
     train = perturb_views(views["train"], options.data_perturb, options.background)

@@ -71,7 +71,7 @@ class Selection:
         if self.few_shot > len(chosen):
             where = "" if self.side == "none" else f" on the {self.side}"
             raise UserError(
-                f"--few_shot {self.few_shot}: there are {len(chosen)} training photos{where}; "
+                f"--few_shot {self.few_shot}: training photos{where}: {len(chosen)}; "
                 "give a smaller number"
             )
         order = np.random.RandomState(self.shuffle_seed).permutation(len(chosen))

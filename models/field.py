@@ -154,6 +154,13 @@ class Field(nn.Module):
             raw_density: value before the activation.
         """
 
+    def start_from(self, density: Tensor) -> None:
+        """Raises the initial density to what is likely, if this kind of field supports it.
+
+        Args:
+            density: (N0, N1, N2) at the corners of all its cells, per unit of the field's space.
+        """
+
     def reveal(self, share: float) -> None:
         """Shows as much of the detail as belongs to a share, in [0, 1], of a training that goes
         from coarse to fine; fields whose cells are refined have no other detail to hide."""

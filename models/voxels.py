@@ -27,6 +27,8 @@ ROWS = 1 << 14  # samples per block of the network on a CPU
 FEATURES = 12  # per vertex
 DIRECTION_FREQUENCIES = 2
 RAW_DENSITY = -2.0  # initial raw value: a mean free path of about 8 % of the box
+SOLID = 3.0  # most initial density, for each hundredth of the box
+TINY = 1e-6
 STEPS_PER_CELL = 4 / 3
 RATES = {"density": 0.3, "features": 0.05, "mlp": 2e-3}
 STYLE_RATES = {"features": 0.1, "mlp": 2e-3}
@@ -301,6 +303,14 @@ class VoxelField(Field):
 
     def fill(self, raw_density: float) -> None:
         nn.init.constant_(self.geometry.raw, raw_density)
+
+    @torch.no_grad()
+    def start_from(self, density: Tensor) -> None:
+        geometry = self.geometry
+        likely = density.flatten()[geometry.lattice.vertex_key] * geometry.unit
+        # the inverse of softplus, which leaves what is solid able to learn
+        raw = likely.clamp(TINY, SOLID).expm1().log()
+        geometry.raw.copy_(torch.maximum(geometry.raw, raw[:, None]))
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:
         scale = lr / RATES["features"] if lr else 1.0

@@ -15,6 +15,7 @@ from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
 from datasets.scene import Scene
+from datasets.stereo import stereo_density
 from models import FIELDS
 from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
 from models.occupancy import grid_shape, resample_any, resample_nearest, with_sides
@@ -105,6 +106,8 @@ def new_renderer(
             cells,
         )
         renderer.field.fill(growth.raw_density)
+        if options.stereo and scene.surrounds and renderer.field.step is not None:
+            renderer.field.start_from(stereo_density(scene, [n + 1 for n in coarse]))
     return renderer
 
 

@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.scene import Scene
-from losses.colour_transfer import fit_colour_transfer
 from losses.photometric import photometric_loss
 from losses.style_image import painting_size
 from models.field import Field
 from models.latent_voxels import LatentVoxelStyle, rows_of
 from models.renderer import Renderer
-from models.style import ParameterGroups, Style, logits_of
-from models.trilinear import CORNERS
+from models.style import ParameterGroups, Style
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson, load_module
 from systems.deferred import deferred_backward
@@ -32,6 +30,7 @@ from systems.frozen import FrozenGeometry, FrozenView
 from systems.mutual_measures import cross_view_error, painter
 from systems.optimisation import each_once
 from systems.paintings import Painting, code_distributions, part_statistics
+from systems.palettes import Palettes
 from systems.photo_views import PhotoViews
 from systems.style_task import coarse_ends, stages_of
 from systems.styled_features import StyledFeatures
@@ -40,7 +39,6 @@ from utils.images import LUMA, resize, to_uint8
 
 SIDE = 512  # pixels of a view, or of every so manyth pixel of it, that a step sees at most
 STAY = 2  # steps on a picture of the 2D network, until it makes one of another view or painting
-TURNS = 2  # pictures of each painting and view, per epoch
 COARSE = 0.7  # of the steps, that do not see all pixels
 FEATURES, STYLE, PICTURE = 0.1, 0.1, 3.0  # weights
 LAST_RATE = 0.1  # of the learning rate, at the end
@@ -51,8 +49,6 @@ FAINT = 0.1  # of a ray's weight, what is dropped: the picture is within 40 dB o
 BYTES_PER_LOSS_PIXEL = 3000  # measured: VGG-19 up to relu3_1 and back, single precision
 SEEN = 0.7  # of the vertices, by training views: measured on lego
 START_RAYS = 4096
-COLOURS = 100_000  # of the scene, that its palette is taken from
-PALETTE = 64  # pixels of a painting's shorter side, that its palette is taken from
 
 
 class Answer(NamedTuple):
@@ -220,7 +216,7 @@ class MimicTask(Task):
                 features = self.stylizer.features(image).float()
                 rows.append(part_statistics(features, self.generator(number, 4)))
         self.views = views
-        self._fit_palettes()
+        self.palettes = Palettes(views, self.paintings, self.options.preserve_colour)
         self.backdrops = [painting.image(64).mean((2, 3))[0] for painting in self.paintings]
         if not self.resumed:
             self._begin(rows, seen)
@@ -236,30 +232,14 @@ class MimicTask(Task):
         if len(seen):
             seen[0] = True  # at least one
             self._keep(seen)
-            for own, palette in zip(self.styles, self.palettes, strict=True):
-                own.recolour(self.plain.apply, palette.matrix, palette.offset)
+            for own, palette in zip(self.styles, self.palettes.of, strict=True):
+                own.recolour(self.palettes.unit.apply, palette.matrix, palette.offset)
 
     def _keep(self, seen: Tensor) -> None:
         """Drops what no training view sees, see `SeenVertices`."""
         row = rows_of(seen)
         for own in self.styles:
             own.head.keep(seen, row)
-
-    def _fit_palettes(self) -> None:
-        """The maps of logits that bring the scene's colours into each painting's palette: `plain`
-        into a unit in which they vary alike, then one of `palettes`."""
-        views = zip(self.views.rgb, self.views.alpha, strict=True)
-        colours = torch.cat([rgb[alpha > 127] for rgb, alpha in views])
-        unit = CORNERS.float() * 2 - 1  # mean 0, and the identity for covariance
-        photo = logits_of(colours[:: max(1, len(colours) // COLOURS)].float() / 255)
-        photo = photo if len(photo) else unit
-        self.plain = fit_colour_transfer(photo, unit)
-        self.palettes = []
-        for painting in self.paintings:
-            wanted = photo
-            if not self.options.preserve_colour:
-                wanted = logits_of(painting.image(PALETTE)[0].flatten(1).T)
-            self.palettes.append(fit_colour_transfer(unit, wanted))
 
     def rate(self, step: int, n_steps: int) -> float:
         """The steps that see all pixels, and clean up after the coarse ones, slow down."""
@@ -317,8 +297,8 @@ class MimicTask(Task):
         pixels = view.take(chosen.sort().values.to(background.device))
         field, opacity = self.fields[number], pixels.opacity[:, None]
         photo = pixels.render(self.renderer.field, background) - (1 - opacity) * background
-        logits = self.plain.apply(logits_of(photo / opacity.clamp(min=1e-6)))
-        wanted = opacity * torch.sigmoid(self.palettes[number].apply(logits))
+        photo = photo / opacity.clamp(min=1e-6)
+        wanted = opacity * self.palettes.recoloured(photo, number)
         found = pixels.render(field, background, code=field.style.latents.codes[index])
         error = photometric_loss(found, wanted + (1 - opacity) * background)
         self.descend(terms := {"start": error * len(chosen) / START_RAYS}, step)

@@ -24,13 +24,16 @@ from models.stylizer import Stylizer
 from opt import TrainOptions
 from systems.decoder_task import DecoderTask, Lesson
 from systems.growth import pixels_along
-from systems.mimic_task import STAY, TURNS, MimicTask, fields_of
+from systems.mimic_task import STAY, MimicTask, fields_of
 from systems.paintings import Painting, read_paintings
 from systems.run import Run
 from systems.style import options_of_field, options_of_paintings
 from systems.system import System
 from utils.checkpoint import digest
 from utils.errors import UserError
+
+STEPS = 400  # of the field for each painting, or as many as it takes to see every view once
+ALONE = 0.5  # of these steps, in which the field does not yet teach the 2D network
 
 
 def mutual_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
@@ -101,8 +104,9 @@ def mutual_system(
 
 def lesson_of(options: TrainOptions, n_paintings: int, n_views: int) -> Lesson:
     """Which half learns when."""
-    n_field = options.max_steps or options.num_epochs_style * TURNS * STAY * n_paintings * n_views
-    after = n_field // TURNS if options.decoder_step is None else min(options.decoder_step, n_field)
+    n_field = options.max_steps or n_paintings * max(STEPS, STAY * n_views)
+    after = options.decoder_step
+    after = round(ALONE * n_field) if after is None else min(after, n_field)
     first = options.consistency_steps
     return Lesson(first, first + after, first + n_field)
 

@@ -76,7 +76,8 @@ def test_a_scene_without_masks_gets_nearly_the_box_of_one_with_them(tmp_path, mo
     assert all(torch.equal(a.alpha, b.alpha) for a, b in zip(kept.train, masks.train, strict=True))
 
 
-def test_photos_full_of_scene_are_left_as_they_are(tmp_path):
+def test_photos_full_of_scene_are_left_as_they_are(tmp_path, caplog):
     write_sphere_scene(tmp_path / "s", 60, 50, mode="RGB", lens=None)
     scene = load(tmp_path / "s", LoadOptions(matte=True, background=(0.0, 0.0, 0.0)))
     assert scene.surrounds and not scene.has_alpha
+    assert "--matte makes no masks" in caplog.text

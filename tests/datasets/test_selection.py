@@ -125,7 +125,7 @@ def test_without_hull_alpha_is_no_mask(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--few_shot", "9"), "there are 8 training photos"),
+        (("--few_shot", "9"), "training photos: 8; give a smaller number"),
         (("--views", "r_77"), "--views r_77: no training photo"),
     ],
 )

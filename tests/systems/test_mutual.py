@@ -27,6 +27,7 @@ from pipeline import train
 from systems.decoder_task import EVERY, Lesson
 from systems.growth import pixels_along
 from systems.mimic_task import with_luminance
+from systems.mutual import lesson_of
 from systems.mutual_measures import cross_view_error, laplacian_energy
 from systems.novel_codes import codes_of, neighbours
 from systems.paintings import code_distributions, part_statistics, read_paintings
@@ -359,6 +360,20 @@ def test_the_2d_decoder_learns_in_both_directions(at, monkeypatch):
     mutual("--suffix d --decoder_step 5", steps=16)
     moved = [n for n in range(1, 18) if not torch.equal(seen[n], seen[n - 1])]
     assert moved == [1, *range(2 + 5, 18, EVERY)]
+
+
+@pytest.mark.parametrize(
+    ("n_views", "words", "lengths"),
+    [
+        (8, "", (60, 60 + 600, 60 + 1200)),
+        (300, "", (60, 60 + 900, 60 + 1800)),  # each view once at least
+        (8, "--max_steps 50 --consistency_steps 0 --decoder_step 99", (0, 50, 50)),
+    ],
+)
+def test_the_length_is_by_paintings(n_views, words, lengths):
+    given = "--stage mutual --root_dir D --ckpt_path C --style_dir P " + words
+    lesson = lesson_of(parse_train(given.split()), 3, n_views)
+    assert (lesson.n_consistency, lesson.mutual_from, lesson.n_steps) == lengths
 
 
 def test_consistency_counts_what_both_views_show_and_nothing_else():
