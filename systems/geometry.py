@@ -89,7 +89,7 @@ def new_renderer(
 ) -> Renderer:
     """An untrained renderer for ``scene``, initialised from the seed; ``spec``: see
     `Renderer.build`, None: as of the options; ``resolution``: in the end, None: the scene's."""
-    kind, growth = FIELDS[options.field], growth_of(scene)
+    kind, growth = FIELDS[options.field], growth_of(scene, options.stereo)
     resolution = resolution or final_resolution(options, scene)
     occupied = first_occupancy(scene, resolution)
     coarse = grid_shape(scene.box, round(resolution * growth.resolutions[0][1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -77,9 +77,15 @@ OPEN = GrowthSchedule(
 )
 
 
-def growth_of(scene: Scene) -> GrowthSchedule:
-    """What suits a scene."""
-    return HULL if scene.has_alpha else OPEN
+# From surfaces that are known, about, it can start finer.
+STEREO = replace(OPEN, resolutions=((0.0, 0.5), *OPEN.resolutions[1:]))
+
+
+def growth_of(scene: Scene, stereo: bool = False) -> GrowthSchedule:
+    """What suits a scene, and whether its field starts from ``stereo``."""
+    if scene.has_alpha:
+        return HULL
+    return STEREO if stereo and scene.surrounds else OPEN
 
 
 def final_resolution(options: TrainOptions, *scenes: Scene) -> int:

@@ -83,7 +83,7 @@ class PhotometricTask(Task):
         self.renderer = renderer
         self.pixels = pixels
         self.n_steps = n_steps
-        self.growth: GrowthSchedule = growth_of(scene)
+        self.growth: GrowthSchedule = growth_of(scene, options.stereo)
         if options.visible_weight:
             pruning = (*self.growth.pruning, *LATE_PRUNING)
             self.growth = replace(self.growth, pruning=pruning)

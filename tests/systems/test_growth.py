@@ -10,6 +10,7 @@ from opt import parse_train
 from systems.geometry import first_occupancy, new_renderer, training_pixels
 from systems.growth import HULL, OPEN, final_resolution, growth_of
 from systems.photometric_task import PhotometricTask
+from tests.datasets.test_stereo import EYES, forward
 from tests.systems.test_semantic import Alone
 
 FOREGROUND = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -60,6 +61,23 @@ def test_without_masks_the_fog_is_thin_and_the_start_coarse(tmp_path):
     for view in scene.train:
         view.alpha = torch.full((16, 16), 255, dtype=torch.uint8)
     assert growth_of(scene) is HULL
+
+
+def test_a_field_may_start_from_stereo(tmp_path):
+    words = ["--stage", "geometry", "--root_dir", str(tmp_path), "--dataset_name", "llff"]
+    words += ["--field", "voxels", "--voxel_resolution", "48"]
+    scene = forward(EYES, wall=-3.0)
+    even, likely = (
+        new_renderer(parse_train([*words, *more]), scene) for more in ([], ["--stereo"])
+    )
+    assert (even.field.geometry.raw == OPEN.raw_density).all()
+    lattice, raw = likely.field.geometry.lattice, likely.field.geometry.raw
+    assert max(lattice.active.shape) == 24 and raw.min() == OPEN.raw_density
+    # the densest vertices in the middle of the photos are on the wall
+    x = lattice.vertices()
+    middle = (x[:, :2].abs() < 0.3).all(1) & (raw[:, 0] > 0)
+    place = scene.space.from_world(torch.tensor([0.0, 0.0, -3.0]))[2]
+    assert middle.any() and ((x[middle, 2] - place) > -1.5 * lattice.cell[2]).all()
 
 
 def test_infinity_has_cells_where_rays_are_endless(tmp_path):
