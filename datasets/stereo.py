@@ -20,7 +20,7 @@ from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
 from utils.images import resize, sample_bilinear
 
-LONGEST = 128  # pixels of an image's longer side, at most
+LONGEST = 128  # pixels of an image's longer side, at most: no fewer than there are vertices
 REFERENCES = 24  # views whose rays are followed, at most
 NEIGHBOURS = 6  # of them that are compared, at most
 WINDOW = 5  # pixels of a side of the patches that are compared

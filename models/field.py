@@ -158,7 +158,8 @@ class Field(nn.Module):
         """Raises the initial density to what is likely, if this kind of field supports it.
 
         Args:
-            density: (N0, N1, N2) at the corners of all its cells, per unit of the field's space.
+            density: (N0, N1, N2) at the vertices of an even grid over the field's box, per unit of
+                its space.
         """
 
     def reveal(self, share: float) -> None:

@@ -307,9 +307,13 @@ class VoxelField(Field):
     @torch.no_grad()
     def start_from(self, density: Tensor) -> None:
         geometry = self.geometry
-        likely = density.flatten()[geometry.lattice.vertex_key] * geometry.unit
-        # the inverse of softplus, which leaves what is solid able to learn
-        raw = likely.clamp(TINY, SOLID).expm1().log()
+        low, high = geometry.lattice.bounds
+        where = (2 * (geometry.lattice.vertices() - low) / (high - low) - 1).flip(1)
+        likely = functional.grid_sample(
+            density[None, None], where[None, None, None], align_corners=True
+        )
+        # the inverse of softplus; what is solid stays able to learn
+        raw = (likely.flatten() * geometry.unit).clamp(TINY, SOLID).expm1().log()
         geometry.raw.copy_(torch.maximum(geometry.raw, raw[:, None]))
 
     def parameter_groups(self, lr: float | None) -> ParameterGroups:

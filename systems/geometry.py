@@ -28,7 +28,8 @@ from systems.run import Run
 from systems.semantic_task import SemanticTask
 from systems.system import System, Task
 
-SEEN_GRID = 64  # cells along the scene's box when it is asked which of them several views see
+# cells along the scene's box when it is asked which of them several views see, and what in them
+SEEN_GRID, STEREO_GRID = 64, 96
 
 
 def geometry_stage(options: TrainOptions) -> Iterator[tuple[System, Run]]:
@@ -107,7 +108,8 @@ def new_renderer(
         )
         renderer.field.fill(growth.raw_density)
         if options.stereo and scene.surrounds and renderer.field.step is not None:
-            renderer.field.start_from(stereo_density(scene, [n + 1 for n in coarse]))
+            vertices = [n + 1 for n in grid_shape(scene.box, STEREO_GRID)]
+            renderer.field.start_from(stereo_density(scene, vertices))
     return renderer
 
 
