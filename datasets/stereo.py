@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
@@ -28,6 +29,7 @@ NOISE = 0.02  # difference of colours, in [0, 1], that makes a place e times les
 SHOWN = 0.3  # least share of a patch that a neighbour has to show
 REACHED = 0.05  # rays that have to get to a place, for its density to be known
 MOST = 0.999  # opacity of a cell
+PATIENCE = 2.0  # seconds, before progress is shown
 TINY = 1e-6  # guards divisions by 0
 UNLIKE = 9.0  # stands for the difference from what a neighbour does not show
 
@@ -49,7 +51,8 @@ def stereo_density(scene: Scene, shape: Sequence[int]) -> Tensor:
     step = float(cell.min())
     ends, reaches = torch.zeros(2, math.prod(shape)).unbind()
     count = min(REFERENCES, len(images))
-    for view in torch.linspace(0, len(images) - 1, count).round().long().tolist():
+    views = torch.linspace(0, len(images) - 1, count).round().long().tolist()
+    for view in tqdm(views, desc="stereo", unit="view", delay=PATIENCE):
         x, likely = _ends(scene, cameras, images, view, step)
         index = ((x - scene.box[0]) / cell).round().long().clamp(min=0)
         index = torch.minimum(index, size - 1)
