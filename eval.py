@@ -165,8 +165,8 @@ def rendered(options: EvalOptions, like: Path | None, held: ExitStack) -> dict[s
         with replacing(directory / "metrics.json") as partial:
             partial.write_text(json.dumps(report, indent=2))
         frames.drop_after(len(cameras))
-        frames.write_videos(sorted(measured), gif, mp4, options.fps)
-        print_report(report, directory, (gif, mp4))
+        videos = frames.write_videos(sorted(measured), gif, mp4, options.fps)
+        print_report(report, directory, videos)
         if {"consistency", "legacy"} & {*options.measure}:
             path = default_path(scene) if options.path == NO_PATH else options.path
             along = views_of(scene, replace(options, path=path))[0].to(device)
@@ -361,7 +361,8 @@ def print_report(report: Mapping[str, Any], directory: Path, videos: Sequence[Pa
     print("  ".join(f"{key} {report[key]:.4g}" for key in shown))
     for key, reason in report["left_out"].items():
         print(f"{key} is left out: {reason}")
-    print(f"frames, depth and metrics.json: {directory}    video:", *videos)
+    seen = ["   video:", *videos] if videos else []
+    print(f"frames, depth and metrics.json: {directory}", *seen)
 
 
 @exits_cleanly

@@ -76,7 +76,7 @@ def transmittance_between(
     """
     directions = functional.normalize(space.to_world(points) - cameras, dim=-1)
     start = torch.zeros_like(cameras[:, 0])
-    rays = space.warp_rays(Rays(cameras, directions, start, start + torch.inf))
+    rays = space.ending().warp_rays(Rays(cameras, directions, start, start + torch.inf))
     distance = (points - rays.origins).norm(dim=-1)
     rays = renderer.clip(replace(rays, far=torch.minimum(rays.far, distance)))
     samples = renderer.sample(rays)

@@ -54,8 +54,19 @@ class Frames:
             if number.isdecimal() and int(number) >= n:
                 path.unlink(missing_ok=True)
 
-    def write_videos(self, indices: Sequence[int], gif: Path, mp4: Path, fps: float) -> None:
-        """Writes the frames ``indices``, which are in the folder, one after the other."""
+    def write_videos(self, indices: Sequence[int], gif: Path, mp4: Path, fps: float) -> list[Path]:
+        """Writes the frames ``indices``, which are in the folder, one after the other; none where
+        they differ in size, as photos may.
+
+        Returns:
+            The files.
+        """
         frames = [read_image(self.directory / f"{self.name(i)}.png")[0] for i in indices]
+        if len({frame.shape for frame in frames}) > 1:
+            for old in (gif, mp4):
+                old.unlink(missing_ok=True)
+            print("frames of differing sizes: no GIF and no MP4; --path makes frames of one size")
+            return []
         write_gif(gif, frames, fps)
         write_mp4(mp4, frames, fps)
+        return [gif, mp4]

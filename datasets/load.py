@@ -167,8 +167,7 @@ def make_scene(
     if options.matte and surrounded:
         log.warning("%s: the photos show surroundings; --matte makes no masks of them", root_dir)
     elif options.matte:
-        cut = [v if v.alpha is not None else cut_out(v, options.background) for v in views["train"]]
-        views = {**views, "train": cut}
+        views = {**views, "train": _cut_out(root_dir, views["train"], options.background)}
     train = perturb_views(views["train"], options.data_perturb, options.background)
     bounds = scene_bounds(train, None if surrounded else options.background)
     near, far = chosen_range(root_dir, options, known_range or near_far(train, bounds))
@@ -178,6 +177,21 @@ def make_scene(
     if surrounded:
         scene.space, scene.background = Contracted(bounds), torch.tensor(GREY)
     return scene
+
+
+def _cut_out(root_dir: Path, views: list[View], background: Tensor) -> list[View]:
+    """The views, those without alpha with masks made from the plain background.
+
+    Raises:
+        UserError: one shows nothing else, whose mask would carve the object away.
+    """
+    cut = [view if view.alpha is not None else cut_out(view, background) for view in views]
+    made = [new for old, new in zip(views, cut, strict=True) if old.alpha is None]
+    empty = [view.name for view in made if not bool(view.alpha.any())]
+    if empty:
+        way = "use --no-matte" if len(empty) == len(cut) else "leave it out, or use --no-matte"
+        raise UserError(f"{root_dir}: nothing but plain background on {named(empty)}; {way}")
+    return cut
 
 
 def chosen_range(

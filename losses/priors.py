@@ -1,4 +1,4 @@
-"""What is likely of any scene, where no photo says what is there: few-view priors without a
+"""What is likely of any scene, where no photo says what is there: priors without a
 network."""
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ CROP = 192  # pixels, at most
 RATE = 1e-4
 CONTENT, STYLE, CONSISTENCY, FIELD = 1.0, 1.0, 50.0, 10.0  # weights, as in the paper
 EVERY = 4  # steps of the field per step in which the decoder learns from it
-TRIES = 8  # crops, until one shows something
 BYTES_PER_CROP_PIXEL = 6000  # measured: two crops through network, decoder and back
 
 
@@ -78,6 +77,7 @@ class DecoderTask(Task):
         super().__init__(options)
         self.stylizer, self.lesson, self.fields = stylizer, lesson, list(fields)
         self.styled: StyledFeatures
+        self.crop_size: tuple[int, ...]
 
     def parameter_groups(self) -> ParameterGroups:
         return [{"params": list(self.stylizer.decoder.parameters()), "lr": RATE}]
@@ -94,6 +94,9 @@ class DecoderTask(Task):
     def provide(self, styled: StyledFeatures) -> None:
         """What is decoded, before the first step."""
         self.styled, self.views = styled, styled.views
+        shapes = [rgb.shape[:2] for rgb in self.views.rgb]
+        # the same for all views: two of them are decoded at once
+        self.crop_size = tuple(min(CROP, *lengths) for lengths in zip(*shapes, strict=True))
 
     def gradients(self, step: int) -> Iterator[Terms]:
         if not self.lesson.field_learns(step):
@@ -177,8 +180,8 @@ class DecoderTask(Task):
         border."""
         stride, size = self.stylizer.stride, self.views.rgb[view].shape[:2]
         parts = []
-        for length, at in zip(size, (row, column), strict=True):
-            side = min(CROP, length) // stride * stride
+        for length, most, at in zip(size, self.crop_size, (row, column), strict=True):
+            side = most // stride * stride
             start = min(max(0, round(at - side / 2)), length - side) // stride * stride
             parts.append(slice(start, start + side))
         return _Crop(*parts)

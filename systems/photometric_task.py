@@ -129,10 +129,17 @@ class PhotometricTask(Task):
                 finer = f"; {self.resolution} voxels along the longest side, as fine as the pixels"
         return Plan(
             f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
-            f"{len(self.pixels)} pixels to learn from; {self.n_steps} steps of "
+            f"{len(self.pixels)} pixels to learn from{self._extent()}; {self.n_steps} steps of "
             f"{self.options.batch_size} rays with {samples} samples at first{finer}",
             field.cost.learning_bytes * samples + growth,
         )
+
+    def _extent(self) -> str:
+        """The range of rays and the scene's box, in words; none in NDC, whose units are its own."""
+        if self.scene.space.forward_facing:
+            return ""
+        corners = " ".join(f"{x:.3g}" for x in self.scene.bounds.flatten().tolist())
+        return f", at {self.scene.near:.3g} to {self.scene.far:.3g}, in the box {corners}"
 
     def subjects(self) -> Subjects:
         return {self.name: (self.scene, self.renderer, self.renderer.field.style)}

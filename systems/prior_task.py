@@ -24,7 +24,7 @@ STREAM = 3
 
 
 class PriorTask(Task):
-    """Adds the gradients of few-view priors to a renderer that learns from photos.
+    """Adds the gradients of priors to a renderer that learns from photos.
 
     Args:
         options: their weights are ``density_smoothness``, ``colour_smoothness`` and
@@ -52,7 +52,9 @@ class PriorTask(Task):
         return self.renderer.parameter_groups(self.options.lr)
 
     def start(self) -> Plan:
-        return Plan("few-view priors", 0.0)
+        kinds = ("density", "colour", "depth")
+        used = [kind for kind in kinds if getattr(self.options, f"{kind}_smoothness")]
+        return Plan(f"smooth {', '.join(used)}", 0.0)
 
     def gradients(self, step: int) -> Iterator[Terms]:
         terms: Terms = {}

@@ -51,7 +51,11 @@ def read_regions(words: Sequence[str], checkpoint: Checkpoint) -> list[Region]:
         name, equals, place = word.rpartition("=")
         if not equals:
             raise UserError(f"--regions {word}: give NAME=FOLDER or NAME=X,Y,Z,X,Y,Z")
-        _, name = checkpoint.chosen(None, name)
+        try:
+            _, name = checkpoint.chosen(None, name)
+        except UserError as error:
+            reason = str(error).removeprefix(f"--style {name}: ")
+            raise UserError(f"--regions {word}: the style {name} is {reason}") from None
         try:
             box = torch.tensor([float(x) for x in place.split(",")])
         except ValueError:

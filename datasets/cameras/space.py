@@ -73,6 +73,10 @@ class Space:
         """The same space on a device, or on the device and in the precision of a tensor."""
         return self
 
+    def ending(self) -> Space:
+        """The same space, whose rays end at their far."""
+        return self
+
     # -- positions ---------------------------------------------------------------------------
 
     def to_world(self, x: Tensor) -> Tensor:
@@ -370,6 +374,9 @@ class Contracted(Space):
         moved = self.foreground.to(like)
         return self if moved is self.foreground else Contracted(moved, self.endless)
 
+    def ending(self) -> Contracted:
+        return Contracted(self.foreground, endless=False)
+
     def from_world(self, x: Tensor) -> Tensor:
         """See the class."""
         from_centre = x - self.centre
@@ -413,7 +420,7 @@ class Contracted(Space):
 
     def clip_in_world(self, rays: Rays, box: Tensor) -> Rays:
         cut = Space.clip(self, replace(rays, far=torch.full_like(rays.far, math.inf)), box)
-        return replace(cut, space=Contracted(self.foreground, endless=False))
+        return replace(cut, space=self.ending())
 
 
 SPACES: dict[str, type[Space]] = {space.kind: space for space in (World, NDC, Contracted)}

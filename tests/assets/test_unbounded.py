@@ -2,14 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from assets.job import Job
+from assets.mesh_export import colours_of, surface_of
 from assets.volume import volume_of
 from datasets.cameras.rays import Rays
 from datasets.cameras.space import Contracted
 from datasets.scene import Scene, View
+from opt import parse_export
 from tests.assets.conftest import voxels
 from tests.renderers import voxel_renderer
 from utils.errors import UserError
@@ -67,3 +70,40 @@ def test_a_volume_beyond_the_foreground_is_that_of_the_world(scene):
     solid = volume.rgba[:, 3] > 50
     assert 1.9 < x[solid].min() < 2.3
     assert x[solid].max() == pytest.approx(4.0, abs=0.2)
+
+
+@pytest.fixture
+def ground():
+    """``run(words)`` gives vertices and colours of a mesh of ground that reaches up to z = -0.2 and
+    was seen from above, in a red photo."""
+
+    def run(words):
+        pose = torch.eye(3, 4)
+        pose[2, 3] = 1.8
+        red = torch.zeros(64, 64, 3, dtype=torch.uint8)
+        red[..., 0] = 255
+        views = [View(red, None, pose, 40, 40, 32, 32, "a")]
+        scene = Scene("s", views, [], [], 0.1, 3.0, FOREGROUND, space=Contracted(FOREGROUND))
+        renderer = voxels(lambda x: (x[:, 2] + 0.2).clamp(-1, 1), (32, 32, 32), scene.box)
+        options = parse_export(f"mesh --ckpt_path x.ckpt --resolution 48 {words}".split())
+        job = Job(options, None, "", "", renderer, None)
+        job.scene = scene
+        mesh, facts = surface_of(job)
+        return mesh.vertices, colours_of(job, mesh, facts["cell"])
+
+    return run
+
+
+@pytest.mark.parametrize("fill_hidden", [True, False])
+def test_a_mesh_has_no_surface_that_no_camera_sees(ground, fill_hidden):
+    """Of the ground, which is as deep as the foreground, the top."""
+    vertices, _ = ground("--fill_hidden" if fill_hidden else "--no-fill_hidden")
+    assert (np.abs(vertices[:, 2] + 0.2) < 0.1).sum() > 500
+    below = (vertices[:, 2] < -0.4).mean()
+    assert below < 0.02 if fill_hidden else below > 0.3
+
+
+def test_a_mesh_of_a_place_takes_the_colours_of_its_photos(ground):
+    vertices, colours = ground("--colour photos")
+    inner = (np.abs(vertices[:, :2]) < 0.7).all(1)
+    assert inner.sum() > 500 and np.abs(colours[inner] - [1, 0, 0]).max() < 1e-3

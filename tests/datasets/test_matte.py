@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from datasets.formats.blender import load_blender as load
 from datasets.load import LoadOptions
 from datasets.matte import UNKNOWN, cut_out, reached_from_sides
 from datasets.scene import View
 from tests.conftest import write_sphere_scene
+from utils.errors import UserError
 
 WHITE = torch.ones(3)
 
@@ -81,3 +83,15 @@ def test_photos_full_of_scene_are_left_as_they_are(tmp_path, caplog):
     scene = load(tmp_path / "s", LoadOptions(matte=True, background=(0.0, 0.0, 0.0)))
     assert scene.surrounds and not scene.has_alpha
     assert "--matte makes no masks" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("blank", "words"),
+    [([2], r"nothing but plain background on r_2; leave it out"), (range(3), r"r_0, .*--no-matte")],
+)
+def test_a_photo_of_nothing_does_not_carve_the_object_away(tmp_path, blank, words):
+    write_sphere_scene(tmp_path / "s", 20, 16, {"train": 3, "val": 1, "test": 1}, mode="RGB")
+    for number in blank:
+        Image.new("RGB", (20, 16), "white").save(tmp_path / "s/train" / f"r_{number}.png")
+    with pytest.raises(UserError, match=words):
+        load(tmp_path / "s", LoadOptions(matte=True))

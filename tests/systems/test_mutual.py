@@ -3,6 +3,7 @@ public versions of mutual learning went wrong."""
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from models.voxels import VoxelStyle
 from models.warp import Frame, Surface
 from opt import parse_eval, parse_train
 from pipeline import train
-from systems.decoder_task import EVERY, Lesson
+from systems.decoder_task import EVERY, DecoderTask, Lesson
 from systems.growth import pixels_along
 from systems.mimic_task import with_luminance
 from systems.mutual import lesson_of
@@ -198,7 +199,7 @@ def test_regions_are_in_their_own_paintings_colours(at):
 def test_regions_name_what_is_wrong(at):
     for words, message in (
         ("Wave", "give NAME=FOLDER"),
-        ("nobody=0,0,0,1,1,1", "nobody"),
+        ("nobody=0,0,0,1,1,1", "--regions nobody=0,0,0,1,1,1: the style nobody is not in"),
         ("Wave=1,1,1,0,0,0", "larger each"),
         ("Wave=nowhere", "no folder nowhere"),
         ("Wave=paintings", "no mask of a training view"),
@@ -374,6 +375,23 @@ def test_the_length_is_by_paintings(n_views, words, lengths):
     given = "--stage mutual --root_dir D --ckpt_path C --style_dir P " + words
     lesson = lesson_of(parse_train(given.split()), 3, n_views)
     assert (lesson.n_consistency, lesson.mutual_from, lesson.n_steps) == lengths
+
+
+def test_photos_of_differing_sizes_are_decoded_at_once():
+    """Crops of two views have one size, within both."""
+    task = DecoderTask(None, SimpleNamespace(stride=4), Lesson(1, 1, 1), [])
+    sizes = (96, 72), (64, 300), (400, 250)
+    views = SimpleNamespace(rgb=[torch.zeros(*size, 3) for size in sizes])
+    task.provide(SimpleNamespace(views=views))
+    for view, (height, width) in enumerate(sizes):
+        for row, column in ((0, 0), (height, width), (height / 2, width / 3)):
+            crop = task._around(view, row, column)
+            assert (crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start) == (
+                64,
+                72,
+            )
+            assert 0 <= crop.rows.start <= crop.rows.stop <= height
+            assert 0 <= crop.columns.start <= crop.columns.stop <= width
 
 
 def test_consistency_counts_what_both_views_show_and_nothing_else():
