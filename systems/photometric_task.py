@@ -139,7 +139,7 @@ class PhotometricTask(Task):
         if self.scene.space.forward_facing:
             return ""
         corners = " ".join(f"{x:.3g}" for x in self.scene.bounds.flatten().tolist())
-        return f", at {self.scene.near:.3g} to {self.scene.far:.3g}, in the box {corners}"
+        return f"; distances {self.scene.near:.3g} to {self.scene.far:.3g}, box {corners}"
 
     def subjects(self) -> Subjects:
         return {self.name: (self.scene, self.renderer, self.renderer.field.style)}
