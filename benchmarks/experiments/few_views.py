@@ -33,7 +33,7 @@ FREE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "voxels": (
         (
             *("--density_smoothness", "0", "--no-matte", "--silhouette_weight", "0"),
-            *("--visible_weight", "0", "--colour_smoothness", "0"),
+            *("--visible_weight", "0", "--colour_smoothness", "0", "--no-stereo"),
         ),
         (),
     ),
