@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from datasets.cameras.space import WORLD, Space
+from utils.images import resize, to_uint8
 
 
 @dataclass
@@ -42,6 +43,18 @@ class View:
     @property
     def width(self) -> int:
         return self.image.shape[1]
+
+    def resized(self, width: int, height: int) -> View:
+        """The same view with an image of another size, without alpha; a pixel is as valid as all
+        that went into it."""
+        if (width, height) == (self.width, self.height):
+            return replace(self, alpha=None)
+        image, valid = resize(self.image.float() / 255, width, height), self.valid
+        if valid is not None:
+            valid = resize(valid[..., None].float(), width, height)[..., 0] > 1 - 1e-5
+        x, y = width / self.width, height / self.height
+        lens = {"fx": self.fx * x, "fy": self.fy * y, "cx": self.cx * x, "cy": self.cy * y}
+        return replace(self, image=to_uint8(image), alpha=None, valid=valid, **lens)
 
 
 GREY = (0.5, 0.5, 0.5)  # behind a scene that fills its photos, where it is not opaque

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.cameras.rays import Cameras
 from datasets.scene import Scene, View
-from utils.images import resize, sample_bilinear
+from utils.images import sample_bilinear
 
 LONGEST = 128  # pixels of an image's longer side, at most: no fewer than there are vertices
 REFERENCES = 24  # views whose rays are followed, at most
@@ -44,16 +43,16 @@ def stereo_density(scene: Scene, shape: Sequence[int]) -> Tensor:
     Returns:
         Densities ``shape``, per unit of the field's space; 0 where nothing is known.
     """
-    images = [_Image.of(view) for view in scene.train]
-    cameras = Cameras.within(scene, scene.train)
+    views = [_small(view) for view in scene.train]
+    cameras = Cameras.within(scene, views)
     size = torch.tensor(list(shape))
     cell = (scene.box[1] - scene.box[0]) / (size - 1)
     step = float(cell.min())
     ends, reaches = torch.zeros(2, math.prod(shape)).unbind()
-    count = min(REFERENCES, len(images))
-    views = torch.linspace(0, len(images) - 1, count).round().long().tolist()
-    for view in tqdm(views, desc="stereo", unit="view", delay=PATIENCE):
-        x, likely = _ends(scene, cameras, images, view, step)
+    count = min(REFERENCES, len(views))
+    chosen = torch.linspace(0, len(views) - 1, count).round().long().tolist()
+    for number in tqdm(chosen, desc="stereo", unit="view", delay=PATIENCE):
+        x, likely = _ends(scene, cameras, views, number, step)
         index = ((x - scene.box[0]) / cell).round().long().clamp(min=0)
         index = torch.minimum(index, size - 1)
         vertex = (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2]
@@ -65,52 +64,26 @@ def stereo_density(scene: Scene, shape: Sequence[int]) -> Tensor:
     return (-torch.log1p(-opacity) / step).view(*shape)
 
 
-@dataclass(frozen=True)
-class _Image:
-    """A photo at a small size.
-
-    Attributes:
-        rgb: (h, w, 3) in [0, 1].
-        valid: (h, w) bool.
-        scale: (2,) of its width and height to the photo's.
-    """
-
-    rgb: Tensor
-    valid: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, view: View) -> _Image:
-        share = min(1.0, LONGEST / max(view.width, view.height))
-        width, height = (max(1, round(n * share)) for n in (view.width, view.height))
-        rgb = resize(view.image.float() / 255, width, height)
-        valid = torch.ones(height, width, dtype=torch.bool)
-        if view.valid is not None:
-            valid = resize(view.valid.float()[..., None], width, height)[..., 0] > 1 - TINY
-        scale = torch.tensor([width / view.width, height / view.height])
-        return cls(rgb, valid, scale)
+def _small(view: View) -> View:
+    share = min(1.0, LONGEST / max(view.width, view.height))
+    return view.resized(*(max(1, round(n * share)) for n in (view.width, view.height)))
 
 
 def _ends(
-    scene: Scene, cameras: Cameras, images: Sequence[_Image], view: int, step: float
+    scene: Scene, cameras: Cameras, views: Sequence[View], number: int, step: float
 ) -> tuple[Tensor, Tensor]:
-    """Where the rays of a view's small image may end.
+    """Where the rays of a small view may end.
 
     Args:
+        number: of the view.
         step: from one place on a ray to the next, units of the field's space, about.
 
     Returns:
         Positions (D * h * w, 3) of D places on each ray, in the field's space, and the probability
         (D, h * w) of each; all 0 on a ray that no neighbour shows.
     """
-    own = images[view]
-    height, width = own.valid.shape
-    row, column = torch.meshgrid(
-        (torch.arange(height) + 0.5) / own.scale[1] - 0.5,
-        (torch.arange(width) + 0.5) / own.scale[0] - 0.5,
-        indexing="ij",
-    )
-    rays = cameras.rays(view, row.flatten(), column.flatten()).clip(scene.box)
+    own = views[number]
+    rays = cameras.view_rays(number).clip(scene.box)
     march, ray = rays.march(), torch.arange(len(rays))
     length = (march.far - march.near).clamp(min=0)
     n_places = max(2, math.ceil(float(length.median()) / step))
@@ -118,8 +91,8 @@ def _ends(
     x = rays.points(ray.repeat(n_places), march.distance(ray, s).T.flatten())
     world = scene.space.to_world(x)
     differences = [
-        _difference(own, images[other], *cameras.project(other, world)[::2])
-        for other in _neighbours(cameras, view)
+        _difference(own, views[other], *cameras.project(other, world)[::2])
+        for other in _neighbours(cameras, number)
     ]
     if not differences:
         return x, torch.zeros(n_places, len(ray))
@@ -129,26 +102,29 @@ def _ends(
     counted = (known.sum(0) + 1) // 2
     best = torch.where(known, difference, 0).cumsum(0)
     best = best.gather(0, (counted - 1).clamp(min=0)[None])[0] / counted.clamp(min=1)
-    usable = (counted > 0) & own.valid.flatten()
+    usable = counted > 0
+    if own.valid is not None:
+        usable = usable & own.valid.flatten()
     likely = torch.where(usable, -best / NOISE, -torch.inf).softmax(0)
     return x, torch.where(usable, likely, 0)
 
 
-def _difference(own: _Image, other: _Image, pixel: Tensor, inside: Tensor) -> Tensor:
-    """(D, h * w) mean difference of colours of the patches around the pixels of an image, at D
-    places on each ray, from those that another shows there; `UNLIKE` where it does not.
+def _difference(own: View, other: View, pixel: Tensor, inside: Tensor) -> Tensor:
+    """(D, h * w) mean difference of colours of the patches around the pixels of a view, at D places
+    on each ray, from those that another shows there; `UNLIKE` where it does not.
 
     Args:
-        pixel: (D * h * w, 2) where the other photo shows each place.
+        pixel: (D * h * w, 2) where the other view shows each place.
         inside: (D * h * w,) whether it does.
     """
-    shape = (1, -1, *own.valid.shape)
-    pixel = pixel * other.scale
-    column, row = pixel.long().unbind(-1)
-    height, width = other.valid.shape
-    inside = inside & other.valid[row.clamp(0, height - 1), column.clamp(0, width - 1)]
-    colours = sample_bilinear(other.rgb, pixel).view(-1, own.valid.numel(), 3)
-    difference = (colours - own.rgb.view(-1, 3)).abs().mean(-1).view(shape)
+    shape = (1, -1, own.height, own.width)
+    if other.valid is not None:
+        column, row = pixel.long().unbind(-1)
+        column, row = column.clamp(0, other.width - 1), row.clamp(0, other.height - 1)
+        inside = inside & other.valid[row, column]
+    colours = sample_bilinear(other.image.float() / 255, pixel)
+    colours = colours.view(-1, own.height * own.width, 3)
+    difference = (colours - own.image.view(-1, 3) / 255).abs().mean(-1).view(shape)
     inside = inside.view(shape)
     share = _mean_around(inside.float())
     mean = _mean_around(torch.where(inside, difference, 0)) / share.clamp(min=TINY)

@@ -35,6 +35,7 @@ from systems.photo_views import PhotoViews
 from systems.style_task import coarse_ends, stages_of
 from systems.styled_features import StyledFeatures
 from systems.system import Plan, Subjects, Task, Terms, bytes_of, require_finite
+from systems.views import in_words
 from utils.images import LUMA, resize, to_uint8
 
 SIDE = 512  # pixels of a view, or of every so manyth pixel of it, that a step sees at most
@@ -139,8 +140,9 @@ class MimicTask(Task):
         graph = cost.painting_bytes * samples * at_once
         n_steps = self.lesson.n_steps - self.lesson.n_consistency
         return Plan(
-            f"{n_paintings} paintings on {n_views} views of {width}x{height}; {n_steps} steps, one "
-            f"pixel in {', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
+            f"{n_paintings} painting{'s' if n_paintings > 1 else ''} on "
+            f"{in_words(self.scene.train)}; {n_steps} steps, one pixel in "
+            f"{', '.join(str(stride) for _, stride in self.stages)} a side; frozen views "
             f"{geometry / 1e6:.0f} MB; each further painting about "
             f"{self.bytes_per_painting() / 1e6:.1f} MB in the checkpoint, three times as much in "
             "training",

@@ -28,6 +28,7 @@ from models.style import ParameterGroups
 from opt import TrainOptions
 from systems.growth import GrowthSchedule, growth_of
 from systems.system import Plan, Subjects, Task, Terms
+from systems.views import in_words
 from utils.chunks import Chunks
 from utils.depth import depth_to_colour
 from utils.errors import UserError
@@ -118,8 +119,6 @@ class PhotometricTask(Task):
         """The plan, from the samples of one batch."""
         flat = self.pixels.draw(self.options.batch_size, self.generator(0))
         samples = len(self.renderer.sample(self._rays(flat)[0]))
-        sizes = {(v.width, v.height) for v in self.scene.train}
-        size = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "several sizes"
         field = self.renderer.field
         growth, finer = 0.0, ""
         if field.step is not None:  # its cells multiply when the field is refined
@@ -128,7 +127,7 @@ class PhotometricTask(Task):
             if self.resolution < self.options.voxel_resolution:
                 finer = f"; {self.resolution} voxels along the longest side, as fine as the pixels"
         return Plan(
-            f"{len(self.scene.train)} views of {size}, {self.pixels.n_candidates} of "
+            f"{in_words(self.scene.train)}, {self.pixels.n_candidates} of "
             f"{len(self.pixels)} pixels to learn from{self._extent()}; {self.n_steps} steps of "
             f"{self.options.batch_size} rays with {samples} samples at first{finer}",
             field.cost.learning_bytes * samples + growth,

@@ -31,7 +31,7 @@ from opt import TrainOptions
 from systems.deferred import deferred_backward
 from systems.frozen import FrozenGeometry, FrozenView
 from systems.system import Plan, Subjects, Task, Terms, require_finite
-from systems.views import patches, shrunk
+from systems.views import in_words, patches, shrunk
 from utils.images import resize
 from utils.machine import product_type
 from utils.schedule import Schedule
@@ -161,7 +161,7 @@ class StyleTask(Task):
             seen = "features of own (longer strokes: --features vgg16, a download of 0.5 GB); "
         start = f" after {self.n_recolour} of photographic start" if self.n_recolour else ""
         return Plan(
-            f"{self.n_steps - self.n_recolour} steps{start}; {seen}{n} views of {width}x{height}; "
+            f"{self.n_steps - self.n_recolour} steps{start}; {seen}{in_words(self.views)}; "
             f"the first has {len(first)} foreground pixels "
             f"with {len(first.t)} samples ({each / 1e6:.1f} MB); "
             f"{kept + len(self.frozen.kept)} views cached, {n - kept - len(self.frozen.kept)} "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from datasets.scene import View
-from utils.images import resize, to_uint8
 
 LARGEST_POOL = 4  # rays along the side of a pixel of `small`
 
@@ -18,26 +19,7 @@ def shrunk(view: View, shorter: int) -> tuple[View, int]:
     pool = max(1, min(LARGEST_POOL, min(view.height, view.width) // shorter))
     scale = min(1.0, shorter * pool / min(view.height, view.width))
     height, width = (max(1, round(n * scale / pool)) * pool for n in (view.height, view.width))
-    if (height, width) == (view.height, view.width):
-        return view, pool
-    image = resize(view.image.float() / 255, width, height)
-    valid = view.valid
-    if valid is not None:
-        # a pixel is as valid as all that went into it
-        valid = resize(valid[..., None].float(), width, height)[..., 0] > 1 - 1e-5
-    sx, sy = width / view.width, height / view.height
-    small = View(
-        to_uint8(image),
-        None,
-        view.c2w,
-        view.fx * sx,
-        view.fy * sy,
-        view.cx * sx,
-        view.cy * sy,
-        view.name,
-        valid,
-    )
-    return small, pool
+    return view.resized(width, height), pool
 
 
 def patches(size: tuple[int, int], side: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -53,3 +35,16 @@ def patches(size: tuple[int, int], side: int) -> list[tuple[tuple[int, int], tup
         for top in range(0, height, rows)
         for left in range(0, width, columns)
     ]
+
+
+def in_words(views: Sequence[View]) -> str:
+    """How many views there are, and of which size.
+
+    >>> import torch
+    >>> view = View(torch.zeros(2, 3, 3), None, torch.eye(3, 4), 1.0, 1.0, 1.5, 1.0, "a")
+    >>> in_words([view])
+    '1 view of 3x2'
+    """
+    sizes = {f"{view.width}x{view.height}" for view in views}
+    size = sizes.pop() if len(sizes) == 1 else "several sizes"
+    return f"{len(views)} view{'s' if len(views) > 1 else ''} of {size}"
