@@ -45,16 +45,19 @@ class View:
         return self.image.shape[1]
 
     def resized(self, width: int, height: int) -> View:
-        """The same view with an image of another size, without alpha; a pixel is as valid as all
-        that went into it."""
+        """The same view with an image of another size; a pixel is as valid as all that went into
+        it."""
         if (width, height) == (self.width, self.height):
-            return replace(self, alpha=None)
-        image, valid = resize(self.image.float() / 255, width, height), self.valid
+            return self
+        image = to_uint8(resize(self.image.float() / 255, width, height))
+        alpha, valid = self.alpha, self.valid
+        if alpha is not None:
+            alpha = to_uint8(resize(alpha[..., None].float() / 255, width, height)[..., 0])
         if valid is not None:
             valid = resize(valid[..., None].float(), width, height)[..., 0] > 1 - 1e-5
         x, y = width / self.width, height / self.height
         lens = {"fx": self.fx * x, "fy": self.fy * y, "cx": self.cx * x, "cy": self.cy * y}
-        return replace(self, image=to_uint8(image), alpha=None, valid=valid, **lens)
+        return replace(self, image=image, alpha=alpha, valid=valid, **lens)
 
 
 GREY = (0.5, 0.5, 0.5)  # behind a scene that fills its photos, where it is not opaque

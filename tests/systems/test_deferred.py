@@ -277,6 +277,17 @@ def test_a_small_view_averages_rays():
     assert shrunk(view, 200) == (view, 1)
 
 
+def test_a_resized_view_keeps_its_mask_and_what_is_valid():
+    alpha, valid = torch.zeros(40, 60, dtype=torch.uint8), torch.ones(40, 60, dtype=torch.bool)
+    alpha[:, 30:], valid[0, 0] = 255, False
+    image = torch.zeros(40, 60, 3, dtype=torch.uint8)
+    view = View(image, alpha, torch.eye(4)[:3], 50.0, 40.0, 30.0, 20.0, "v", valid)
+    small = view.resized(30, 10)
+    assert (small.fx, small.fy, small.cx, small.cy) == (25.0, 10.0, 15.0, 5.0)
+    assert (small.alpha[:, :14] == 0).all() and (small.alpha[:, 16:] == 255).all()
+    assert not small.valid[0, 0] and small.valid[3:, 3:].all()
+
+
 def test_kept_features_change_nothing():
     """Of a field whose features are long vectors: computed with the samples, or when needed."""
     renderer, cameras = scene_of("nerf", torch.float64)
