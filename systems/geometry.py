@@ -114,12 +114,10 @@ def new_renderer(
 
 
 def first_occupancy(scene: Scene, resolution: int) -> Tensor:
-    """(R0, R1, R2) bool: the visual hull where there are alpha masks; what several photos show
-    where they show all that is there; otherwise what enough photos show of an object on a plain
-    background."""
+    """(R0, R1, R2) bool: what several photos show where they show all that is there; of an object
+    its visual hull as far as enough photos show it, for in front of a single camera anything
+    explains its photo."""
     shape = grid_shape(scene.box, resolution)
-    if scene.has_alpha:
-        return visual_hull(scene.train, scene.bounds, shape)
-    if scene.surrounds:
+    if scene.surrounds and not scene.has_alpha:
         return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
     return visual_hull(scene.train, scene.bounds, shape, whole_share(scene.train, scene.background))
