@@ -43,6 +43,16 @@ def test_what_a_single_camera_sees_of_an_unbounded_scene_starts_empty():
     assert occupied_at(grid, scene, both, behind, close, far) == [True, False, False, True]
 
 
+def test_what_a_single_photo_shows_of_an_object_starts_empty():
+    """Both photos show all of it, so it is where both see."""
+    alpha = torch.zeros(16, 16, dtype=torch.uint8)
+    alpha[1:-1, 1:-1] = 255
+    views = [view_from(x, alpha) for x in (-1.5, 1.5)]
+    scene = Scene("s", views, views, [], 0.1, 5.0, FOREGROUND)
+    grid = first_occupancy(scene, 64)
+    assert occupied_at(grid, scene, (0.0, 0.1, -0.9), (0.9, 0.1, 0.9)) == [True, False]
+
+
 def test_one_photo_is_enough_where_there_is_no_other():
     scene = scene_of([0.0])
     grid = first_occupancy(scene, 64)
