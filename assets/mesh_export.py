@@ -86,7 +86,7 @@ def surface_of(job: Job) -> tuple[Mesh, dict[str, Any]]:
     if 0 < threshold < float(visibility.density.max()):
         mesh = level_set(solid, box, options.resolution, threshold)
     spacing = float((box[1] - box[0]).max()) / options.resolution
-    # of what cameras see from one side only, the back stays open instead of being filled
+    # of a place, what no camera sees stays open instead of being filled
     is_open = space.surrounds and options.fill_hidden
     if is_open and len(mesh.faces):
         mesh = seen_part(job, mesh, spacing)
