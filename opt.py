@@ -51,6 +51,7 @@ FIELD, PHOTOS, TRAINED, PAINTING, PAIRS = "field", "photos", "trained", "paintin
 # what all stages with paintings read; what mutual learning does, and what training a 2D decoder
 STYLISING, TEACHING, DECODING = "stylising", "teaching", "decoding"
 PAINTED = [stage for stage, parts in PARTS.items() if STYLISING in parts]
+NERF, VOXELS = ("field", "nerf"), ("field", "voxels")  # what one field alone reads
 
 
 def _name_of(path: Path | None) -> str | None:
@@ -288,24 +289,30 @@ class FieldShape(Options):
     """field"""
 
     field: str = option("nerf", "the paper's networks, or sparse voxels", choices=tuple(FIELDS))
-    N_samples: int = option(64, "nerf: coarse samples per ray", check=POSITIVE, part=FIELD)
+    N_samples: int = option(64, "coarse samples per ray", check=POSITIVE, part=FIELD, only=NERF)
     N_importance: int = option(
-        64, "nerf: additional fine samples per ray", check=NOT_NEGATIVE, part=FIELD
+        64, "additional fine samples per ray", check=NOT_NEGATIVE, part=FIELD, only=NERF
     )
     sampling: str = option(
         "hierarchical",
-        "nerf: samples that a coarse network proposes, or even steps through occupied cells",
+        "samples that a coarse network proposes, or even steps through occupied cells",
         choices=tuple(SAMPLERS),
         part=FIELD,
+        only=NERF,
     )
-    N_emb_xyz: int = option(10, "nerf: frequencies of the position", check=NOT_NEGATIVE, part=FIELD)
-    N_emb_dir: int = option(4, "nerf: frequencies of the direction", check=NOT_NEGATIVE, part=FIELD)
+    N_emb_xyz: int = option(
+        10, "frequencies of the position", check=NOT_NEGATIVE, part=FIELD, only=NERF
+    )
+    N_emb_dir: int = option(
+        4, "frequencies of the direction", check=NOT_NEGATIVE, part=FIELD, only=NERF
+    )
     voxel_resolution: int = option(
         256,
-        "voxels: final number along the longest side; of an object fewer where they would be finer "
+        "final number along the longest side; of an object fewer where they would be finer "
         "than the photos' pixels",
         check=CELLS,
         part=FIELD,
+        only=VOXELS,
     )
 
 
@@ -428,10 +435,11 @@ class FewViews(Options):
     )
     coarse_to_fine: float | None = option(
         None,
-        "nerf: share of the run in which its frequencies are revealed, low ones first (default: "
+        "share of the run in which its frequencies are revealed, low ones first (default: "
         "all from the start; voxels are refined by the scene)",
         check=FRACTION,
         part=PHOTOS,
+        only=NERF,
     )
     distortion: float = option(
         0.0,
@@ -444,13 +452,14 @@ class FewViews(Options):
         0.0, "weight of opacity: 1 within the masks and 0 outside", check=NOT_NEGATIVE, part=PHOTOS
     )
     density_smoothness: float = option(
-        0.0, "voxels: weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS
+        0.0, "weight of the smoothness of density", check=NOT_NEGATIVE, part=PHOTOS, only=VOXELS
     )
     colour_smoothness: float = option(
         0.0,
-        "voxels: weight of the smoothness of the features that colours are made of",
+        "weight of the smoothness of the features that colours are made of",
         check=NOT_NEGATIVE,
         part=PHOTOS,
+        only=VOXELS,
     )
     visible_weight: float = option(
         0.0,
@@ -461,8 +470,9 @@ class FewViews(Options):
     )
     stereo: bool = option(
         False,
-        "voxels: start from the surfaces on which neighbouring photos of a place agree",
+        "start from the surfaces on which neighbouring photos of a place agree",
         part=PHOTOS,
+        only=VOXELS,
     )
     depth_smoothness: float = option(
         0.0, "weight of the smoothness of depth where no photo is", check=NOT_NEGATIVE, part=PHOTOS

@@ -40,9 +40,8 @@ def train(options: TrainOptions) -> list[Path]:
         UserError: bad input, before anything is trained.
         NumericalError: NaN or infinity in training.
     """
-    if options.unread:
-        flags = ", ".join(f"--{name}" for name in options.unread)
-        log.warning("%s: not used by --stage %s", flags, options.stage)
+    for line in options.unread:
+        log.warning("%s", line)
     device = accelerator(options.device, options.num_gpus)
     ensure_writable(options.ckpt_dir)
     ensure_writable(options.log_dir)

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 WHITE = (1.0, 1.0, 1.0)
 NAMED = 8  # files that a message names, at most
 LONGEST_NAME = 200  # characters of each
+SAME_PLACE = 1e-3  # of the scene's longest side, within which cameras stand at one place
 PLAIN = 0.8  # least share of background along the border of most photos of an object
 
 
@@ -125,7 +126,20 @@ def load_scene(options: SceneOptions) -> Scene:
         ),
     )
     scene.name = options.scene_name
+    if from_one_place(scene):
+        log.warning(
+            "%s: the training photos are taken from one place, so nothing says how far away "
+            "anything is; add some from elsewhere",
+            root_dir,
+        )
     return scene
+
+
+def from_one_place(scene: Scene) -> bool:
+    """Whether no two training cameras are apart by more than poses are uncertain."""
+    positions = torch.stack([view.c2w[:, 3] for view in scene.train])
+    apart = (positions.amax(dim=0) - positions.amin(dim=0)).max()
+    return bool(apart < SAME_PLACE * (scene.bounds[1] - scene.bounds[0]).max())
 
 
 def _no_scene(root_dir: Path) -> UserError:

@@ -116,6 +116,19 @@ def test_flags_of_another_stage_are_named(at, caplog):
 
 
 @pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--field voxels --N_importance 0", "--N_importance: not used by --field voxels"),
+        ("--field nerf --stereo", "--stereo: not used by --field nerf"),
+        ("--field nerf --N_importance 0 --sampling occupancy", None),
+    ],
+)
+def test_flags_of_the_other_field_are_named(flags, line):
+    unread = parse_train(f"--stage geometry --root_dir sphere {flags}".split()).unread
+    assert unread == ((line,) if line else ())
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("scenes:\n  a: &a [x, x]\n  b: [*a, *a]", "aliases"),

@@ -77,6 +77,7 @@ class Spec(NamedTuple):
     check: Check | None
     derive: Callable[[Any], Any] | None
     part: str
+    only: tuple[str, str] | None
 
 
 def option(
@@ -87,6 +88,7 @@ def option(
     check: Check | None = None,
     derive: Callable[[Any], Any] | None = None,
     part: str = "",
+    only: tuple[str, str] | None = None,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -96,8 +98,9 @@ def option(
         choices, check: what each of its values must be.
         derive: computes the value from the other options where it is None.
         part: of the work that it belongs to, where not every stage of pipeline.py reads it.
+        only: (option, value) without which it is not read; the value begins its help.
     """
-    spec = Spec(help, choices, check, derive, part)
+    spec = Spec(f"{only[1]}: {help}" if only else help, choices, check, derive, part, only)
     return field(default=default, metadata={"option": spec})
 
 
@@ -217,7 +220,8 @@ class Options:
 
     Attributes:
         given: names that the user set, on the command line or in YAML.
-        unread: flags among them that the stage does not read; YAML serves several stages.
+        unread: a line on each choice that does not read some of the flags; YAML serves several
+            choices.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = ()
@@ -372,8 +376,15 @@ def parse_options(
         if item.default is MISSING and item.name not in values:
             choices = f" {'|'.join(item.spec.choices)}" if item.spec.choices else ""
             raise UserError(f"--{item.name}: missing; give --{item.name}{choices}")
-    unread = tuple(name for name in given if not known[name].read_by(parts))
-    return cls(**values, given=frozenset(values), unread=unread)
+    unread: dict[str, list[str]] = {}
+    for name in given:
+        only = known[name].spec.only
+        if not known[name].read_by(parts):
+            unread.setdefault(f"--stage {values['stage']}", []).append(f"--{name}")
+        elif only and (chosen := values.get(only[0], known[only[0]].default)) != only[1]:
+            unread.setdefault(f"--{only[0]} {chosen}", []).append(f"--{name}")
+    lines = tuple(f"{', '.join(flags)}: not used by {by}" for by, flags in unread.items())
+    return cls(**values, given=frozenset(values), unread=lines)
 
 
 def _stage_in(argv: Sequence[str]) -> str | None:

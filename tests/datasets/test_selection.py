@@ -36,6 +36,12 @@ def test_eight_of_a_hundred_are_diet_nerfs(hundred):
     assert len(scene.test) == 1
 
 
+@pytest.mark.parametrize(("words", "one_place"), [("--views 0", True), ("--views 0 3", False)])
+def test_photos_from_one_place_say_nothing_about_depth(tiny_scene_dir, caplog, words, one_place):
+    load(tiny_scene_dir, *words.split())
+    assert ("taken from one place" in caplog.text) == one_place
+
+
 def test_named_views_in_their_order(tiny_scene_dir):
     assert names(load(tiny_scene_dir, "--views", "r_5", "0", "r_2", "5")) == ["r_5", "r_0", "r_2"]
 
