@@ -320,6 +320,14 @@ class FieldShape(Options):
 class Run(Options):
     """run"""
 
+    rules = (
+        Rule(
+            "--num_epochs_density, --num_steps_density: each says how long; give one, and other "
+            "steps where the YAML file gives steps",
+            lambda o: None not in (o.num_epochs_density, o.num_steps_density),
+        ),
+    )
+
     stage: str = option(MISSING, "learn the scene, or a style on it", choices=tuple(STAGES))
     prefix: str | None = option(
         None,
@@ -336,15 +344,18 @@ class Run(Options):
     resume: bool = option(False, "continue from the run's newest checkpoint")
     ckpt_dir: Path = option(Path("ckpts"), "directory of the checkpoints")
     log_dir: Path = option(Path("runs"), "directory of the TensorBoard logs")
-    num_epochs_density: int = option(
-        1, "geometry: passes over all pixels", check=POSITIVE, part=PHOTOS
+    num_epochs_density: int | None = option(
+        None, "geometry: passes over all pixels (default: 1)", check=POSITIVE, part=PHOTOS
+    )
+    num_steps_density: int | None = option(
+        None, "geometry: steps, in place of passes", check=POSITIVE, part=PHOTOS
     )
     num_epochs_style: int = option(
         1, "style: passes over the training views", check=POSITIVE, part=PAINTING
     )
     max_steps: int | None = option(
         None,
-        "stop after this many steps (default: by epochs; mutual: by paintings); a photographic "
+        "steps of any stage (default: by the options above; mutual: by paintings); a photographic "
         "start and --consistency_steps come on top",
         check=POSITIVE,
     )

@@ -21,7 +21,7 @@ from models.checkpoint import ONLY_FIELD, Checkpoint, FieldRecord
 from models.occupancy import grid_shape, resample_any, resample_nearest, with_sides
 from models.renderer import Renderer, Spec
 from opt import TrainOptions
-from systems.growth import final_resolution, growth_of
+from systems.growth import STEREO, final_resolution, growth_of
 from systems.photometric_task import PhotometricTask
 from systems.prior_task import PriorTask
 from systems.run import Run
@@ -79,10 +79,11 @@ def training_pixels(scene: Scene) -> tuple[Scene, TrainingPixels]:
 
 
 def length_of(options: TrainOptions, pixels: TrainingPixels) -> int:
-    """Steps of the run: an epoch sees as many rays as there are pixels to learn from."""
-    if options.max_steps:
-        return options.max_steps
-    return max(1, options.num_epochs_density * pixels.n_candidates // options.batch_size)
+    """Steps of the run; an epoch sees as many rays as there are pixels to learn from."""
+    if steps := options.max_steps or options.num_steps_density:
+        return steps
+    n_epochs = options.num_epochs_density or 1
+    return max(1, n_epochs * pixels.n_candidates // options.batch_size)
 
 
 def new_renderer(
@@ -107,7 +108,7 @@ def new_renderer(
             cells,
         )
         renderer.field.fill(growth.raw_density)
-        if options.stereo and scene.surrounds and renderer.field.step is not None:
+        if growth is STEREO and renderer.field.step is not None:
             vertices = [n + 1 for n in grid_shape(scene.box, STEREO_GRID)]
             renderer.field.start_from(stereo_density(scene, vertices))
     return renderer
@@ -118,6 +119,6 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     its visual hull as far as enough photos show it, for in front of a single camera anything
     explains its photo."""
     shape = grid_shape(scene.box, resolution)
-    if scene.surrounds and not scene.has_alpha:
+    if scene.surrounds:
         return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
     return visual_hull(scene.train, scene.bounds, shape, whole_share(scene.train, scene.background))

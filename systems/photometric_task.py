@@ -26,7 +26,7 @@ from models.render import Rendering, Samples
 from models.renderer import Renderer, render_view
 from models.style import ParameterGroups
 from opt import TrainOptions
-from systems.growth import GrowthSchedule, growth_of
+from systems.growth import STEREO, GrowthSchedule, growth_of
 from systems.system import Plan, Subjects, Task, Terms
 from systems.views import in_words
 from utils.chunks import Chunks
@@ -40,10 +40,11 @@ from utils.sums import total_of
 ENOUGH_RAYS = 1 << 18
 LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
-# Share of the penalty of transparent rays where infinity has colours, once surfaces have formed:
-# with all of it to the end the sky becomes fog, with less from the start the colours of infinity,
-# which learn fastest, take the place of surfaces, whose cells are given up for good.
-FAINT = 0.1
+# Share of the penalty of transparent rays where infinity has colours, once there are surfaces: with
+# all of it to the end the sky becomes fog.  Without a start from stereo they have to form first, or
+# the colours of infinity, which learn fastest, take their place, and their cells are given up for
+# good.
+FAINT = 0.01
 FORMED = 0.35  # of the run
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
@@ -84,7 +85,9 @@ class PhotometricTask(Task):
         self.renderer = renderer
         self.pixels = pixels
         self.n_steps = n_steps
-        self.growth: GrowthSchedule = growth_of(scene, options.stereo)
+        stereo = options.stereo and renderer.field.step is not None
+        self.growth: GrowthSchedule = growth_of(scene, stereo)
+        self.formed = 0 if self.growth is STEREO else FORMED * n_steps
         if options.visible_weight:
             pruning = (*self.growth.pruning, *LATE_PRUNING)
             self.growth = replace(self.growth, pruning=pruning)
@@ -210,7 +213,7 @@ class PhotometricTask(Task):
                 error = photometric_loss(rgb.detach(), target) * share
             terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
-                clear = self.endless and name == "fine" and step >= FORMED * self.n_steps
+                clear = self.endless and name == "fine" and step >= self.formed
                 weight = FAINT if clear else 1.0
                 terms[f"{name}_transparency"] = weight * transparency_loss(opacity)
             if self.alpha is not None:

@@ -335,6 +335,10 @@ def test_other_requests_have_other_folders():
         ("--N_importance -1", "--N_importance: must be at least 0, got -1"),
         ("--patch_size 7", "--patch_size: must be at least 8, got 7"),
         ("--num_epochs_density 0", "--num_epochs_density: must be greater than 0"),
+        (
+            "--num_epochs_density 2 --num_steps_density 9",
+            "--num_epochs_density, --num_steps_density: each says how long; give one",
+        ),
         ("--num_epochs_style -2", "--num_epochs_style: must be greater than 0"),
         ("--crop_fraction 1.5", "--crop_fraction: must be greater than 0 and at most 1"),
         ("--seed -1", "--seed: must be from 0"),

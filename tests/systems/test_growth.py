@@ -5,11 +5,12 @@ import torch
 
 from datasets.cameras.space import Contracted, World
 from datasets.scene import Scene, View
+from losses.photometric import transparency_loss
 from models.occupancy import with_sides
 from opt import parse_train
-from systems.geometry import first_occupancy, new_renderer, training_pixels
+from systems.geometry import first_occupancy, length_of, new_renderer, training_pixels
 from systems.growth import HULL, OPEN, final_resolution, growth_of
-from systems.photometric_task import PhotometricTask
+from systems.photometric_task import FAINT, PhotometricTask
 from tests.datasets.test_stereo import EYES, forward
 from tests.systems.test_semantic import Alone
 
@@ -104,6 +105,39 @@ def test_infinity_has_cells_where_rays_are_endless(tmp_path):
     assert task.before_step(12)  # refined
     sides = with_sides(torch.zeros(16, 16, 16, dtype=torch.bool))
     assert renderer.field.geometry.lattice.active[sides].all()
+
+
+@pytest.mark.parametrize(
+    ("words", "step", "share"),
+    [("", 0, 1.0), ("", 34, 1.0), ("", 35, FAINT), ("--stereo", 0, FAINT)],
+)
+def test_rays_may_run_on_to_infinity_once_there_are_surfaces(tmp_path, words, step, share):
+    argv = ["--stage", "geometry", "--root_dir", str(tmp_path), "--dataset_name", "blender"]
+    argv += ["--field", "voxels", "--voxel_resolution", "16", "--batch_size", "64"]
+    scene, pixels = training_pixels(scene_of([-0.5, 0.5]))
+    renderer = new_renderer(parse_train(argv), scene)
+    task = PhotometricTask(parse_train([*argv, *words.split()]), scene, renderer, pixels, 100, 16)
+    task.engine = Alone()
+    (terms,) = task.gradients(step)
+    rays, _ = task._rays(pixels.draw(64, task.generator(step)))
+    samples = renderer.sample(rays, task.generator(step, 1))
+    whole = transparency_loss(renderer.render(rays, samples).opacity)
+    torch.testing.assert_close(terms["fine_transparency"], share * whole.detach())
+
+
+def test_how_long_the_stage_takes():
+    _, pixels = training_pixels(scene_of([-0.5, 0.5]))  # 512 pixels
+    words = ["--stage", "geometry", "--root_dir", "s", "--batch_size", "64"]
+    lengths = [
+        length_of(parse_train([*words, *more.split()]), pixels)
+        for more in (
+            "",
+            "--num_epochs_density 3",
+            "--num_steps_density 9",
+            "--num_steps_density 9 --max_steps 5",
+        )
+    ]
+    assert lengths == [8, 24, 9, 5]
 
 
 def test_an_object_has_no_cells_finer_than_pixels(tmp_path):
