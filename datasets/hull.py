@@ -94,8 +94,9 @@ def visual_hull(
     """Voxels that every view in which they lie shows at least a trace of alpha for.
 
     A voxel is carved away only if its whole projection lies inside an image and has no alpha
-    there, so nothing that is seen is lost; a voxel that no view sees is dropped.  Coarse to fine:
-    only the children of kept voxels are tested (Laurentini 1994; Szeliski 1993).
+    there, so nothing that is seen is lost; of a view that shows the whole object it may leave the
+    image.  A voxel that no view sees is dropped.  Coarse to fine: only the children of kept voxels
+    are tested (Laurentini 1994; Szeliski 1993).
 
     Args:
         views: at least one; those without alpha carve nothing.
@@ -117,7 +118,11 @@ def visual_hull(
         size = voxel * (1 << level)
         half = (0.5 * size).float()
         kept = [
-            part[_uncarved((bounds[0] + (part + 0.5) * size).float(), half, silhouettes, needed)]
+            part[
+                _uncarved(
+                    (bounds[0] + (part + 0.5) * size).float(), half, silhouettes, needed, level == 0
+                )
+            ]
             for part in index.split(CHUNK)
         ]
         index = torch.cat(kept)
@@ -175,7 +180,7 @@ def _border(image: Tensor) -> Tensor:
     return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
 
 
-def _shows_whole_object(view: View, plain: Tensor | None) -> bool:
+def _shows_whole_object(view: View, plain: Tensor | None = None) -> bool:
     if view.alpha is None:
         return plain is not None and plain_border(view, plain) == 1.0
     inner = view.alpha[1:-1, 1:-1].count_nonzero()
@@ -193,6 +198,7 @@ class _Silhouette:
         height, width: pixels.
         sums: ((H + 1) * (W + 1),) int32, number of pixels above and left that have alpha or are not
             valid, or None.
+        whole: whether it shows the whole object.
     """
 
     w2c: Tensor
@@ -204,6 +210,7 @@ class _Silhouette:
     height: int
     width: int
     sums: Tensor | None
+    whole: bool
 
     @classmethod
     def of(cls, view: View) -> _Silhouette:
@@ -220,14 +227,17 @@ class _Silhouette:
             view.c2w[:, 3],
             *(view.fx, view.fy, view.cx, view.cy),
             *(view.height, view.width, sums),
+            _shows_whole_object(view),
         )
 
-    def test(self, centres: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    def test(self, centres: Tensor, half: Tensor, finest: bool) -> tuple[Tensor, Tensor]:
         """Which voxels are (partly) in view, and which are not carved away.
 
         Args:
             centres: (3, N) of the voxels.
             half: (3,) half their size.
+            finest: whether no smaller ones will be tested.  Larger ones that leave an image may
+                hold something far beyond it.
 
         Returns:
             seen, uncarved: (N,) bool each.
@@ -255,7 +265,8 @@ class _Silhouette:
             position = offset / (ahead + dz)
             margin = (spread + position.abs() * dz) / ahead
             first, last = position + middle - margin, position + middle + margin
-            within = within & (first >= 0) & (last <= length)
+            if not (finest and self.whole):
+                within = within & (first >= 0) & (last <= length)
             low.append(first.floor().clamp(0, length))
             high.append(last.ceil().clamp(0, length))
         if self.sums is None:
@@ -273,14 +284,16 @@ class _Silhouette:
         )
 
 
-def _uncarved(centres: Tensor, half: Tensor, silhouettes: list[_Silhouette], needed: int) -> Tensor:
+def _uncarved(
+    centres: Tensor, half: Tensor, silhouettes: list[_Silhouette], needed: int, finest: bool
+) -> Tensor:
     """Indices of the voxels that no silhouette carves away and at least ``needed`` ones see."""
     index = torch.arange(len(centres))
     centres = centres.T.contiguous()
     alive = torch.ones(len(index), dtype=torch.bool)
     count = torch.zeros(len(index), dtype=torch.int32)
     for silhouette in silhouettes:
-        seen, uncarved = silhouette.test(centres, half)
+        seen, uncarved = silhouette.test(centres, half, finest)
         alive &= uncarved
         count += seen
         if int(alive.sum()) < 0.8 * len(alive):  # compacting costs more than a few idle tests

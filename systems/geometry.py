@@ -70,7 +70,7 @@ def training_pixels(scene: Scene) -> tuple[Scene, TrainingPixels]:
         masks = []
         for view in scene.train:
             # the hull's voxels reach a little over the silhouettes
-            reach = math.ceil(max(view.height, view.width) / 128)
+            reach = 1 + math.ceil(max(view.height, view.width) / 128)
             alpha = view.alpha[None, None].float()
             grown = functional.max_pool2d(alpha, 2 * reach + 1, stride=1, padding=reach)
             masks.append(grown.flatten() > 0)

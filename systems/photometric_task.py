@@ -45,7 +45,7 @@ APPEARANCE_RATE = 2e-3
 # the colours of infinity, which learn fastest, take their place, and their cells are given up for
 # good.
 FAINT = 0.01
-FORMED = 0.35  # of the run
+FORMED = 0.35  # of the run, when there are surfaces: before, no ray may get much of any cell
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
@@ -192,7 +192,7 @@ class PhotometricTask(Task):
         rays = only(rays, own)
         target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
-        least = self.options.visible_weight
+        least = self.options.visible_weight if step >= FORMED * self.n_steps else 0.0
         samples = self.renderer.sample(rays, generator, mark=not least, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datasets.cameras.poses import look_at, look_at_ball
-from datasets.hull import near_far, scene_bounds, visual_hull
+from datasets.hull import near_far, scene_bounds, visual_hull, whole_share
 from datasets.scene import View
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -186,6 +186,17 @@ class TestSceneBounds:
         assert (bounds[0] < BALL - 0.6).all()
         assert (bounds[1] > BALL + 0.6).all()
         assert (bounds[1] - bounds[0]).max() < 3.5
+
+    @pytest.mark.parametrize("focal", [60.0, 90.0])
+    @pytest.mark.parametrize("count", [3, 4, 5])
+    def test_what_sticks_out_of_whole_views_is_carved_too(self, count, focal):
+        """Or else shells along the borders of their images remain, and with them a box as large as
+        the cameras' distance."""
+        views = orbit(count, [(BALL, 0.6)], focal=focal)
+        bounds = scene_bounds(views)
+        hull = visual_hull(views, bounds, (64, 64, 64), whole_share(views))
+        distance = (grid(bounds, (64, 64, 64)) - BALL).norm(dim=-1)
+        assert (bounds[1] - bounds[0]).max() < 1.3 * 1.2 and distance[hull].max() < 0.9
 
     def test_object_larger_than_the_images(self):
         """No view shows all of the ball, so what only some views show belongs to it as well."""

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from datasets.cameras.rays import Cameras
 from datasets.cameras.space import Contracted, World
+from datasets.load import load_scene
 from datasets.scene import Scene, View
 from losses.photometric import transparency_loss
 from models.occupancy import with_sides
@@ -11,6 +13,7 @@ from opt import parse_train
 from systems.geometry import first_occupancy, length_of, new_renderer, training_pixels
 from systems.growth import HULL, OPEN, final_resolution, growth_of
 from systems.photometric_task import FAINT, PhotometricTask
+from tests.conftest import write_sphere_scene
 from tests.datasets.test_stereo import EYES, forward
 from tests.systems.test_semantic import Alone
 
@@ -105,6 +108,23 @@ def test_infinity_has_cells_where_rays_are_endless(tmp_path):
     assert task.before_step(12)  # refined
     sides = with_sides(torch.zeros(16, 16, 16, dtype=torch.bool))
     assert renderer.field.geometry.lattice.active[sides].all()
+
+
+@pytest.mark.parametrize(("size", "few"), [(40, 3), (160, 4)])
+def test_every_ray_that_meets_the_hull_is_learned_from(tmp_path, size, few):
+    """Or nothing would clear the fog around the silhouettes."""
+    root = write_sphere_scene(tmp_path, size, size, {"train": 8, "test": 1})
+    words = ["--stage", "geometry", "--root_dir", str(root), "--few_shot", str(few)]
+    options = parse_train([*words, "--field", "voxels", "--voxel_resolution", "128"])
+    scene, pixels = training_pixels(load_scene(options))
+    renderer, cameras = new_renderer(options, scene), Cameras.within(scene, scene.train)
+    meets = torch.zeros(len(pixels), dtype=torch.bool)
+    for view in range(few):
+        rays = renderer.clip(cameras.view_rays(view))
+        meets[view * size * size + renderer.sampler(None, rays).ray_index] = True
+    assert meets.any()
+    meets[pixels.candidates.long()] = False
+    assert not meets.any()
 
 
 @pytest.mark.parametrize(

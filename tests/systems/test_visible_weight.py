@@ -27,20 +27,20 @@ def task_of(root, *words):
     return task
 
 
-def stepped(task):
-    (terms,) = task.gradients(0)
+def stepped(task, step):
+    (terms,) = task.gradients(step)
     return terms, [p.grad for p in task.renderer.parameters()]
 
 
 def test_cells_of_which_no_ray_gets_its_share_of_colour_are_not_marked(tmp_path):
-    root = write_sphere_scene(tmp_path)
+    root, step = write_sphere_scene(tmp_path), 35
     before, after = task_of(root), task_of(root, "--visible_weight", "0.05")
-    (terms, gradients), (same, others) = stepped(before), stepped(after)
+    (terms, gradients), (same, others) = stepped(before, step), stepped(after, step)
     assert terms == same
     assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
 
-    rays, _ = after._rays(after.pixels.draw(64, after.generator(0)))
-    samples = after.renderer.sample(rays, after.generator(0, 1))
+    rays, _ = after._rays(after.pixels.draw(64, after.generator(step)))
+    samples = after.renderer.sample(rays, after.generator(step, 1))
     weights = after.renderer.render(rays, samples).weights
     seen = samples.take((weights > 0.05).nonzero()[:, 0])
     grid = after.renderer.sampler.grid
@@ -50,6 +50,13 @@ def test_cells_of_which_no_ray_gets_its_share_of_colour_are_not_marked(tmp_path)
     every = before.renderer.sampler.grid.lit
     assert 0 < grid.lit.sum() < every.sum()
     assert not (grid.lit & ~every).any()
+
+
+def test_while_all_is_fog_no_cell_is_given_up_for_a_small_share(tmp_path):
+    root, step = write_sphere_scene(tmp_path), 34
+    before, after = task_of(root), task_of(root, "--visible_weight", "0.05")
+    stepped(before, step), stepped(after, step)
+    assert torch.equal(before.renderer.sampler.grid.lit, after.renderer.sampler.grid.lit)
 
 
 def test_cells_are_given_up_until_the_end_with_it_alone(tmp_path):
