@@ -474,8 +474,8 @@ class FewViews(Options):
     )
     visible_weight: float = option(
         0.0,
-        "once there are surfaces, cells of which no ray of a photo gets more than this share of its "
-        "colour are given up, as fog (default 0: those that no ray reaches)",
+        "once there are surfaces, cells of which no ray of a photo gets more than this share of "
+        "its colour are given up, as fog (default 0: those that no ray reaches)",
         check=SHARE,
         part=PHOTOS,
     )
