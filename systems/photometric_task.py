@@ -40,12 +40,13 @@ from utils.sums import total_of
 ENOUGH_RAYS = 1 << 18
 LATE_PRUNING = (0.85, 0.95)  # of the run: fog comes back
 APPEARANCE_RATE = 2e-3
-# Share of the penalty of transparent rays where infinity has colours, once there are surfaces: with
-# all of it to the end the sky becomes fog.  Without a start from stereo they have to form first, or
-# the colours of infinity, which learn fastest, take their place, and their cells are given up for
-# good.
+# Share of the run after which there are surfaces, without a start from stereo, which has them at
+# once.  Before, while all is fog, no ray gets much of any cell, and the colours of infinity, which
+# learn fastest, would take the place of surfaces, whose cells are given up for good.
+FORMED = 0.35
+# Share of the penalty of transparent rays, from then on, where infinity has colours: with all of it
+# the sky becomes fog.
 FAINT = 0.01
-FORMED = 0.35  # of the run, when there are surfaces: before, no ray may get much of any cell
 WIDE = 10.0  # times --robust, its scale at first, which falls evenly
 NARROW_FROM = 0.75  # share of the run at which it would be 0
 STRONG_GAIN = 1.1  # brightness beyond which, either way, a photo's exposure is worth a word
@@ -87,7 +88,7 @@ class PhotometricTask(Task):
         self.n_steps = n_steps
         stereo = options.stereo and renderer.field.step is not None
         self.growth: GrowthSchedule = growth_of(scene, stereo)
-        self.formed = 0 if self.growth is STEREO else FORMED * n_steps
+        self.formed = 0.0 if self.growth is STEREO else FORMED * n_steps  # the step
         if options.visible_weight:
             pruning = (*self.growth.pruning, *LATE_PRUNING)
             self.growth = replace(self.growth, pruning=pruning)
@@ -192,7 +193,8 @@ class PhotometricTask(Task):
         rays = only(rays, own)
         target = self.pixels.colours(flat[own])
         generator = self.generator(step, 1, self.engine.device.type)
-        least = self.options.visible_weight if step >= FORMED * self.n_steps else 0.0
+        formed = step >= self.formed
+        least = self.options.visible_weight if formed else 0.0
         samples = self.renderer.sample(rays, generator, mark=not least, propose=True)
         share = len(target) / len(rays)
         near = self.scene.space.gradient_radius
@@ -213,8 +215,7 @@ class PhotometricTask(Task):
                 error = photometric_loss(rgb.detach(), target) * share
             terms[name] = self._compared(rgb, target, step)
             if self.scene.surrounds:
-                clear = self.endless and name == "fine" and step >= self.formed
-                weight = FAINT if clear else 1.0
+                weight = FAINT if self.endless and name == "fine" and formed else 1.0
                 terms[f"{name}_transparency"] = weight * transparency_loss(opacity)
             if self.alpha is not None:
                 apart = silhouette_loss(opacity, self.alpha[flat[own]])
