@@ -470,4 +470,4 @@ def test_float16_learns_what_float32_does(stage, at, monkeypatch):
     trainer = pl.Trainer
     monkeypatch.setattr(pl, "Trainer", lambda precision, **more: trainer(plugins=[half], **more))
     assert (exact - start).norm() > 1e-3
-    assert (run("float16", rate) - exact).norm() < 0.05 * (exact - start).norm()
+    assert (run("float16", rate) - exact).norm() < 0.15 * (exact - start).norm()

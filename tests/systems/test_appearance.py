@@ -91,7 +91,7 @@ def test_photos_of_differing_exposure(at, capsys):
     quality = {}
     for kind in ("none", "affine"):
         more = f"--appearance {kind} --batch_size 512 --lr_scheduler cosine --log_dir runs_{kind}"
-        (path,) = geometry("voxels", 150, more)
+        (path,) = geometry("voxels", 200, more)
         assert Checkpoint.read(path).progress is None
         quality[kind] = evaluate(parse_eval(["--ckpt_path", str(path), "--device", "cpu"]))["psnr"]
         said = capsys.readouterr().out

@@ -145,7 +145,7 @@ def test_network_begins_in_each_paintings_palette(at, monkeypatch):
     for name, colour in (("red", (190, 20, 20)), ("blue", (20, 20, 190))):
         Image.fromarray(noise + np.uint8(colour)).save(at / f"two/{name}.png")
     nerf = "--field nerf --sampling occupancy --N_samples 16 --N_importance 8 --lr 2e-3"
-    line = f"--stage geometry --root_dir sphere {nerf} --batch_size 128 --max_steps 40 --suffix n"
+    line = f"--stage geometry --root_dir sphere {nerf} --batch_size 128 --max_steps 80 --suffix n"
     train(parse_train(line.split()))
     line = "--ckpt_path ckpts/sphere_n.ckpt --style_dir two --suffix two"
     mutual(f"{line} --consistency_steps 20", steps=1)
