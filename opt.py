@@ -322,8 +322,8 @@ class Run(Options):
 
     rules = (
         Rule(
-            "--num_epochs_density, --num_steps_density: each says how long; give one, and other "
-            "steps where the YAML file gives steps",
+            "--num_epochs_density, --num_steps_density: each gives the length; give one (where the "
+            "YAML file has steps: --num_steps_density or --max_steps)",
             lambda o: None not in (o.num_epochs_density, o.num_steps_density),
         ),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from datasets.cameras.poses import look_at_ball
 from datasets.cameras.rays import Cameras
@@ -19,6 +20,9 @@ BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
 SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene
+MISSING = 4  # of this many, one view more, where masks show something there
+UNEXPLAINED = 0.005  # of the masks, that needs no explanation
+MASK_SIDE = 64  # pixels of a mask's longer side, when it is asked what explains it
 JPEG_NOISE = 12  # 8-bit levels by which JPEG may change a plain background
 NEAREST = 0.02  # near is at least this fraction of far
 
@@ -29,8 +33,8 @@ def scene_bounds(views: list[View], plain: Tensor | None = None) -> Tensor:
     With alpha: the box of the visual hull, plus one voxel on every side.  Carving starts from the
     cube around the look-at point that holds all cameras, and is repeated once in the box found.
     A view whose border is free of alpha shows the whole object; the larger the share of such
-    views, the more views have to see a voxel, which keeps out of the box what only a few cameras
-    see in front of or beyond the object.
+    views, the more views have to see a voxel (`needed_views`), which keeps out of the box what only
+    a few cameras see in front of or beyond the object.
 
     Without alpha, but on a plain background: the same box of what enough views see, none of which
     is carved away.
@@ -47,7 +51,7 @@ def scene_bounds(views: list[View], plain: Tensor | None = None) -> Tensor:
         (2, 3) float32 lower and upper corner.
 
     Raises:
-        UserError: no voxel lies inside all masks.
+        UserError: no voxel lies inside all masks, or in sight of enough views.
     """
     c2w = torch.stack([view.c2w for view in views])
     centre, radius = look_at_ball(c2w)
@@ -55,14 +59,18 @@ def scene_bounds(views: list[View], plain: Tensor | None = None) -> Tensor:
         return torch.stack([centre - radius, centre + radius])
     radius = max(radius, float((c2w[:, :, 3] - centre).norm(dim=1).max()))
     bounds = torch.stack([centre - radius, centre + radius])
-    share = whole_share(views, plain)
+    needed = needed_views(views, bounds, plain)
     resolution = (BOUNDS_RESOLUTION,) * 3
     for _ in range(2):
-        kept = visual_hull(views, bounds, resolution, share).nonzero()
+        kept = visual_hull(views, bounds, resolution, needed).nonzero()
         if len(kept) == 0:
             raise UserError(
-                "the alpha masks of the training views have no common object; "
-                "check the poses and the focal length, or use images without alpha"
+                "the alpha masks of the training views have no common object; check the poses and "
+                "the focal length, and that not all are taken from one place, or leave the masks "
+                "out (--no-hull --no-matte)"
+                if any(view.alpha is not None for view in views)
+                else "there is nothing that enough of the training views see; check the poses and "
+                "the focal length, and that not all are taken from one place"
             )
         size = (bounds[1] - bounds[0]) / BOUNDS_RESOLUTION
         lower = bounds[0] + (kept.amin(dim=0) - 1) * size
@@ -89,7 +97,7 @@ def near_far(views: list[View], bounds: Tensor) -> tuple[float, float]:
 
 
 def visual_hull(
-    views: list[View], bounds: Tensor, resolution: Sequence[int], seen_share: float = 0.0
+    views: Sequence[View], bounds: Tensor, resolution: Sequence[int], needed: int = 1
 ) -> Tensor:
     """Voxels that every view in which they lie shows at least a trace of alpha for.
 
@@ -102,36 +110,40 @@ def visual_hull(
         views: at least one; those without alpha carve nothing.
         bounds: (2, 3) corners of the grid.
         resolution: voxels along x, y, z.
-        seen_share: share of the views that have to see a voxel; always at least one view.
+        needed: views that have to see a voxel, at least 1.
 
     Returns:
         (R0, R1, R2) bool.
     """
+    hull = torch.zeros(tuple(resolution), dtype=torch.bool)
+    hull[_carved(views, bounds, resolution, needed)[0].unbind(dim=1)] = True
+    return hull
+
+
+def _carved(
+    views: Sequence[View], bounds: Tensor, resolution: Sequence[int], needed: int
+) -> tuple[Tensor, Tensor]:
+    """The voxels (K, 3) of `visual_hull`, and how many views see each (K,)."""
     shape = torch.tensor(list(resolution))
     voxel = (bounds[1] - bounds[0]).double() / shape
     silhouettes = [_Silhouette.of(view) for view in views]
-    needed = max(1, math.ceil(seen_share * len(views)))
     levels = max(0, math.ceil(math.log2(int(shape.max()) / COARSEST)))
     index = torch.ones(tuple(-(-shape // (1 << levels))), dtype=torch.bool).nonzero()
     children = torch.ones(2, 2, 2, dtype=torch.bool).nonzero()
     for level in range(levels, -1, -1):
         size = voxel * (1 << level)
         half = (0.5 * size).float()
-        kept = [
-            part[
-                _uncarved(
-                    (bounds[0] + (part + 0.5) * size).float(), half, silhouettes, needed, level == 0
-                )
-            ]
-            for part in index.split(CHUNK)
-        ]
+        kept, counts = [], []
+        for part in index.split(CHUNK):
+            centres = (bounds[0] + (part + 0.5) * size).float()
+            rest, count = _uncarved(centres, half, silhouettes, needed, level == 0)
+            kept.append(part[rest])
+            counts.append(count)
         index = torch.cat(kept)
         if level:
             index = (2 * index[:, None] + children).reshape(-1, 3)
             index = index[(index < -(-shape // (1 << (level - 1)))).all(dim=1)]
-    hull = torch.zeros(tuple(shape), dtype=torch.bool)
-    hull[index.unbind(dim=1)] = True
-    return hull
+    return index, torch.cat(counts)
 
 
 def seen_by_several(scene: Scene, shape: Sequence[int]) -> Tensor:
@@ -157,10 +169,50 @@ def seen_by_several(scene: Scene, shape: Sequence[int]) -> Tensor:
     return (torch.cat(counts) >= needed).view(tuple(shape))
 
 
-def whole_share(views: Sequence[View], plain: Tensor | None = None) -> float:
-    """Share of the views that have to see a place for the object to be there, see `scene_bounds`:
-    the larger, the more of them show the whole object."""
-    return WHOLE_SHARE * sum(_shows_whole_object(view, plain) for view in views) / len(views)
+def needed_views(views: Sequence[View], bounds: Tensor, plain: Tensor | None = None) -> int:
+    """How many of the views have to see a place for the object to be there: the more of them show
+    the whole object, the more, for in front of a single camera anything explains its photo.  Fewer
+    where masks show a separate part that is outside the others' frames.
+
+    Args:
+        views: training views.
+        bounds: (2, 3) corners of where to look.
+        plain: see `scene_bounds`.
+    """
+    whole = sum(_shows_whole_object(view, plain) for view in views)
+    most = max(1, math.ceil(WHOLE_SHARE * whole))
+    least = most - max(1, len(views) // MISSING)
+    masked = [view for view in views if view.alpha is not None]
+    if least < 2 or not masked:
+        return most
+    resolution = (BOUNDS_RESOLUTION,) * 3
+    index, count = _carved(views, bounds, resolution, least)
+    if len(index) == 0:
+        return most
+    cell = (bounds[1] - bounds[0]) / BOUNDS_RESOLUTION
+    centres, total = bounds[0] + (index + 0.5) * cell, 0.0
+    unexplained = torch.zeros(most + 1)  # of the masks, where so many views are needed
+    for view in masked:
+        share = min(1.0, MASK_SIDE / max(view.height, view.width))
+        height, width = (max(1, round(share * n)) for n in (view.height, view.width))
+        mask = (view.alpha > 0).float()[None, None]
+        mask = functional.adaptive_avg_pool2d(mask, (height, width))[0, 0]
+        x, y, z = ((centres - view.c2w[:, 3]) @ view.c2w[:, :3]).unbind(1)
+        depth = (-z).clamp(min=float(cell.max()))
+        column = ((x / depth * view.fx + view.cx) * width / view.width).long()
+        row = ((-y / depth * view.fy + view.cy) * height / view.height).long()
+        inside = (z < 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        seen_by = torch.zeros(height * width)
+        place = (row * width + column)[inside]
+        seen_by.scatter_reduce_(0, place, count[inside].float(), "amax")
+        reach = 1 + math.ceil(share * view.fx * float((cell / 2).norm() / depth.median()))
+        near = seen_by.view(1, 1, height, width)
+        near = functional.max_pool2d(near, 2 * reach + 1, stride=1, padding=reach)[0, 0]
+        for needed in range(least, most + 1):
+            unexplained[needed] += mask[near < needed].sum()
+        total += float(mask.sum())
+    enough = unexplained <= unexplained[least] + UNEXPLAINED * total
+    return max(n for n in range(least, most + 1) if bool(enough[n]))
 
 
 def plain_border(view: View, background: Tensor) -> float | None:
@@ -221,7 +273,7 @@ class _Silhouette:
                 traces = traces | ~view.valid  # what was not seen carves nothing
             counts = traces.int().cumsum(0, dtype=torch.int32)
             counts = counts.cumsum(1, dtype=torch.int32)
-            sums = torch.nn.functional.pad(counts, (1, 0, 1, 0)).flatten()
+            sums = functional.pad(counts, (1, 0, 1, 0)).flatten()
         return cls(
             torch.linalg.inv(view.c2w[:, :3]),
             view.c2w[:, 3],
@@ -286,8 +338,9 @@ class _Silhouette:
 
 def _uncarved(
     centres: Tensor, half: Tensor, silhouettes: list[_Silhouette], needed: int, finest: bool
-) -> Tensor:
-    """Indices of the voxels that no silhouette carves away and at least ``needed`` ones see."""
+) -> tuple[Tensor, Tensor]:
+    """Indices of the voxels that no silhouette carves away and at least ``needed`` ones see, and
+    how many see each."""
     index = torch.arange(len(centres))
     centres = centres.T.contiguous()
     alive = torch.ones(len(index), dtype=torch.bool)
@@ -301,4 +354,5 @@ def _uncarved(
             index, count = index.index_select(0, rest), count.index_select(0, rest)
             centres = centres.index_select(1, rest)
             alive = torch.ones(len(index), dtype=torch.bool)
-    return index[alive & (count >= needed)]
+    kept = alive & (count >= needed)
+    return index[kept], count[kept]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.hull import seen_by_several, visual_hull, whole_share
+from datasets.hull import needed_views, seen_by_several, visual_hull
 from datasets.load import load_scene
 from datasets.pixels import TrainingPixels
 from datasets.portable import scene_state
@@ -121,4 +121,5 @@ def first_occupancy(scene: Scene, resolution: int) -> Tensor:
     shape = grid_shape(scene.box, resolution)
     if scene.surrounds:
         return resample_nearest(seen_by_several(scene, grid_shape(scene.box, SEEN_GRID)), shape)
-    return visual_hull(scene.train, scene.bounds, shape, whole_share(scene.train, scene.background))
+    needed = needed_views(scene.train, scene.bounds, scene.background)
+    return visual_hull(scene.train, scene.bounds, shape, needed)

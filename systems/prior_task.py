@@ -52,9 +52,10 @@ class PriorTask(Task):
         return self.renderer.parameter_groups(self.options.lr)
 
     def start(self) -> Plan:
-        kinds = ("density", "colour", "depth")
+        # a field without cells has no corners, whose values could be compared
+        kinds = ("depth",) if self.renderer.field.step is None else ("density", "colour", "depth")
         used = [kind for kind in kinds if getattr(self.options, f"{kind}_smoothness")]
-        return Plan(f"smooth {', '.join(used)}", 0.0)
+        return Plan(f"smooth {', '.join(used) or 'nothing (this field has no cells)'}", 0.0)
 
     def gradients(self, step: int) -> Iterator[Terms]:
         terms: Terms = {}

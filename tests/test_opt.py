@@ -337,7 +337,7 @@ def test_other_requests_have_other_folders():
         ("--num_epochs_density 0", "--num_epochs_density: must be greater than 0"),
         (
             "--num_epochs_density 2 --num_steps_density 9",
-            "--num_epochs_density, --num_steps_density: each says how long; give one",
+            "--num_epochs_density, --num_steps_density: each gives the length; give one",
         ),
         ("--num_epochs_style -2", "--num_epochs_style: must be greater than 0"),
         ("--crop_fraction 1.5", "--crop_fraction: must be greater than 0 and at most 1"),

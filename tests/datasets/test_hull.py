@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from datasets.cameras.poses import look_at, look_at_ball
-from datasets.hull import near_far, scene_bounds, visual_hull, whole_share
+from datasets.hull import near_far, needed_views, scene_bounds, visual_hull
 from datasets.scene import View
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -121,7 +122,7 @@ class TestVisualHull:
         assert torch.equal(alone[inside], both[inside])
         assert both[inside].all()
 
-    def test_seen_share(self):
+    def test_needed_views(self):
         """Of two balls one is out of sight of the narrow second view."""
         eye = torch.tensor([0.0, -9.0, 0.0])
         left, right = torch.tensor([-0.5, 0.0, 0.0]), torch.tensor([0.9, 0.0, 0.0])
@@ -135,7 +136,7 @@ class TestVisualHull:
         either = visual_hull(views, BOX, (32, 32, 32))
         assert either[in_left].all()
         assert either[in_right].all()
-        both = visual_hull(views, BOX, (32, 32, 32), seen_share=1.0)
+        both = visual_hull(views, BOX, (32, 32, 32), needed=2)
         assert both[in_left].all()
         assert not both[in_right].any()
 
@@ -194,9 +195,29 @@ class TestSceneBounds:
         the cameras' distance."""
         views = orbit(count, [(BALL, 0.6)], focal=focal)
         bounds = scene_bounds(views)
-        hull = visual_hull(views, bounds, (64, 64, 64), whole_share(views))
+        hull = visual_hull(views, bounds, (64, 64, 64), needed_views(views, bounds))
         distance = (grid(bounds, (64, 64, 64)) - BALL).norm(dim=-1)
         assert (bounds[1] - bounds[0]).max() < 1.3 * 1.2 and distance[hull].max() < 0.9
+
+    @pytest.mark.parametrize(("count", "missing"), [(4, 1), (6, 1), (8, 1), (8, 2)])
+    def test_a_separate_part_outside_a_few_frames_is_kept(self, count, missing):
+        """Photos of which one or two miss a small ball beside a large one, which all show."""
+        part = BALL + torch.tensor([0.3, 0.2, 1.2])
+        balls = [(BALL, 0.6), (part, 0.25)]
+        views = orbit(count, balls, target=BALL.tolist())
+        for index in range(count // 2, count // 2 + missing):
+            eye = BALL + 4.0 * directions(count)[index]
+            top = int(ball_view(eye, BALL, balls[:1]).alpha.any(1).nonzero()[0]) - 1
+            view = views[index]
+            image, alpha, cy = view.image[top:], view.alpha[top:], view.cy - top
+            views[index] = replace(view, image=image, alpha=alpha, cy=cy)
+            assert alpha.any() and not alpha[0].any()
+        bounds = scene_bounds(views)
+        hull = visual_hull(views, bounds, (64, 64, 64), needed_views(views, bounds))
+        centres = grid(bounds, (64, 64, 64))
+        inside = (centres - part).norm(dim=-1) < 0.22
+        assert (bounds[1] > part + 0.25).all() and inside.any() and hull[inside].all()
+        assert needed_views(orbit(count, balls[:1]), bounds) == math.ceil(0.9 * count)
 
     def test_object_larger_than_the_images(self):
         """No view shows all of the ball, so what only some views show belongs to it as well."""
