@@ -214,6 +214,11 @@ def chosen_range(
     """near and far: the user's where set, else those ``found``."""
     near = found[0] if options.near is None else options.near
     far = found[1] if options.far is None else options.far
+    if near >= far and found[0] >= found[1]:
+        raise UserError(
+            f"{root_dir}: all cameras are in one place, from where photos tell no distances; add "
+            "some from elsewhere"
+        )
     if near >= far:
         raise UserError(
             f"--near/--far: near ({near:g}) is not below far ({far:g}); "

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from datasets.load import LoadOptions, load_scene, shows_background
+from datasets.load import LoadOptions, chosen_range, load_scene, shows_background
 from datasets.selection import Selection
 from opt import parse_train
 from tests.conftest import COUNTS, write_sphere_scene
@@ -40,6 +41,11 @@ def test_eight_of_a_hundred_are_diet_nerfs(hundred):
 def test_photos_from_one_place_say_nothing_about_depth(tiny_scene_dir, caplog, words, one_place):
     load(tiny_scene_dir, *words.split())
     assert ("taken from one place" in caplog.text) == one_place
+
+
+def test_a_camera_that_turns_on_the_spot_finds_no_distances(tmp_path):
+    with pytest.raises(UserError, match="all cameras are in one place"):
+        chosen_range(tmp_path, LoadOptions(), (0.0, 0.0))
 
 
 def test_named_views_in_their_order(tiny_scene_dir):
@@ -78,7 +84,6 @@ def test_what_is_left_out_is_never_seen(tmp_path, mode):
 
 def test_llff_ranges_of_other_views_are_not_read(tmp_path):
     import numpy as np
-    from PIL import Image
 
     poses = np.zeros((6, 17))
     for i in range(6):
