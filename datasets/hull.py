@@ -20,6 +20,7 @@ BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
 SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene
+MARGIN = 2  # pixels of an image's border without alpha: some tools leave out the outermost
 MISSING = 4  # of this many, one view more, where masks show something there
 UNEXPLAINED = 0.005  # of the masks, that needs no explanation
 MASK_SIDE = 64  # pixels of a mask's longer side, when it is asked what explains it
@@ -235,7 +236,7 @@ def _border(image: Tensor) -> Tensor:
 def _shows_whole_object(view: View, plain: Tensor | None = None) -> bool:
     if view.alpha is None:
         return plain is not None and plain_border(view, plain) == 1.0
-    inner = view.alpha[1:-1, 1:-1].count_nonzero()
+    inner = view.alpha[MARGIN:-MARGIN, MARGIN:-MARGIN].count_nonzero()
     return bool(inner > 0 and inner == view.alpha.count_nonzero())
 
 
