@@ -20,7 +20,9 @@ BOUNDS_RESOLUTION = 64
 CHUNK = 1 << 17  # voxels projected at once: a few MB, which stay in the processor's cache
 SEEN_SHARE = 0.05  # of the views, and at least two, that have to show a cell
 WHOLE_SHARE = 0.9  # a tenth of the views may miss a separate part of the scene
-MARGIN = 2  # pixels of an image's border without alpha: some tools leave out the outermost
+# Pixels of a mask's shorter side, from which on its border is two pixels wide, not one: some tools
+# leave out the outermost.
+LARGE = 100
 MISSING = 4  # of this many, one view more, where masks show something there
 UNEXPLAINED = 0.005  # of the masks, that needs no explanation
 MASK_SIDE = 64  # pixels of a mask's longer side, when it is asked what explains it
@@ -236,7 +238,8 @@ def _border(image: Tensor) -> Tensor:
 def _shows_whole_object(view: View, plain: Tensor | None = None) -> bool:
     if view.alpha is None:
         return plain is not None and plain_border(view, plain) == 1.0
-    inner = view.alpha[MARGIN:-MARGIN, MARGIN:-MARGIN].count_nonzero()
+    margin = 1 if min(view.alpha.shape) < LARGE else 2
+    inner = view.alpha[margin:-margin, margin:-margin].count_nonzero()
     return bool(inner > 0 and inner == view.alpha.count_nonzero())
 
 

@@ -223,7 +223,8 @@ class TestSceneBounds:
     def test_object_larger_than_the_images(self, empty):
         """No view shows all of the ball, so what only some views show belongs to it as well; also
         where masks leave out the outermost pixels, as some tools do."""
-        views = orbit(30, [(torch.zeros(3), 2.5)], focal=120.0)
+        balls, size = [(torch.zeros(3), 2.5)], (120, 140) if empty else (60, 70)
+        views = orbit(30, balls, focal=2.0 * size[0], size=size)
         for view in views if empty else []:
             for side in (view.alpha, view.alpha.T):
                 side[0] = side[-1] = 0

@@ -50,7 +50,7 @@ def test_what_a_single_camera_sees_of_an_unbounded_scene_starts_empty():
 def test_what_a_single_photo_shows_of_an_object_starts_empty():
     """Both photos show all of it, so it is where both see."""
     alpha = torch.zeros(16, 16, dtype=torch.uint8)
-    alpha[2:-2, 2:-2] = 255
+    alpha[1:-1, 1:-1] = 255
     views = [view_from(x, alpha) for x in (-1.5, 1.5)]
     scene = Scene("s", views, views, [], 0.1, 5.0, FOREGROUND)
     grid = first_occupancy(scene, 64)
