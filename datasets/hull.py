@@ -195,8 +195,9 @@ def needed_views(views: Sequence[View], bounds: Tensor, plain: Tensor | None = N
     cell = (bounds[1] - bounds[0]) / BOUNDS_RESOLUTION
     centres, total = bounds[0] + (index + 0.5) * cell, 0.0
     unexplained = torch.zeros(most + 1)  # of the masks, where so many views are needed
-    for view in masked:
-        mask, seen_by = _explained(view, centres, count, cell)
+    cameras = Cameras.of(masked, 0.0, math.inf)
+    for number, view in enumerate(masked):
+        mask, seen_by = _explained(view, cameras.project(number, centres), count, cell)
         total += float(mask.sum())
         for needed in range(least, most + 1):
             unexplained[needed] += mask[seen_by < needed].sum()
@@ -204,13 +205,15 @@ def needed_views(views: Sequence[View], bounds: Tensor, plain: Tensor | None = N
     return max(n for n in range(least, most + 1) if bool(enough[n]))
 
 
-def _explained(view: View, centres: Tensor, count: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def _explained(
+    view: View, projection: tuple[Tensor, Tensor, Tensor], count: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor]:
     """A small version (h, w) of a view's mask; and how many views see, of the voxels that may
     explain each of its pixels, the one that most see (h, w), 0 where there is none.
 
     Args:
         view: with alpha.
-        centres: (K, 3) of the voxels.
+        projection: of the centres of K voxels, see `Cameras.project`.
         count: (K,) how many views see each.
         cell: (3,) edge lengths of a voxel.
     """
@@ -218,16 +221,15 @@ def _explained(view: View, centres: Tensor, count: Tensor, cell: Tensor) -> tupl
     height, width = (max(1, round(share * n)) for n in (view.height, view.width))
     mask = (view.alpha > 0).float()[None, None]
     mask = functional.adaptive_avg_pool2d(mask, (height, width))[0, 0]
-    x, y, z = ((centres - view.c2w[:, 3]) @ view.c2w[:, :3]).unbind(1)
-    depth = (-z).clamp(min=float(cell.max()))
-    column = ((x / depth * view.fx + view.cx) * width / view.width).floor().long()
-    row = ((-y / depth * view.fy + view.cy) * height / view.height).floor().long()
-    inside = (z < 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixel, depth, inside = projection
+    small = pixel[inside] * torch.tensor([width / view.width, height / view.height])
+    column, row = small.long().unbind(1)
+    place = row.clamp(max=height - 1) * width + column.clamp(max=width - 1)
     seen_by = torch.zeros(height * width)
-    place = (row * width + column)[inside]
     seen_by.scatter_reduce_(0, place, count[inside].float(), "amax")
     # a voxel's centre explains what the voxel covers
-    reach = 1 + math.ceil(share * view.fx * float((cell / 2).norm() / depth.median()))
+    away = float(depth.clamp(min=float(cell.max())).median())
+    reach = 1 + math.ceil(share * view.fx * float((cell / 2).norm()) / away)
     seen_by = seen_by.view(1, 1, height, width)
     seen_by = functional.max_pool2d(seen_by, 2 * reach + 1, stride=1, padding=reach)
     return mask, seen_by[0, 0]
